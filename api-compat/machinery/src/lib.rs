@@ -1,0 +1,19 @@
+//! API machinery: what every Kubernetes object has in common, as pure values and functions.
+//!
+//! Start reading at [`types`] (how a document of any kind is described), [`status`] (how an
+//! error is told to a client) and [`field`] (how an invalid field is named).
+//! This crate knows no tokio, no HTTP, no disk and no clock.
+
+pub mod field;
+pub mod gvk;
+pub mod status;
+pub mod types;
+pub mod user;
+
+pub use field::{FieldError, Path};
+pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
+pub use status::ApiError;
+pub use user::UserInfo;
+
+/// A string that is `'static` for built-in kinds and owned for custom resources.
+pub type Str = std::borrow::Cow<'static, str>;

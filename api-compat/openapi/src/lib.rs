@@ -1,0 +1,2 @@
+//! knarr-openapi
+fn main() {}

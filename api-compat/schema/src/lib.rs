@@ -1,0 +1,2 @@
+//! knarr-schema
+fn main() {}

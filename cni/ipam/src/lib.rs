@@ -1,0 +1,2 @@
+//! knarr-ipam
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-netlink
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-overlay
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-plugin
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-addons
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-admission
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-agent
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-apiserver
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-auth
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-client
+fn main() {}

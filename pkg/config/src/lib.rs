@@ -1,0 +1,2 @@
+//! knarr-config
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-controllers
+fn main() {}

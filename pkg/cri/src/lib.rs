@@ -1,0 +1,2 @@
+//! knarr-cri
+fn main() {}

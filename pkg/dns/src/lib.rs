@@ -1,0 +1,2 @@
+//! knarr-dns
+fn main() {}

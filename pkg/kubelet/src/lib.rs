@@ -1,0 +1,2 @@
+//! knarr-kubelet
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-pki
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-proxy
+fn main() {}

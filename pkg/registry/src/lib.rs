@@ -1,0 +1,2 @@
+//! knarr-registry
+fn main() {}

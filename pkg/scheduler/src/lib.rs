@@ -1,0 +1,2 @@
+//! knarr-scheduler
+fn main() {}

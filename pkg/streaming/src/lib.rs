@@ -1,0 +1,2 @@
+//! knarr-streaming
+fn main() {}

@@ -1,0 +1,2 @@
+//! knarr-telemetry
+fn main() {}

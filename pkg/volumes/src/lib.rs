@@ -1,0 +1,2 @@
+//! knarr-volumes
+fn main() {}

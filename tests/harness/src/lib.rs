@@ -1,0 +1,2 @@
+//! knarr-harness
+fn main() {}
