@@ -87,7 +87,12 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn definition(&self, group: &str, version: &str, kind: &str) -> Option<&'static str> {
+    pub(crate) fn definition(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Option<&'static str> {
         self.kinds
             .binary_search_by(|k| (k.group, k.version, k.kind).cmp(&(group, version, kind)))
             .ok()
@@ -140,13 +145,19 @@ impl Reader {
                 preserve_unknown: false,
             });
             let own: Vec<Member> = s.lines.iter().map(|l| l.member().clone()).collect();
-            let mut order: Vec<u16> =
-                (0..own.len() as u16).filter(|i| own[*i as usize].tag != 0).collect();
+            let mut order: Vec<u16> = (0..own.len() as u16)
+                .filter(|i| own[*i as usize].tag != 0)
+                .collect();
             order.sort_by_key(|i| own[*i as usize].tag);
             members.push(own);
             by_tag.push(order);
         }
-        Facts { types: Arc::new(set), members, by_tag, kinds }
+        Facts {
+            types: Arc::new(set),
+            members,
+            by_tag,
+            kinds,
+        }
     }
 
     /// First pass: an id for each struct, in file order.
@@ -174,7 +185,11 @@ impl Reader {
                     let name = words.next().unwrap_or("");
                     package = name.rsplit_once('.').map_or("", |(p, _)| p);
                     let atomic = words.next() == Some("a");
-                    structs.push(RawStruct { name, atomic, lines: Vec::new() });
+                    structs.push(RawStruct {
+                        name,
+                        atomic,
+                        lines: Vec::new(),
+                    });
                 }
                 Some("F") => {
                     if let (Some(s), Some(l)) = (structs.last_mut(), self.field(package, line)) {
@@ -219,7 +234,10 @@ impl Reader {
         let (ty, wire) = self.ty(package, words.next()?)?;
         let tag = words.next()?.parse().ok()?;
         let flags = words.next()?;
-        let merge_key = words.next().and_then(|w| w.strip_prefix('~')).map(Str::Borrowed);
+        let merge_key = words
+            .next()
+            .and_then(|w| w.strip_prefix('~'))
+            .map(Str::Borrowed);
         let field = Field {
             name: Str::Borrowed(name),
             ty,
@@ -294,7 +312,10 @@ impl Reader {
             let kind = match kind.strip_prefix("m:") {
                 Some(keys) => ListKind::Map(
                     keys.split(',')
-                        .map(|k| ListKey { name: Str::Borrowed(k), default: None })
+                        .map(|k| ListKey {
+                            name: Str::Borrowed(k),
+                            default: None,
+                        })
                         .collect(),
                 ),
                 None if kind == "s" => ListKind::Set,
@@ -304,7 +325,10 @@ impl Reader {
         }
         let (flag, value) = text.strip_prefix('{')?.split_once('}')?;
         let (value, wire) = self.ty(package, value)?;
-        let map = MapType { value, atomic: flag == "a" };
+        let map = MapType {
+            value,
+            atomic: flag == "a",
+        };
         Some((Type::Map(Arc::new(map)), Wire::Map(Arc::new(wire))))
     }
 }
@@ -321,7 +345,12 @@ fn kind(line: &'static str) -> Option<KindFact> {
     let mut words = line.split(' ').skip(1);
     let (gv, kind, definition) = (words.next()?, words.next()?, words.next()?);
     let (group, version) = gv.split_once('/').unwrap_or(("", gv));
-    Some(KindFact { group, version, kind, definition })
+    Some(KindFact {
+        group,
+        version,
+        kind,
+        definition,
+    })
 }
 
 /// Fields as JSON shows them, embedded structs in line. An embedded field's tag is that of the inner message, or 0
@@ -348,19 +377,31 @@ fn flatten(all: &[RawStruct], s: &RawStruct, untagged: bool, out: &mut Vec<Field
 /// Gives the keys of lists the defaults that the item's fields have.
 fn fill_key_defaults(all: &[RawStruct], fields: &mut [Field]) {
     for field in fields {
-        let Type::List(list) = &field.ty else { continue };
-        let (ListKind::Map(keys), Type::Struct(id)) = (&list.kind, &list.item) else { continue };
-        let Some(item) = all.get(id.0 as usize) else { continue };
+        let Type::List(list) = &field.ty else {
+            continue;
+        };
+        let (ListKind::Map(keys), Type::Struct(id)) = (&list.kind, &list.item) else {
+            continue;
+        };
+        let Some(item) = all.get(id.0 as usize) else {
+            continue;
+        };
         let mut inner = Vec::new();
         flatten(all, item, false, &mut inner);
         let keys = keys
             .iter()
             .map(|k| ListKey {
                 name: k.name.clone(),
-                default: inner.iter().find(|f| f.name == k.name).and_then(|f| f.default.clone()),
+                default: inner
+                    .iter()
+                    .find(|f| f.name == k.name)
+                    .and_then(|f| f.default.clone()),
             })
             .collect();
-        field.ty = Type::List(Arc::new(ListType { item: list.item.clone(), kind: ListKind::Map(keys) }));
+        field.ty = Type::List(Arc::new(ListType {
+            item: list.item.clone(),
+            kind: ListKind::Map(keys),
+        }));
     }
 }
 
@@ -375,11 +416,27 @@ mod tests {
         let count = |prefix: &str| TEXT.lines().filter(|l| l.starts_with(prefix)).count();
         assert_eq!(f.types.iter().count(), count("S "));
         assert_eq!(f.kinds.len(), count("K "));
-        assert_eq!(f.members.iter().map(Vec::len).sum::<usize>(), count("F ") + count("I "));
-        let defaults = f.types.iter().flat_map(|s| &s.fields).filter(|f| f.default.is_some()).count();
-        assert!(defaults >= count("F ").min(TEXT.matches(" =").count()), "{defaults}");
+        assert_eq!(
+            f.members.iter().map(Vec::len).sum::<usize>(),
+            count("F ") + count("I ")
+        );
+        let defaults = f
+            .types
+            .iter()
+            .flat_map(|s| &s.fields)
+            .filter(|f| f.default.is_some())
+            .count();
+        assert!(
+            defaults >= count("F ").min(TEXT.matches(" =").count()),
+            "{defaults}"
+        );
         for s in f.types.iter() {
-            assert_eq!(s.by_name.len(), s.fields.len(), "{}: a field name twice", s.name);
+            assert_eq!(
+                s.by_name.len(),
+                s.fields.len(),
+                "{}: a field name twice",
+                s.name
+            );
         }
         for k in &f.kinds {
             assert!(f.types.find(k.definition).is_some(), "{}", k.definition);
@@ -389,14 +446,23 @@ mod tests {
     #[test]
     fn service_ports_keep_protocol_with_its_default() {
         let f = facts();
-        let spec = f.types.get(f.types.find("io.k8s.api.core.v1.ServiceSpec").unwrap());
+        let spec = f
+            .types
+            .get(f.types.find("io.k8s.api.core.v1.ServiceSpec").unwrap());
         let ports = spec.field("ports").unwrap();
         assert_eq!(ports.merge_key.as_deref(), Some("port"));
-        let Type::List(list) = &ports.ty else { panic!("{ports:?}") };
-        let ListKind::Map(keys) = &list.kind else { panic!("{list:?}") };
+        let Type::List(list) = &ports.ty else {
+            panic!("{ports:?}")
+        };
+        let ListKind::Map(keys) = &list.kind else {
+            panic!("{list:?}")
+        };
         assert_eq!(keys[1].name, "protocol");
         assert_eq!(keys[1].default, Some(serde_json::json!("TCP")));
-        assert_eq!(f.definition("apps", "v1", "Deployment"), Some("io.k8s.api.apps.v1.Deployment"));
+        assert_eq!(
+            f.definition("apps", "v1", "Deployment"),
+            Some("io.k8s.api.apps.v1.Deployment")
+        );
         assert_eq!(f.definition("apps", "v1", "Nothing"), None);
     }
 

@@ -5,15 +5,13 @@
 //! `api-compat/codegen`; they are decoded once, on first use. This crate knows no tokio, no HTTP, no disk, no clock.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-
 mod facts;
-
+pub mod proto;
 
 use std::sync::Arc;
 
 use knarr_machinery::GroupVersionKind;
 use knarr_machinery::types::{Type, TypeRef, TypeSet};
-
 
 /// All built-in definitions. Decoded on the first call.
 pub fn builtin_types() -> &'static Arc<TypeSet> {
@@ -23,7 +21,10 @@ pub fn builtin_types() -> &'static Arc<TypeSet> {
 /// The type with this definition name, such as `io.k8s.api.core.v1.Pod`.
 pub fn builtin_type(definition: &str) -> Option<TypeRef> {
     let set = builtin_types();
-    set.find(definition).map(|id| TypeRef { set: Arc::clone(set), root: Type::Struct(id) })
+    set.find(definition).map(|id| TypeRef {
+        set: Arc::clone(set),
+        root: Type::Struct(id),
+    })
 }
 
 /// The definition name of a kind. Knows every kind of upstream's scheme: lists (`PodList`), option kinds
@@ -39,5 +40,8 @@ pub fn type_of(gvk: &GroupVersionKind) -> Option<TypeRef> {
 
 /// Every kind of upstream's scheme as (group, version, kind, definition name), sorted.
 pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static str, &'static str)> {
-    facts::facts().kinds.iter().map(|k| (k.group, k.version, k.kind, k.definition))
+    facts::facts()
+        .kinds
+        .iter()
+        .map(|k| (k.group, k.version, k.kind, k.definition))
 }
