@@ -46,7 +46,7 @@ impl Selection {
                     return Err(ApiError::bad_request(unknown_field(&kind.info.selectable_fields, field)));
                 }
                 foreign |= !field.starts_with("metadata.");
-                if field == "metadata.name" && requirement.equals() {
+                if field == "metadata.name" && requirement.equal {
                     selection.name = Some(requirement.value.to_string());
                 }
             }
