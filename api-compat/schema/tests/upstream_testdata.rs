@@ -137,9 +137,14 @@ fn older_releases_are_read() {
             let gvk = kind_of_file(name);
             let Some(types) = knarr_schema::type_of(&gvk) else {
                 // Fine for a kind that v1.37 does not have any more.
-                let current = file.with_file_name("../HEAD").join(file.file_name().unwrap());
-                return if current.exists() { Err("the kind is unknown".into()) } else { Ok(()) };
-            };
+                let current = file
+                    .with_file_name("../HEAD")
+                    .join(file.file_name().unwrap());
+                return if current.exists() {
+                    Err("the kind is unknown".into())
+                } else {
+                    Ok(())
+                };
             };
             let pb = std::fs::read(file).unwrap();
             let (_, ours) = proto::decode_as(&pb, Some(&gvk), &knarr_schema::type_of)
