@@ -3,6 +3,7 @@ module knarr.dev/codegen/facts
 go 1.26.0
 
 require (
+	github.com/klauspost/compress v1.20.3
 	k8s.io/api v0.37.0
 	k8s.io/apiextensions-apiserver v0.37.0
 	k8s.io/apimachinery v0.37.0
