@@ -3,10 +3,23 @@
 //! Start reading at [`types`] (how a document of any kind is described), [`status`] (how an
 //! error is told to a client) and [`field`] (how an invalid field is named).
 //! This crate knows no tokio, no HTTP, no disk and no clock.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod decode;
 pub mod field;
+pub mod fields;
 pub mod gvk;
+pub mod int_or_string;
+pub mod labels;
+pub mod meta;
+pub mod names;
+pub mod patch;
+pub mod quantity;
 pub mod status;
+pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod time;
 pub mod types;
 pub mod user;
 
