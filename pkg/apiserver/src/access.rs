@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use knarr_machinery::{ApiError, GroupResource, UserInfo};
 
-pub use knarr_auth::{Attributes, Authorizer, Decision, ResourceAttributes};
+pub use crate::knarr_auth::{Attributes, Authorizer, Decision, ResourceAttributes};
 
 use crate::info::RequestInfo;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::request::Parts;
-use knarr_auth::{Attributes, Authenticator, Authorizer, ResourceAttributes};
+use crate::knarr_auth::{Attributes, Authenticator, Authorizer, ResourceAttributes};
 use knarr_machinery::{ApiError, UserInfo};
 use rustls::pki_types::CertificateDer;
 

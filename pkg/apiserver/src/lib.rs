@@ -13,6 +13,7 @@ pub mod encode;
 pub mod health;
 pub mod identity;
 pub mod info;
+pub mod knarr_auth;
 pub mod listing;
 pub mod metrics;
 pub mod negotiate;
@@ -22,6 +23,7 @@ pub mod respond;
 pub mod serve;
 pub mod server;
 pub mod special;
+pub mod temp_kinds;
 pub mod watching;
 pub mod writing;
 

@@ -60,7 +60,7 @@ fn check_scope(kind: &Kind, call: &Call) -> Result<(), ApiError> {
         Scope::Namespaced if info.namespace.is_empty() => match info.verb.as_str() {
             "list" | "watch" => Ok(()),
             // SelfSubject reviews are cluster scoped; namespaced creates need a namespace.
-            "create" | "deletecollection" => Err(ApiError::method_not_allowed()),
+            _ if info.name.is_empty() => Err(ApiError::method_not_allowed()),
             _ => Err(ApiError::path_not_found()),
         },
         // The path of a namespace itself carries its name as namespace.

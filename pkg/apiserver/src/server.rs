@@ -10,10 +10,11 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
-use knarr_auth::{Authenticator, Authorizer};
+use crate::knarr_auth::{Authenticator, Authorizer};
 use knarr_datastore::Datastore;
 use knarr_machinery::{ApiError, UserInfo};
 use knarr_registry::{AllowAll, Hooks, Kinds, Registry};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{self, Permit};
@@ -52,8 +53,8 @@ pub(crate) struct Call {
     pub query: Query,
     pub user: UserInfo,
     pub parts: Parts,
-    pub body: Body,
-    pub warnings: Vec<String>,
+    /// Behind a lock only because a body cannot be shared between threads, which a call must be.
+    pub body: Mutex<Body>,
     /// Shows that the request was authorized.
     pub permit: Permit,
 }
@@ -70,7 +71,7 @@ impl ApiServer {
         authenticators: Vec<Arc<dyn Authenticator>>,
         shutdown: CancellationToken,
     ) -> Result<Self, ApiError> {
-        let kinds = Kinds::new(knarr_kinds::builtins());
+        let kinds = Kinds::new(crate::temp_kinds::builtins());
         let registry = Registry::open(kinds, store, shutdown.clone()).await.map_err(knarr_registry::error::from_store)?;
         let admission: Arc<dyn Hooks> = Arc::new(AllowAll);
         let inner = Inner {
@@ -170,7 +171,7 @@ async fn handle(
     };
     let Some(permit) = permit else { return health::serve(server, &info, &query) };
     let limit = time_limit(&info, &query);
-    let call = Call { info, query, user, parts, body, warnings: Vec::new(), permit };
+    let call = Call { info, query, user, parts, body: Mutex::new(body), permit };
     match limit {
         None => route(server, call).await,
         Some(limit) => tokio::time::timeout(limit, route(server, call)).await.unwrap_or_else(|_| {

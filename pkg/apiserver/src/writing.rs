@@ -108,7 +108,8 @@ pub(crate) fn gvk_of(object: &Value) -> GroupVersionKind {
 /// # Errors
 /// 413, 400.
 pub(crate) async fn take_body(call: &mut Call) -> Result<Bytes, ApiError> {
-    body::read(std::mem::replace(&mut call.body, Body::empty())).await
+    let body = std::mem::replace(call.body.get_mut(), Body::empty());
+    body::read(body).await
 }
 
 /// POST on a collection.

@@ -13,7 +13,7 @@ pub fn from_store(error: Error) -> ApiError {
         Error::Future { requested, current } => too_large(requested, current),
         Error::TooLarge { .. } => ApiError::too_large(format!("Request is too large: {error}")),
         Error::Full { .. } | Error::Closed => ApiError::unavailable(error.to_string()),
-        Error::LeaseNotFound(_) | Error::Corrupt { .. } | Error::Driver { .. } => ApiError::internal(error),
+        _ => ApiError::internal(error),
     }
 }
 
