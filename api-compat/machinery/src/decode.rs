@@ -284,7 +284,8 @@ impl Walk<'_> {
             (Type::Map(_), Value::Object(o)) => o.is_empty(),
             _ => false,
         };
-        if self.go && empty && !field.required {
+        // An empty list of managed fields is an order to forget them, not the absence of one.
+        if self.go && empty && !field.required && key != "managedFields" {
             map.remove(key);
         }
         Ok(())

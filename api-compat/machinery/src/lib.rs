@@ -5,9 +5,11 @@
 //! This crate knows no tokio, no HTTP, no disk and no clock.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod apply;
 pub mod decode;
 pub mod field;
 pub mod fields;
+pub mod fieldset;
 pub mod gvk;
 pub mod int_or_string;
 pub mod labels;
@@ -16,10 +18,12 @@ pub mod names;
 pub mod patch;
 pub mod quantity;
 pub mod status;
+pub mod strategic;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod time;
+pub(crate) mod typed;
 pub mod types;
 pub mod user;
 

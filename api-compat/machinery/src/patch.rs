@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+pub use crate::strategic::strategic;
+
 use crate::status::{ApiError, Details};
 
 /// Most operations a JSON patch may have.
