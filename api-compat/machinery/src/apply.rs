@@ -6,15 +6,13 @@
 use serde_json::{Map, Value, json};
 
 use crate::fieldset::{FieldSet, PathElement, path_text};
+pub use crate::managers::{ANCIENT, UPDATE_MANAGERS_MAX};
+use crate::managers::{Entry, Operation, cap_updates, decode_all, encode_all};
 use crate::meta;
 use crate::status::{ApiError, Cause, Details};
 use crate::typed::{Comparison, Node, Walker};
 use crate::types::{Type, TypeRef};
 
-/// Most Update managers of an object; older ones are merged into [`ANCIENT`].
-pub const UPDATE_MANAGERS_MAX: usize = 10;
-/// Manager of what old Update managers had.
-pub const ANCIENT: &str = "ancient-changes";
 /// Manager of what an object had before the first apply.
 pub const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// Annotation of client-side `kubectl apply`.
@@ -35,147 +33,6 @@ pub struct Request<'a> {
     pub now: &'a str,
     /// Paths that this endpoint ignores.
     pub reset: FieldSet,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Operation {
-    Apply,
-    Update,
-}
-
-impl Operation {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Apply => "Apply",
-            Self::Update => "Update",
-        }
-    }
-}
-
-/// One entry of `managedFields`.
-#[derive(Debug, Clone)]
-struct Entry {
-    manager: String,
-    operation: Operation,
-    api_version: String,
-    subresource: String,
-    time: Option<String>,
-    set: FieldSet,
-}
-
-impl Entry {
-    /// Whether both are one manager: an applier is the same in every version.
-    fn same(&self, other: &Self) -> bool {
-        self.manager == other.manager
-            && self.operation == other.operation
-            && self.subresource == other.subresource
-            && (self.operation == Operation::Apply || self.api_version == other.api_version)
-    }
-
-    fn seconds(&self) -> i64 {
-        self.time
-            .as_deref()
-            .and_then(crate::time::parse)
-            .map_or(0, jiff::Timestamp::as_second)
-    }
-
-    fn describe(&self) -> String {
-        let mut text = format!("{:?}", self.manager);
-        if !self.subresource.is_empty() {
-            text.push_str(&format!(" with subresource {:?}", self.subresource));
-        }
-        if self.operation == Operation::Update {
-            text.push_str(&format!(" using {}", self.api_version));
-        }
-        text
-    }
-
-    fn encode(&self) -> Value {
-        let mut v = json!({
-            "manager": self.manager,
-            "operation": self.operation.as_str(),
-            "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1",
-            "fieldsV1": self.set.to_fields_v1(),
-        });
-        if let Some(t) = &self.time {
-            v["time"] = t.clone().into();
-        }
-        if !self.subresource.is_empty() {
-            v["subresource"] = self.subresource.clone().into();
-        }
-        v
-    }
-
-    fn decode(v: &Value, index: usize) -> Result<Self, String> {
-        let text = |f: &str| v[f].as_str().unwrap_or_default().to_string();
-        let operation = match text("operation").as_str() {
-            "Apply" => Operation::Apply,
-            "Update" => Operation::Update,
-            _ => return Err("operation must be `Apply` or `Update`".to_string()),
-        };
-        if text("apiVersion").is_empty() {
-            return Err("apiVersion must not be empty".to_string());
-        }
-        match text("fieldsType").as_str() {
-            "FieldsV1" => {}
-            "" => {
-                return Err(format!(
-                    "missing fieldsType in managed fields entry {index}"
-                ));
-            }
-            other => {
-                return Err(format!(
-                    "invalid fieldsType \"{other}\" in managed fields entry {index}"
-                ));
-            }
-        }
-        let set = match v.get("fieldsV1") {
-            None | Some(Value::Null) => FieldSet::default(),
-            Some(f) => FieldSet::from_fields_v1(f).ok_or_else(|| {
-                format!("error decoding fieldsV1 of managed fields entry {index}")
-            })?,
-        };
-        let time = v["time"].as_str().map(str::to_string);
-        Ok(Self {
-            manager: text("manager"),
-            operation,
-            api_version: text("apiVersion"),
-            subresource: text("subresource"),
-            time,
-            set,
-        })
-    }
-}
-
-fn decode_all(managed: &Value) -> Result<Vec<Entry>, String> {
-    managed
-        .as_array()
-        .into_iter()
-        .flatten()
-        .enumerate()
-        .map(|(i, v)| Entry::decode(v, i))
-        .collect()
-}
-
-/// Writes the entries to the object: appliers first, then by time, manager, version, subresource.
-fn encode_all(obj: &mut Value, mut entries: Vec<Entry>) {
-    entries.sort_by(|a, b| {
-        let key = |e: &Entry| (e.operation, e.seconds());
-        key(a).cmp(&key(b)).then_with(|| {
-            (&a.manager, &a.api_version, &a.subresource).cmp(&(
-                &b.manager,
-                &b.api_version,
-                &b.subresource,
-            ))
-        })
-    });
-    let list = if entries.is_empty() {
-        Value::Null
-    } else {
-        Value::Array(entries.iter().map(Entry::encode).collect())
-    };
-    meta::set_field(obj, "managedFields", list);
 }
 
 fn without_managed_fields(obj: &Value) -> Value {
@@ -219,10 +76,7 @@ pub fn default_reset(types: &TypeRef, subresource: Option<&str>) -> FieldSet {
         return FieldSet::default();
     };
     let root = types.set.get(*id);
-    let has_struct = |n: &str| {
-        root.field(n)
-            .is_some_and(|f| matches!(f.ty, Type::Struct(_)))
-    };
+    let has_struct = |n: &str| root.field(n).is_some_and(|f| matches!(f.ty, Type::Struct(_)));
     if !has_struct("status") {
         return FieldSet::default();
     }
@@ -264,11 +118,7 @@ fn conflict_error(conflicts: &[Conflict]) -> ApiError {
             }
             lines.push(format!("- {}", path_text(&c.path)));
         }
-        format!(
-            "Apply failed with {} conflicts: {}",
-            conflicts.len(),
-            lines.join("\n")
-        )
+        format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
     };
     let causes = conflicts.iter().map(|c| Cause {
         reason: "FieldManagerConflict".to_string(),
@@ -279,10 +129,7 @@ fn conflict_error(conflicts: &[Conflict]) -> ApiError {
         code: 409,
         reason: "Conflict".to_string(),
         message,
-        details: Some(Box::new(Details {
-            causes: causes.collect(),
-            ..Details::default()
-        })),
+        details: Some(Box::new(Details { causes: causes.collect(), ..Details::default() })),
     }
 }
 
@@ -294,24 +141,13 @@ struct Engine<'a> {
 
 impl<'a> Engine<'a> {
     fn new(request: &'a Request<'a>) -> Self {
-        let walker = Walker {
-            set: &request.types.set,
-        };
-        Self {
-            request,
-            walker,
-            root: Node::Typed(&request.types.root),
-        }
+        let walker = Walker { set: &request.types.set };
+        Self { request, walker, root: Node::Typed(&request.types.root) }
     }
 
     fn entry(&self, manager: &str, operation: Operation) -> Entry {
         Entry {
-            manager: if manager.is_empty() {
-                "unknown"
-            } else {
-                manager
-            }
-            .to_string(),
+            manager: if manager.is_empty() { "unknown" } else { manager }.to_string(),
             operation,
             api_version: self.request.api_version.to_string(),
             subresource: self.request.subresource.unwrap_or_default().to_string(),
@@ -331,9 +167,7 @@ impl<'a> Engine<'a> {
     }
 
     fn compare(&self, old: &Value, new: &Value) -> Comparison {
-        let c = self
-            .walker
-            .compare(self.root, &self.complete(old), &self.complete(new));
+        let c = self.walker.compare(self.root, &self.complete(old), &self.complete(new));
         c.without(&self.request.reset)
     }
 
@@ -350,14 +184,11 @@ impl<'a> Engine<'a> {
         let other = |e: &Entry| own.is_none_or(|o| !o.same(e));
         for e in entries.iter().filter(|e| other(e)) {
             for path in e.set.intersection(&changed).paths() {
-                conflicts.push(Conflict {
-                    owner: e.clone(),
-                    path,
-                });
+                conflicts.push(Conflict { owner: e.clone(), path });
             }
         }
         if !force && !conflicts.is_empty() {
-            conflicts.sort_by(|a, b| a.owner.describe().cmp(&b.owner.describe()));
+            conflicts.sort_by_cached_key(|c| c.owner.describe());
             return conflicts;
         }
         for e in entries.iter_mut().filter(|e| other(e)) {
@@ -371,13 +202,8 @@ impl<'a> Engine<'a> {
     fn record_update(&self, old: &Value, new: &Value, entries: &mut Vec<Entry>, manager: &str) {
         let change = self.compare(old, new);
         self.take(&change, entries, None, true);
-        let set = change
-            .modified
-            .union(&change.added)
-            .difference(&change.removed);
-        let set = set
-            .recursive_difference(&self.request.reset)
-            .difference(&strip_set());
+        let set = change.modified.union(&change.added).difference(&change.removed);
+        let set = set.recursive_difference(&self.request.reset).difference(&strip_set());
         if !set.is_empty() {
             let mut entry = self.entry(manager, Operation::Update);
             entry.set = set;
@@ -402,10 +228,7 @@ impl<'a> Engine<'a> {
         manager: &str,
         force: bool,
     ) -> Result<(Option<Value>, Vec<Entry>), Vec<Conflict>> {
-        let merged = self
-            .walker
-            .merge(self.root, Some(live), Some(applied))
-            .unwrap_or(Value::Null);
+        let merged = self.walker.merge(self.root, Some(live), Some(applied)).unwrap_or(Value::Null);
         let mut entry = self.entry(manager, Operation::Apply);
         let set = self.walker.field_set(self.root, applied);
         entry.set = set.recursive_difference(&self.request.reset);
@@ -441,29 +264,18 @@ impl<'a> Engine<'a> {
     /// Removes what the applier applied last time and not now, unless another manager has it.
     fn prune(&self, merged: &Value, last: &FieldSet, entries: &[Entry]) -> Value {
         let named = |s: &FieldSet| s.with_named_fields(self.walker.set, &self.request.types.root);
-        let remove = |v: &Value, gone: &FieldSet| {
-            self.walker
-                .remove(self.root, v, gone)
-                .unwrap_or_else(|| json!({}))
-        };
-        let owned = entries
-            .iter()
-            .fold(FieldSet::default(), |all, e| all.union(&e.set));
+        let remove =
+            |v: &Value, gone: &FieldSet| self.walker.remove(self.root, v, gone).unwrap_or_else(|| json!({}));
+        let owned = entries.iter().fold(FieldSet::default(), |all, e| all.union(&e.set));
         let merged_set = named(&self.walker.field_set(self.root, merged));
         let last = named(last);
         let pruned = remove(merged, &last);
         // What somebody owns comes back.
         let pruned_set = named(&self.walker.field_set(self.root, &pruned));
-        let pruned = remove(
-            merged,
-            &merged_set.difference(&pruned_set.union(&named(&owned))),
-        );
+        let pruned = remove(merged, &merged_set.difference(&pruned_set.union(&named(&owned))));
         // What nobody owned, and went only because something around it went, comes back too.
         let pruned_set = named(&self.walker.field_set(self.root, &pruned));
-        remove(
-            merged,
-            &merged_set.difference(&pruned_set).intersection(&last),
-        )
+        remove(merged, &merged_set.difference(&pruned_set).intersection(&last))
     }
 
     /// Conflicts that `kubectl apply --server-side` may override: fields that client-side apply set before.
@@ -479,64 +291,7 @@ impl<'a> Engine<'a> {
         }
         let change = self.walker.compare(self.root, live, &doc);
         let set = self.walker.field_set(self.root, &doc);
-        set.difference(&change.modified)
-            .difference(&change.added)
-            .difference(&change.removed)
-    }
-}
-
-/// Merges the oldest Update entries of each version until there are few enough.
-fn cap_updates(entries: &mut Vec<Entry>) {
-    let updates = |entries: &[Entry]| {
-        entries
-            .iter()
-            .filter(|e| e.operation == Operation::Update)
-            .count()
-    };
-    if updates(entries) <= UPDATE_MANAGERS_MAX {
-        return;
-    }
-    let mut order: Vec<Entry> = entries
-        .iter()
-        .filter(|e| e.operation == Operation::Update)
-        .cloned()
-        .collect();
-    order.sort_by(|a, b| {
-        a.seconds().cmp(&b.seconds()).then_with(|| {
-            (&a.manager, &a.api_version, &a.subresource).cmp(&(
-                &b.manager,
-                &b.api_version,
-                &b.subresource,
-            ))
-        })
-    });
-    let mut first: Vec<Entry> = Vec::new();
-    for e in order {
-        if updates(entries) <= UPDATE_MANAGERS_MAX {
-            return;
-        }
-        let Some(head) = first
-            .iter()
-            .find(|f| f.api_version == e.api_version)
-            .cloned()
-        else {
-            first.push(e);
-            continue;
-        };
-        let mut bucket = Entry {
-            manager: ANCIENT.to_string(),
-            subresource: String::new(),
-            ..e.clone()
-        };
-        match entries.iter().position(|x| x.same(&bucket)) {
-            Some(i) => bucket.set = entries.remove(i).set.union(&e.set),
-            None => {
-                entries.retain(|x| !x.same(&head));
-                bucket.set = head.set.union(&e.set);
-            }
-        }
-        entries.retain(|x| !x.same(&e));
-        entries.push(bucket);
+        set.difference(&change.modified).difference(&change.added).difference(&change.removed)
     }
 }
 
@@ -568,19 +323,7 @@ pub fn apply(
     now: &str,
 ) -> Result<Value, ApiError> {
     let reset = default_reset(types, subresource);
-    apply_request(
-        &Request {
-            types,
-            api_version,
-            manager,
-            subresource,
-            now,
-            reset,
-        },
-        live,
-        applied,
-        force,
-    )
+    apply_request(&Request { types, api_version, manager, subresource, now, reset }, live, applied, force)
 }
 
 /// Carries out an apply patch; see [`apply`].
@@ -641,11 +384,8 @@ fn check_applied(request: &Request<'_>, applied: &Value) -> Result<(), ApiError>
     if errors.is_empty() {
         return Ok(());
     }
-    let text = if errors.len() == 1 {
-        errors[0].clone()
-    } else {
-        format!("errors:\n  {}", errors.join("\n  "))
-    };
+    let text =
+        if errors.len() == 1 { errors[0].clone() } else { format!("errors:\n  {}", errors.join("\n  ")) };
     let gvk = meta::gvk(applied).map_or_else(String::new, |g| g.to_string());
     // Upstream answers 500 without a reason.
     let message = format!(
@@ -679,18 +419,7 @@ pub fn update(
     now: &str,
 ) -> Result<Value, ApiError> {
     let reset = default_reset(types, subresource);
-    Ok(update_request(
-        &Request {
-            types,
-            api_version,
-            manager,
-            subresource,
-            now,
-            reset,
-        },
-        live,
-        new,
-    ))
+    Ok(update_request(&Request { types, api_version, manager, subresource, now, reset }, live, new))
 }
 
 /// Records a create, update or patch; see [`update`].
@@ -744,11 +473,7 @@ pub fn restore_timestamps(new: &mut Value, old: &Value) {
     if sorted(timeless(new)) == sorted(timeless(old))
         && without_managed_fields(new) == without_managed_fields(old)
     {
-        meta::set_field(
-            new,
-            "managedFields",
-            old["metadata"]["managedFields"].clone(),
-        );
+        meta::set_field(new, "managedFields", old["metadata"]["managedFields"].clone());
     }
 }
 
@@ -771,16 +496,7 @@ mod tests {
         force: bool,
         now: &str,
     ) -> Result<Value, ApiError> {
-        apply(
-            &deployment_types(),
-            "apps/v1",
-            live,
-            doc,
-            manager,
-            force,
-            None,
-            now,
-        )
+        apply(&deployment_types(), "apps/v1", live, doc, manager, force, None, now)
     }
 
     fn stored(mut v: Value) -> Value {
@@ -790,17 +506,13 @@ mod tests {
 
     fn managed<'a>(v: &'a Value, manager: &str) -> &'a Value {
         let all = v["metadata"]["managedFields"].as_array().unwrap();
-        all.iter()
-            .find(|e| e["manager"] == manager)
-            .unwrap_or(&Value::Null)
+        all.iter().find(|e| e["manager"] == manager).unwrap_or(&Value::Null)
     }
 
     #[test]
     fn create_then_remove_a_field() {
-        let first = deployment(
-            json!({"replicas": 2, "template": {"metadata": {"labels": {"a": "1"}},
-            "spec": {"containers": [{"name": "c", "image": "i", "env": [{"name": "E", "value": "1"}]}]}}}),
-        );
+        let first = deployment(json!({"replicas": 2, "template": {"metadata": {"labels": {"a": "1"}},
+            "spec": {"containers": [{"name": "c", "image": "i", "env": [{"name": "E", "value": "1"}]}]}}}));
         let live = stored(run(None, &first, "m", false, T1).unwrap());
         assert_eq!(live["spec"], first["spec"]);
         assert_eq!(
@@ -829,67 +541,29 @@ mod tests {
             d
         };
         let live = stored(run(None, &doc(json!({"a": "1", "b": "1"})), "one", false, T1).unwrap());
-        let live = run(
-            Some(&live),
-            &doc(json!({"b": "1", "c": "1"})),
-            "two",
-            false,
-            T1,
-        )
-        .unwrap();
+        let live = run(Some(&live), &doc(json!({"b": "1", "c": "1"})), "two", false, T1).unwrap();
         let live = run(Some(&live), &doc(json!({"a": "1"})), "one", false, T2).unwrap();
-        assert_eq!(
-            live["metadata"]["labels"],
-            json!({"a": "1", "b": "1", "c": "1"})
-        );
+        assert_eq!(live["metadata"]["labels"], json!({"a": "1", "b": "1", "c": "1"}));
         let live = run(Some(&live), &doc(json!({"b": "1"})), "two", false, T2).unwrap();
         assert_eq!(live["metadata"]["labels"], json!({"a": "1", "b": "1"}));
-        assert_eq!(
-            managed(&live, "two")["fieldsV1"],
-            json!({"f:metadata": {"f:labels": {"f:b": {}}}})
-        );
+        assert_eq!(managed(&live, "two")["fieldsV1"], json!({"f:metadata": {"f:labels": {"f:b": {}}}}));
     }
 
     #[test]
     fn conflicts() {
-        let live =
-            stored(run(None, &deployment(json!({"replicas": 1})), "one", false, T1).unwrap());
-        let e = run(
-            Some(&live),
-            &deployment(json!({"replicas": 2})),
-            "two",
-            false,
-            T2,
-        )
-        .unwrap_err();
+        let live = stored(run(None, &deployment(json!({"replicas": 1})), "one", false, T1).unwrap());
+        let e = run(Some(&live), &deployment(json!({"replicas": 2})), "two", false, T2).unwrap_err();
         assert_eq!((e.code, e.reason.as_str()), (409, "Conflict"));
-        assert_eq!(
-            e.message,
-            "Apply failed with 1 conflict: conflict with \"one\": .spec.replicas"
-        );
+        assert_eq!(e.message, "Apply failed with 1 conflict: conflict with \"one\": .spec.replicas");
         let causes = e.details.unwrap().causes;
         assert_eq!(causes[0].reason, "FieldManagerConflict");
         assert_eq!(causes[0].message, "conflict with \"one\"");
         assert_eq!(causes[0].field, ".spec.replicas");
-        let forced = run(
-            Some(&live),
-            &deployment(json!({"replicas": 2})),
-            "two",
-            true,
-            T2,
-        )
-        .unwrap();
+        let forced = run(Some(&live), &deployment(json!({"replicas": 2})), "two", true, T2).unwrap();
         assert_eq!(forced["spec"]["replicas"], 2);
         assert_eq!(*managed(&forced, "one"), Value::Null);
         // Agreement is no conflict: both own it.
-        let both = run(
-            Some(&live),
-            &deployment(json!({"replicas": 1})),
-            "two",
-            false,
-            T2,
-        )
-        .unwrap();
+        let both = run(Some(&live), &deployment(json!({"replicas": 1})), "two", false, T2).unwrap();
         assert!(!managed(&both, "one").is_null() && !managed(&both, "two").is_null());
     }
 
@@ -898,16 +572,7 @@ mod tests {
         let doc = deployment(
             json!({"replicas": 1, "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}),
         );
-        let live = update(
-            &deployment_types(),
-            "apps/v1",
-            None,
-            doc,
-            "kubectl-create",
-            None,
-            T1,
-        )
-        .unwrap();
+        let live = update(&deployment_types(), "apps/v1", None, doc, "kubectl-create", None, T1).unwrap();
         let mut live = stored(live);
         live["spec"]["replicas"] = json!(3);
         let old = {
@@ -915,16 +580,8 @@ mod tests {
             o["spec"]["replicas"] = json!(1);
             o
         };
-        let live = update(
-            &deployment_types(),
-            "apps/v1",
-            Some(&old),
-            live,
-            "scaler",
-            Some("scale"),
-            T2,
-        )
-        .unwrap();
+        let live =
+            update(&deployment_types(), "apps/v1", Some(&old), live, "scaler", Some("scale"), T2).unwrap();
         let want = deployment(
             json!({"replicas": 5, "template": {"spec": {"containers": [{"name": "c", "image": "x"}]}}}),
         );
@@ -953,31 +610,11 @@ mod tests {
         // The status subresource is recorded on its own, and only when something changed.
         let mut next = live.clone();
         next["status"]["phase"] = json!("Running");
-        let next = update(
-            &pod_types(),
-            "v1",
-            Some(&live),
-            next,
-            "kubelet",
-            Some("status"),
-            T2,
-        )
-        .unwrap();
-        assert_eq!(
-            managed(&next, "kubelet")["fieldsV1"],
-            json!({"f:status": {"f:phase": {}}})
-        );
+        let next = update(&pod_types(), "v1", Some(&live), next, "kubelet", Some("status"), T2).unwrap();
+        assert_eq!(managed(&next, "kubelet")["fieldsV1"], json!({"f:status": {"f:phase": {}}}));
         assert_eq!(managed(&next, "kubelet")["subresource"], "status");
-        let again = update(
-            &pod_types(),
-            "v1",
-            Some(&next),
-            next.clone(),
-            "other",
-            Some("status"),
-            T2,
-        )
-        .unwrap();
+        let again =
+            update(&pod_types(), "v1", Some(&next), next.clone(), "other", Some("status"), T2).unwrap();
         assert_eq!(again, next);
     }
 
@@ -999,35 +636,20 @@ mod tests {
             live["spec"]["ports"],
             json!([{"port": 53, "protocol": "UDP", "name": "u", "nodePort": 30053}, {"port": 53, "name": "t"}])
         );
-        let e = go(
-            Some(&live),
-            &svc(json!([{"port": 1, "name": "a"}, {"port": 1, "name": "b"}])),
-            "x",
-        )
-        .unwrap_err();
+        let e = go(Some(&live), &svc(json!([{"port": 1, "name": "a"}, {"port": 1, "name": "b"}])), "x")
+            .unwrap_err();
         assert_eq!(
             e.message,
             "failed to create typed patch object (/s; /v1, Kind=Service): .spec.ports: duplicate entries for key [port=1,protocol=\"TCP\"]"
         );
         let e = go(Some(&live), &svc(json!([{"name": "a"}])), "x").unwrap_err();
-        assert!(
-            e.message.contains("omits key field \"port\""),
-            "{}",
-            e.message
-        );
+        assert!(e.message.contains("omits key field \"port\""), "{}", e.message);
     }
 
     #[test]
     fn before_first_apply() {
         let live = stored(deployment(json!({"replicas": 1})));
-        let e = run(
-            Some(&live),
-            &deployment(json!({"replicas": 2})),
-            "m",
-            false,
-            T1,
-        )
-        .unwrap_err();
+        let e = run(Some(&live), &deployment(json!({"replicas": 2})), "m", false, T1).unwrap_err();
         assert_eq!(
             e.message,
             "Apply failed with 1 conflict: conflict with \"before-first-apply\" using apps/v1: .spec.replicas"
@@ -1039,34 +661,20 @@ mod tests {
         let mut live = deployment(json!({"replicas": 1}));
         let text = live.to_string();
         live["metadata"]["annotations"] = json!({LAST_APPLIED: text});
-        let live = update(
-            &deployment_types(),
-            "apps/v1",
-            None,
-            live,
-            "kubectl-client-side-apply",
-            None,
-            T1,
-        )
-        .unwrap();
+        let live = update(&deployment_types(), "apps/v1", None, live, "kubectl-client-side-apply", None, T1)
+            .unwrap();
         let live = stored(live);
         let doc = deployment(json!({"replicas": 2}));
-        assert_eq!(
-            run(Some(&live), &doc, "other", false, T2).unwrap_err().code,
-            409
-        );
+        assert_eq!(run(Some(&live), &doc, "other", false, T2).unwrap_err().code, 409);
         let next = run(Some(&live), &doc, "kubectl", false, T2).unwrap();
         assert_eq!(next["spec"]["replicas"], 2);
-        assert!(
-            meta::annotation(&next, LAST_APPLIED)
-                .unwrap()
-                .contains("\"replicas\":2")
-        );
+        assert!(meta::annotation(&next, LAST_APPLIED).unwrap().contains("\"replicas\":2"));
     }
 
     #[test]
     fn atomic_values_sets_and_order() {
-        let pod = |spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
+        let pod =
+            |spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
         let go = |live: Option<&Value>, doc: &Value, m: &str| {
             apply(&pod_types(), "v1", live, doc, m, false, None, T1)
         };
@@ -1080,18 +688,10 @@ mod tests {
         let live = stored(live.unwrap());
         let fields = &managed(&live, "m")["fieldsV1"]["f:spec"];
         assert_eq!(fields["f:nodeSelector"], json!({}));
-        assert_eq!(
-            fields["f:containers"]["k:{\"name\":\"a\"}"]["f:args"],
-            json!({})
-        );
+        assert_eq!(fields["f:containers"]["k:{\"name\":\"a\"}"]["f:args"], json!({}));
         let e = go(Some(&live), &pod(json!({"nodeSelector": {"b": "1"}})), "n").unwrap_err();
         assert!(e.message.ends_with(": .spec.nodeSelector"), "{}", e.message);
-        let next = go(
-            Some(&live),
-            &pod(json!({"containers": [{"name": "x"}, {"name": "b"}]})),
-            "n",
-        )
-        .unwrap();
+        let next = go(Some(&live), &pod(json!({"containers": [{"name": "x"}, {"name": "b"}]})), "n").unwrap();
         let names: Vec<&str> = next["spec"]["containers"]
             .as_array()
             .unwrap()
@@ -1140,16 +740,8 @@ mod tests {
             let mut new = live.clone();
             meta::set_label(&mut new, &format!("l{i}"), "x");
             let now = format!("2026-02-{:02}T00:00:00Z", i + 1);
-            live = update(
-                &deployment_types(),
-                "apps/v1",
-                Some(&live),
-                new,
-                &format!("m{i:02}"),
-                None,
-                &now,
-            )
-            .unwrap();
+            live = update(&deployment_types(), "apps/v1", Some(&live), new, &format!("m{i:02}"), None, &now)
+                .unwrap();
             if i == 0 {
                 assert!(!managed(&live, "m00").is_null());
             }
@@ -1170,37 +762,13 @@ mod tests {
         let mut new = live.clone();
         new["metadata"]["managedFields"] = json!([{}]);
         new["spec"]["replicas"] = json!(2);
-        let out = update(
-            &deployment_types(),
-            "apps/v1",
-            Some(&live),
-            new,
-            "x",
-            None,
-            T2,
-        )
-        .unwrap();
+        let out = update(&deployment_types(), "apps/v1", Some(&live), new, "x", None, T2).unwrap();
         assert!(out["metadata"].get("managedFields").is_none());
         // A client that does not know the field does not delete it.
         let mut new = live.clone();
-        new["metadata"]
-            .as_object_mut()
-            .unwrap()
-            .remove("managedFields");
-        let mut out = update(
-            &deployment_types(),
-            "apps/v1",
-            Some(&live),
-            new,
-            "x",
-            None,
-            T2,
-        )
-        .unwrap();
-        assert_eq!(
-            out["metadata"]["managedFields"],
-            live["metadata"]["managedFields"]
-        );
+        new["metadata"].as_object_mut().unwrap().remove("managedFields");
+        let mut out = update(&deployment_types(), "apps/v1", Some(&live), new, "x", None, T2).unwrap();
+        assert_eq!(out["metadata"]["managedFields"], live["metadata"]["managedFields"]);
         out["metadata"]["managedFields"][0]["time"] = json!(T2);
         restore_timestamps(&mut out, &live);
         assert_eq!(out, live);

@@ -37,30 +37,17 @@ pub fn compare_values(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Number(x), Value::Number(y)) => match (x.as_i64(), y.as_i64()) {
             (Some(x), Some(y)) => x.cmp(&y),
-            _ => x
-                .as_f64()
-                .unwrap_or(0.0)
-                .total_cmp(&y.as_f64().unwrap_or(0.0)),
+            _ => x.as_f64().unwrap_or(0.0).total_cmp(&y.as_f64().unwrap_or(0.0)),
         },
         (Value::String(x), Value::String(y)) => x.cmp(y),
         (Value::Bool(x), Value::Bool(y)) => x.cmp(y),
         (Value::Array(x), Value::Array(y)) => {
-            let items = x
-                .iter()
-                .zip(y)
-                .map(|(a, b)| compare_values(a, b))
-                .find(|o| o.is_ne());
+            let items = x.iter().zip(y).map(|(a, b)| compare_values(a, b)).find(|o| o.is_ne());
             items.unwrap_or_else(|| x.len().cmp(&y.len()))
         }
         (Value::Object(x), Value::Object(y)) => {
-            let entries = x
-                .iter()
-                .zip(y)
-                .map(|((k, a), (l, b))| k.cmp(l).then_with(|| compare_values(a, b)));
-            entries
-                .into_iter()
-                .find(|o| o.is_ne())
-                .unwrap_or_else(|| x.len().cmp(&y.len()))
+            let entries = x.iter().zip(y).map(|((k, a), (l, b))| k.cmp(l).then_with(|| compare_values(a, b)));
+            entries.into_iter().find(|o| o.is_ne()).unwrap_or_else(|| x.len().cmp(&y.len()))
         }
         _ => rank(a).cmp(&rank(b)),
     }
@@ -112,13 +99,9 @@ impl Ord for PathElement {
             (Self::Index(a), Self::Index(b)) => a.cmp(b),
             (Self::Value(a), Self::Value(b)) => compare_values(a, b),
             (Self::Key(a), Self::Key(b)) => {
-                let keys = a
-                    .iter()
-                    .zip(b)
-                    .map(|((k, x), (l, y))| k.cmp(l).then_with(|| compare_values(x, y)));
-                keys.into_iter()
-                    .find(|o| o.is_ne())
-                    .unwrap_or_else(|| a.len().cmp(&b.len()))
+                let keys =
+                    a.iter().zip(b).map(|((k, x), (l, y))| k.cmp(l).then_with(|| compare_values(x, y)));
+                keys.into_iter().find(|o| o.is_ne()).unwrap_or_else(|| a.len().cmp(&b.len()))
             }
             _ => self.rank().cmp(&other.rank()),
         }
@@ -170,10 +153,7 @@ impl FieldSet {
     pub fn of_fields(paths: &[&[&str]]) -> Self {
         let mut set = Self::default();
         for path in paths {
-            let path: Vec<PathElement> = path
-                .iter()
-                .map(|p| PathElement::Field((*p).to_string()))
-                .collect();
+            let path: Vec<PathElement> = path.iter().map(|p| PathElement::Field((*p).to_string())).collect();
             set.insert(&path);
         }
         set
@@ -234,10 +214,7 @@ impl FieldSet {
             let c = c.intersection(other.children.get(k)?);
             (!c.is_empty()).then(|| (k.clone(), c))
         });
-        Self {
-            members,
-            children: both.collect(),
-        }
+        Self { members, children: both.collect() }
     }
 
     /// Paths of this set that are not in the other.
@@ -245,53 +222,33 @@ impl FieldSet {
     pub fn difference(&self, other: &Self) -> Self {
         let members = self.members.difference(&other.members).cloned().collect();
         let rest = self.children.iter().filter_map(|(k, c)| {
-            let c = other
-                .children
-                .get(k)
-                .map_or_else(|| c.clone(), |o| c.difference(o));
+            let c = other.children.get(k).map_or_else(|| c.clone(), |o| c.difference(o));
             (!c.is_empty()).then(|| (k.clone(), c))
         });
-        Self {
-            members,
-            children: rest.collect(),
-        }
+        Self { members, children: rest.collect() }
     }
 
     /// Paths of this set that neither are in the other nor lie below one of its members.
     #[must_use]
     pub fn recursive_difference(&self, other: &Self) -> Self {
         let members = self.members.difference(&other.members).cloned().collect();
-        let rest = self
-            .children
-            .iter()
-            .filter(|(k, _)| !other.members.contains(*k))
-            .filter_map(|(k, c)| {
-                let c = other
-                    .children
-                    .get(k)
-                    .map_or_else(|| c.clone(), |o| c.recursive_difference(o));
-                (!c.is_empty()).then(|| (k.clone(), c))
-            });
-        Self {
-            members,
-            children: rest.collect(),
-        }
+        let rest = self.children.iter().filter(|(k, _)| !other.members.contains(*k)).filter_map(|(k, c)| {
+            let c = other.children.get(k).map_or_else(|| c.clone(), |o| c.recursive_difference(o));
+            (!c.is_empty()).then(|| (k.clone(), c))
+        });
+        Self { members, children: rest.collect() }
     }
 
     /// Adds every declared struct field that has paths below it as a member of its own.
     #[must_use]
     pub fn with_named_fields(&self, set: &TypeSet, ty: &Type) -> Self {
-        let mut out = Self {
-            members: self.members.clone(),
-            children: BTreeMap::new(),
-        };
+        let mut out = Self { members: self.members.clone(), children: BTreeMap::new() };
         for (k, c) in &self.children {
             let (child_type, declared) = child_type(set, ty, k);
             if declared {
                 out.members.insert(k.clone());
             }
-            out.children
-                .insert(k.clone(), c.with_named_fields(set, child_type));
+            out.children.insert(k.clone(), c.with_named_fields(set, child_type));
         }
         out
     }
@@ -304,8 +261,7 @@ impl FieldSet {
     }
 
     fn collect(&self, prefix: &mut Vec<PathElement>, out: &mut Vec<Vec<PathElement>>) {
-        let keys: BTreeSet<&PathElement> =
-            self.members.iter().chain(self.children.keys()).collect();
+        let keys: BTreeSet<&PathElement> = self.members.iter().chain(self.children.keys()).collect();
         for k in keys {
             prefix.push(k.clone());
             if self.members.contains(k) {
@@ -357,17 +313,12 @@ impl FieldSet {
 }
 
 /// The type below a step, and whether the step is a declared field of a struct.
-pub(crate) fn child_type<'a>(
-    set: &'a TypeSet,
-    ty: &'a Type,
-    element: &PathElement,
-) -> (&'a Type, bool) {
+pub(crate) fn child_type<'a>(set: &'a TypeSet, ty: &'a Type, element: &PathElement) -> (&'a Type, bool) {
     static ANY: Type = Type::Any;
     match (ty, element) {
-        (Type::Struct(id), PathElement::Field(name)) => set
-            .get(*id)
-            .field(name)
-            .map_or((&ANY, false), |f| (&f.ty, true)),
+        (Type::Struct(id), PathElement::Field(name)) => {
+            set.get(*id).field(name).map_or((&ANY, false), |f| (&f.ty, true))
+        }
         (Type::Map(m), PathElement::Field(_)) => (&m.value, false),
         (Type::List(l), _) => (&l.item, false),
         _ => (&ANY, false),
@@ -375,11 +326,7 @@ pub(crate) fn child_type<'a>(
 }
 
 /// The step that leads to an item of a list; `Err` when a key is missing.
-pub(crate) fn item_element(
-    kind: &ListKind,
-    item: &Value,
-    index: usize,
-) -> Result<PathElement, String> {
+pub(crate) fn item_element(kind: &ListKind, item: &Value, index: usize) -> Result<PathElement, String> {
     match kind {
         ListKind::Atomic => Ok(PathElement::Index(i64::try_from(index).unwrap_or(i64::MAX))),
         ListKind::Set => Ok(PathElement::Value(item.clone())),
@@ -447,15 +394,9 @@ mod tests {
     fn algebra() {
         let a = set(json!({"f:a": {".": {}, "f:b": {}, "f:c": {}}, "f:d": {}}));
         let b = set(json!({"f:a": {"f:b": {}}, "f:e": {}}));
-        assert_eq!(
-            a.union(&b),
-            set(json!({"f:a": {".": {}, "f:b": {}, "f:c": {}}, "f:d": {}, "f:e": {}}))
-        );
+        assert_eq!(a.union(&b), set(json!({"f:a": {".": {}, "f:b": {}, "f:c": {}}, "f:d": {}, "f:e": {}})));
         assert_eq!(a.intersection(&b), set(json!({"f:a": {"f:b": {}}})));
-        assert_eq!(
-            a.difference(&b),
-            set(json!({"f:a": {".": {}, "f:c": {}}, "f:d": {}}))
-        );
+        assert_eq!(a.difference(&b), set(json!({"f:a": {".": {}, "f:c": {}}, "f:d": {}})));
         assert_eq!(b.recursive_difference(&a), set(json!({"f:e": {}})));
         assert!(a.difference(&a).is_empty());
     }

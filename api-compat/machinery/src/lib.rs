@@ -13,6 +13,7 @@ pub mod fieldset;
 pub mod gvk;
 pub mod int_or_string;
 pub mod labels;
+pub(crate) mod managers;
 pub mod meta;
 pub mod names;
 pub mod patch;

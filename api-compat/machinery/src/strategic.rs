@@ -63,12 +63,7 @@ struct Merge<'a> {
 
 impl<'a> Merge<'a> {
     fn meta(&self, ty: &'a Type, key: &str) -> Result<Meta<'a>, String> {
-        let plain = |ty| Meta {
-            ty,
-            merge: false,
-            replace: false,
-            key: "",
-        };
+        let plain = |ty| Meta { ty, merge: false, replace: false, key: "" };
         match ty {
             Type::Struct(id) => {
                 let s = self.set.get(*id);
@@ -122,19 +117,11 @@ impl<'a> Merge<'a> {
             let merged = match (original.remove(&key), value) {
                 (Some(Value::Object(old)), Value::Object(new)) => {
                     let meta = self.meta(ty, &key)?;
-                    Some(Value::Object(if meta.replace {
-                        new
-                    } else {
-                        self.map(old, new, meta.ty)?
-                    }))
+                    Some(Value::Object(if meta.replace { new } else { self.map(old, new, meta.ty)? }))
                 }
                 (Some(Value::Array(old)), Value::Array(new)) => {
                     let meta = self.meta(ty, &key)?;
-                    Some(Value::Array(if meta.merge {
-                        self.list(old, new, &meta)?
-                    } else {
-                        new
-                    }))
+                    Some(Value::Array(if meta.merge { self.list(old, new, &meta)? } else { new }))
                 }
                 (_, value) => without_directives(value),
             };
@@ -146,17 +133,8 @@ impl<'a> Merge<'a> {
     }
 
     /// Handles the lists for which the patch gives an order, and takes them out of the patch.
-    fn ordered_lists(
-        &self,
-        original: &mut Object,
-        patch: &mut Object,
-        ty: &'a Type,
-    ) -> Result<(), String> {
-        let keys: Vec<String> = patch
-            .keys()
-            .filter(|k| k.starts_with(SET_ORDER))
-            .cloned()
-            .collect();
+    fn ordered_lists(&self, original: &mut Object, patch: &mut Object, ty: &'a Type) -> Result<(), String> {
+        let keys: Vec<String> = patch.keys().filter(|k| k.starts_with(SET_ORDER)).cloned().collect();
         for directive in keys {
             let Some(Value::Array(order)) = patch.remove(&directive) else {
                 return Err(BAD_SET_ORDER.to_string());
@@ -197,12 +175,7 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    fn list(
-        &self,
-        old: Vec<Value>,
-        new: Vec<Value>,
-        meta: &Meta<'a>,
-    ) -> Result<Vec<Value>, String> {
+    fn list(&self, old: Vec<Value>, new: Vec<Value>, meta: &Meta<'a>) -> Result<Vec<Value>, String> {
         if old.is_empty() && new.is_empty() {
             return Ok(old);
         }
@@ -221,29 +194,21 @@ impl<'a> Merge<'a> {
         }
         if maps != old.len() + new.len() {
             let all: Vec<Value> = old.into_iter().chain(new).collect();
-            return Err(format!(
-                "list element types are not identical: {}",
-                Value::Array(all)
-            ));
+            return Err(format!("list element types are not identical: {}", Value::Array(all)));
         }
         let item = match meta.ty {
             Type::List(list) => &list.item,
             _ => &ANY,
         };
         if meta.key.is_empty() {
-            return Err(format!(
-                "cannot merge lists without merge key for {}",
-                self.type_name(item)
-            ));
+            return Err(format!("cannot merge lists without merge key for {}", self.type_name(item)));
         }
         let (mut merged, new) = special_items(old.clone(), new, meta.key)?;
         for patch in &new {
             let Value::Object(fields) = patch else {
                 continue;
             };
-            let key = fields
-                .get(meta.key)
-                .ok_or_else(|| no_merge_key(fields, meta.key))?;
+            let key = fields.get(meta.key).ok_or_else(|| no_merge_key(fields, meta.key))?;
             match merged.iter_mut().find(|v| v.get(meta.key) == Some(key)) {
                 Some(slot) => {
                     if let Value::Object(before) = slot.take() {
@@ -258,39 +223,24 @@ impl<'a> Merge<'a> {
 
     fn type_name(&self, ty: &Type) -> String {
         match ty {
-            Type::Struct(id) => self
-                .set
-                .get(*id)
-                .name
-                .rsplit('.')
-                .next()
-                .unwrap_or_default()
-                .to_string(),
+            Type::Struct(id) => self.set.get(*id).name.rsplit('.').next().unwrap_or_default().to_string(),
             _ => "interface {}".to_string(),
         }
     }
 }
 
 fn unknown_directive(directive: &Value, map: &Object) -> String {
-    let text = directive
-        .as_str()
-        .map_or_else(|| directive.to_string(), str::to_string);
+    let text = directive.as_str().map_or_else(|| directive.to_string(), str::to_string);
     format!("unknown patch type: {text} in map: {}", go_map(map))
 }
 
 fn no_merge_key(map: &Object, key: &str) -> String {
-    format!(
-        "map: {} does not contain declared merge key: {key}",
-        go_map(map)
-    )
+    format!("map: {} does not contain declared merge key: {key}", go_map(map))
 }
 
 /// A map as Go prints it: `map[a:1 b:map[]]`.
 fn go_map(map: &Object) -> String {
-    let entries: Vec<String> = map
-        .iter()
-        .map(|(k, v)| format!("{k}:{}", go_value(v)))
-        .collect();
+    let entries: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_value(v))).collect();
     format!("map[{}]", entries.join(" "))
 }
 
@@ -314,8 +264,7 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), String> 
     };
     let kept = |k: &str| keep.iter().any(|v| v == k);
     for (k, v) in patch.iter() {
-        if !v.is_null() && !k.starts_with(DELETE_FROM_LIST) && !k.starts_with(SET_ORDER) && !kept(k)
-        {
+        if !v.is_null() && !k.starts_with(DELETE_FROM_LIST) && !k.starts_with(SET_ORDER) && !kept(k) {
             return Err(BAD_RETAIN_KEYS.to_string());
         }
     }
@@ -341,17 +290,11 @@ fn without_directives(value: Value) -> Option<Value> {
         Value::Object(map) if map.contains_key(PATCH) => None,
         Value::Object(map) => {
             let keep = |(k, v): (String, Value)| {
-                if v.is_null() {
-                    None
-                } else {
-                    without_directives(v).map(|v| (k, v))
-                }
+                if v.is_null() { None } else { without_directives(v).map(|v| (k, v)) }
             };
             Some(Value::Object(map.into_iter().filter_map(keep).collect()))
         }
-        Value::Array(items) => Some(Value::Array(
-            items.into_iter().filter_map(without_directives).collect(),
-        )),
+        Value::Array(items) => Some(Value::Array(items.into_iter().filter_map(without_directives).collect())),
         other => Some(other),
     }
 }
@@ -381,19 +324,11 @@ fn special_items(
             Some(_) => return Err(unknown_directive(&fields[PATCH], fields)),
         }
     }
-    if replace {
-        Ok((rest, Vec::new()))
-    } else {
-        Ok((old, rest))
-    }
+    if replace { Ok((rest, Vec::new())) } else { Ok((old, rest)) }
 }
 
 fn same(a: &Value, b: &Value, key: &str) -> bool {
-    if key.is_empty() {
-        a == b
-    } else {
-        a.get(key).is_some() && a.get(key) == b.get(key)
-    }
+    if key.is_empty() { a == b } else { a.get(key).is_some() && a.get(key) == b.get(key) }
 }
 
 fn index_in(list: &[Value], item: &Value, key: &str) -> Option<usize> {
@@ -403,9 +338,8 @@ fn index_in(list: &[Value], item: &Value, key: &str) -> Option<usize> {
 /// Sorts items that `order` names by it, keeps the others in the order of `server`, and interleaves both: an item
 /// only the server has goes before a named one where it stood before it on the server.
 fn in_order(items: Vec<Value>, order: &[Value], server: &[Value], key: &str) -> Vec<Value> {
-    let (mut named, mut others): (Vec<Value>, Vec<Value>) = items
-        .into_iter()
-        .partition(|v| index_in(order, v, key).is_some());
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        items.into_iter().partition(|v| index_in(order, v, key).is_some());
     named.sort_by_key(|v| index_in(order, v, key));
     others.sort_by_key(|v| index_in(server, v, key));
     let mut out = Vec::with_capacity(named.len() + others.len());
@@ -420,11 +354,7 @@ fn in_order(items: Vec<Value>, order: &[Value], server: &[Value], key: &str) -> 
                 _ => false,
             },
         };
-        out.extend(if other_first {
-            others.next()
-        } else {
-            named.next()
-        });
+        out.extend(if other_first { others.next() } else { named.next() });
     }
 }
 
@@ -432,9 +362,7 @@ fn in_order(items: Vec<Value>, order: &[Value], server: &[Value], key: &str) -> 
 fn check_order(patch: &[Value], order: &[Value], key: &str) -> Result<(), String> {
     let mut at = 0;
     for item in patch {
-        let deletes = item
-            .get(PATCH)
-            .is_some_and(|d| d == "delete" || d == "replace");
+        let deletes = item.get(PATCH).is_some_and(|d| d == "delete" || d == "replace");
         if deletes {
             continue;
         }
@@ -522,11 +450,7 @@ mod tests {
         ];
         for (original, patch, want) in table {
             let got = strategic(&pod_types(), pod(original), &pod(patch.clone()));
-            assert_eq!(
-                got.unwrap_or_else(|e| panic!("{patch}: {e}")),
-                pod(want),
-                "{patch}"
-            );
+            assert_eq!(got.unwrap_or_else(|e| panic!("{patch}: {e}")), pod(want), "{patch}");
         }
     }
 
@@ -586,25 +510,11 @@ mod tests {
                 "unknown patch type: merge in map: map[$patch:merge]",
             ),
             (pod(json!({"$retainKeys": "x"})), 400, BAD_RETAIN_KEYS),
+            (pod(json!({"$retainKeys": ["a"], "nodeName": "x"})), 400, BAD_RETAIN_KEYS),
+            (pod(json!({"$setElementOrder/containers": 1})), 400, BAD_SET_ORDER),
+            (pod(json!({"$deleteFromPrimitiveList/x": 1})), 400, BAD_PRIMITIVE_LIST),
             (
-                pod(json!({"$retainKeys": ["a"], "nodeName": "x"})),
-                400,
-                BAD_RETAIN_KEYS,
-            ),
-            (
-                pod(json!({"$setElementOrder/containers": 1})),
-                400,
-                BAD_SET_ORDER,
-            ),
-            (
-                pod(json!({"$deleteFromPrimitiveList/x": 1})),
-                400,
-                BAD_PRIMITIVE_LIST,
-            ),
-            (
-                pod(
-                    json!({"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "b"}]}),
-                ),
+                pod(json!({"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "b"}]})),
                 500,
                 "The order in patch list:\n[map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:a]]\n",
             ),

@@ -77,15 +77,9 @@ impl<'a> Walker<'a> {
             (Node::Deduced, Some(Value::Object(_))) => Shape::Map(Node::Deduced),
             (Node::Typed(Type::Struct(id)), None | Some(Value::Object(_) | Value::Null)) => {
                 let s = self.set.get(*id);
-                if s.atomic {
-                    Shape::Leaf
-                } else {
-                    Shape::Struct(s)
-                }
+                if s.atomic { Shape::Leaf } else { Shape::Struct(s) }
             }
-            (Node::Typed(Type::Map(m)), None | Some(Value::Object(_) | Value::Null))
-                if !m.atomic =>
-            {
+            (Node::Typed(Type::Map(m)), None | Some(Value::Object(_) | Value::Null)) if !m.atomic => {
                 Shape::Map(Node::Typed(&m.value))
             }
             (Node::Typed(Type::List(l)), None | Some(Value::Array(_) | Value::Null))
@@ -101,9 +95,7 @@ impl<'a> Walker<'a> {
     /// The type of a struct's or map's entry, and whether a struct declares it.
     fn entry(shape: &Shape<'a>, key: &str) -> (Node<'a>, bool) {
         match shape {
-            Shape::Struct(s) => s
-                .field(key)
-                .map_or((Node::Deduced, false), |f| (Node::Typed(&f.ty), true)),
+            Shape::Struct(s) => s.field(key).map_or((Node::Deduced, false), |f| (Node::Typed(&f.ty), true)),
             Shape::Map(value) => (*value, false),
             Shape::Leaf | Shape::List(_) => (Node::Deduced, false),
         }
@@ -228,13 +220,7 @@ impl<'a> Walker<'a> {
                     _ => {}
                 }
             } else {
-                self.diff(
-                    Node::Typed(&list.item),
-                    x.first().copied(),
-                    y.first().copied(),
-                    path,
-                    out,
-                );
+                self.diff(Node::Typed(&list.item), x.first().copied(), y.first().copied(), path, out);
             }
             path.pop();
         }
@@ -251,11 +237,7 @@ impl<'a> Walker<'a> {
         }
         match &shape {
             Shape::Leaf => Some(y.clone()),
-            Shape::List(l) => Some(Value::Array(self.merge_items(
-                l,
-                items(Some(x)),
-                items(Some(y)),
-            ))),
+            Shape::List(l) => Some(Value::Array(self.merge_items(l, items(Some(x)), items(Some(y))))),
             _ => {
                 let (a, b) = (entries(Some(x)), entries(Some(y)));
                 let mut out = Map::new();
@@ -272,10 +254,7 @@ impl<'a> Walker<'a> {
     /// Merges lists: items of `new` keep their order, items only in `old` keep their place before what followed them.
     fn merge_items(self, list: &'a ListType, old: &[Value], new: &[Value]) -> Vec<Value> {
         let keyed = |l: &'_ [Value]| -> Vec<Option<PathElement>> {
-            l.iter()
-                .enumerate()
-                .map(|(i, v)| item_element(&list.kind, v, i).ok())
-                .collect()
+            l.iter().enumerate().map(|(i, v)| item_element(&list.kind, v, i).ok()).collect()
         };
         let (xs, ys) = (keyed(old), keyed(new));
         let in_new = |e: &Option<PathElement>| e.is_some() && ys.contains(e);
@@ -367,13 +346,7 @@ impl<'a> Walker<'a> {
         errors
     }
 
-    fn find_errors(
-        self,
-        node: Node<'a>,
-        v: &Value,
-        path: &mut Vec<PathElement>,
-        errors: &mut Vec<String>,
-    ) {
+    fn find_errors(self, node: Node<'a>, v: &Value, path: &mut Vec<PathElement>, errors: &mut Vec<String>) {
         let at = |path: &[PathElement]| path_text(path);
         if let (
             Node::Typed(Type::Struct(_) | Type::Map(_)),
@@ -383,10 +356,8 @@ impl<'a> Walker<'a> {
             errors.push(format!("{}: expected map, got {v}", at(path)));
             return;
         }
-        if let (
-            Node::Typed(Type::List(_)),
-            Value::Object(_) | Value::String(_) | Value::Number(_),
-        ) = (node, v)
+        if let (Node::Typed(Type::List(_)), Value::Object(_) | Value::String(_) | Value::Number(_)) =
+            (node, v)
         {
             errors.push(format!("{}: expected list, got {v}", at(path)));
             return;
@@ -405,10 +376,7 @@ impl<'a> Walker<'a> {
                         Err(e) => errors.push(format!("{}: {e}", at(path))),
                         Ok(element) => {
                             if !seen.insert(element.clone()) {
-                                errors.push(format!(
-                                    "{}: duplicate entries for key {element}",
-                                    at(path)
-                                ));
+                                errors.push(format!("{}: duplicate entries for key {element}", at(path)));
                             }
                             path.push(element);
                             self.find_errors(Node::Typed(&l.item), child, path, errors);
@@ -439,14 +407,10 @@ impl<'a> Walker<'a> {
             (Node::Typed(Type::Struct(id)), Value::Object(map)) => {
                 let s = self.set.get(*id);
                 for f in s.fields.iter().filter(|f| f.tag != 0) {
-                    let inline = f
-                        .default
-                        .as_ref()
-                        .is_some_and(|d| d.as_object().is_some_and(Map::is_empty));
+                    let inline = f.default.as_ref().is_some_and(|d| d.as_object().is_some_and(Map::is_empty));
                     let written = f.required && matches!(f.ty, Type::List(_) | Type::Map(_));
                     if inline && matches!(f.ty, Type::Struct(_)) {
-                        map.entry(f.name.to_string())
-                            .or_insert_with(|| Value::Object(Map::new()));
+                        map.entry(f.name.to_string()).or_insert_with(|| Value::Object(Map::new()));
                     } else if written {
                         map.entry(f.name.to_string()).or_insert(Value::Null);
                     }
