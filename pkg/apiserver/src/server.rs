@@ -20,9 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{self, Permit};
 use crate::config::Config;
 use crate::discovery::Documents;
+use crate::hooks::WriteHooks;
 use crate::info::{Query, RequestInfo};
 use crate::metrics::Metrics;
 use crate::negotiate::{self, Accepted, Offer};
+use crate::services::ServiceAllocator;
 use crate::{bootstrap, health, identity, resource, respond};
 
 /// Ordinary requests end after this time, as upstream's `--request-timeout`.
@@ -45,6 +47,7 @@ pub(crate) struct Inner {
     pub admission: ArcSwap<Arc<dyn Hooks>>,
     authenticators: ArcSwap<Vec<Arc<dyn Authenticator>>>,
     pub ready: health::Checks,
+    pub services: ServiceAllocator,
 }
 
 /// One authorized request.
@@ -75,6 +78,7 @@ impl ApiServer {
         let registry = Registry::open(kinds, store, shutdown.clone()).await.map_err(knarr_registry::error::from_store)?;
         let admission: Arc<dyn Hooks> = Arc::new(AllowAll);
         let inner = Inner {
+            services: ServiceAllocator::new(&config.service_cidr, config.node_ports)?,
             documents: Documents::new(registry.kinds().clone()),
             config,
             registry,
@@ -227,9 +231,9 @@ async fn route(server: &Arc<Inner>, call: Call) -> Result<Response, ApiError> {
 }
 
 impl Inner {
-    /// Admission in force.
+    /// What writes pass: admission in force, and allocation.
     pub fn hooks(&self) -> Arc<dyn Hooks> {
-        self.admission.load().as_ref().clone()
+        Arc::new(WriteHooks { admission: self.admission.load().as_ref().clone(), services: self.services.clone() })
     }
 }
 

@@ -240,10 +240,8 @@ impl SentPatch {
                 document = value;
             }
             Form::Apply => {
-                let (value, mut found) = body::yaml(bytes)?;
+                let (value, found) = body::yaml(bytes)?;
                 document = value;
-                let pruned = decode::prune(&kind.info.types, &mut document)?;
-                found.extend(pruned.into_iter().map(|f| f.message));
                 knarr_registry::patch::report(found.into_iter(), validation, &mut warnings)?;
             }
         }

@@ -23,7 +23,9 @@ impl Registry {
     pub async fn create(&self, w: &WriteContext<'_>, mut object: Value) -> Result<Outcome, ApiError> {
         check_identity(w, &mut object)?;
         w.kind.rules.default(&mut object);
-        self.set_creation_fields(w, &mut object)?;
+        // managedFields tell what the client sent and what was defaulted, not what admission adds.
+        let types = &w.kind.info.types;
+        let object = apply::update(types, &w.api_version(), None, object, w.manager, w.subresource, &now())?;
         self.create_prepared(w, object).await
     }
 
@@ -140,23 +142,6 @@ impl Registry {
             error.message = format!("object is being deleted: {}", error.message);
         }
         Ok(error)
-    }
-
-    /// managedFields of a create, computed on what the client sent (and defaults), before admission.
-    pub(crate) fn set_creation_fields(&self, w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiError> {
-        let mut sent = object.clone();
-        reset_fields(w, &mut sent);
-        let managed =
-            apply::update(&w.kind.info.types, &w.api_version(), None, sent, w.manager, w.subresource, &now())?;
-        obj::copy_meta(object, &managed, "managedFields");
-        Ok(())
-    }
-}
-
-/// Drops what a write to the main resource does not keep.
-pub(crate) fn reset_fields(w: &WriteContext<'_>, object: &mut Value) {
-    if w.subresource.is_none() && w.kind.info.subresource("status").is_some() {
-        obj::map_mut(object).remove("status");
     }
 }
 

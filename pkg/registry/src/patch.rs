@@ -1,6 +1,7 @@
 //! The four patch types.
 
-use knarr_machinery::{ApiError, apply, decode, patch};
+use knarr_machinery::field::{FieldError, Path};
+use knarr_machinery::{ApiError, GroupKind, apply, decode, patch};
 use serde_json::Value;
 
 use crate::create::check_identity;
@@ -26,7 +27,7 @@ pub enum Patch<'a> {
     Merge(&'a Value, FieldValidation),
     /// `application/strategic-merge-patch+json`
     Strategic(&'a Value, FieldValidation),
-    /// `application/apply-patch+yaml`; pruned by the caller.
+    /// `application/apply-patch+yaml`; unknown fields are refused by apply itself.
     Apply {
         /// The applied configuration.
         document: &'a Value,
@@ -55,7 +56,6 @@ impl Patch<'_> {
             Self::Apply { document, force } => {
                 let mut document = (*document).clone();
                 check_identity(w, &mut document)?;
-                crate::create::reset_fields(w, &mut document);
                 let version = obj::resource_version(&document).to_string();
                 let mut merged = apply::apply(
                     types,
@@ -73,12 +73,32 @@ impl Patch<'_> {
             }
         };
         let mut patched = patched;
-        let findings = decode::prune(types, &mut patched)
-            .map_err(|e| ApiError::new(422, "Invalid", format!(" \"\" is invalid: patch: {e}")))?;
-        report(findings.into_iter().map(|f| f.message), validation, warnings)?;
+        let findings: Vec<String> =
+            decode::prune(types, &mut patched).map_err(unprocessable)?.into_iter().map(|f| f.message).collect();
+        if validation == FieldValidation::Strict && !findings.is_empty() {
+            return Err(self.strict_error(&findings));
+        }
+        report(findings.into_iter(), validation, warnings)?;
         check_identity(w, &mut patched)?;
         Ok(patched)
     }
+
+    /// 422 that repeats the patch, as upstream.
+    fn strict_error(&self, findings: &[String]) -> ApiError {
+        let text = match self {
+            Self::Json(bytes, _) => String::from_utf8_lossy(bytes).into_owned(),
+            Self::Merge(value, _) | Self::Strategic(value, _) => value.to_string(),
+            Self::Apply { document, .. } => document.to_string(),
+        };
+        let detail = format!("strict decoding error: {}", findings.join(", "));
+        let error = FieldError::invalid(&Path::new("patch"), text, detail);
+        ApiError::invalid(&GroupKind::default(), "", &[error])
+    }
+}
+
+/// The patched document does not fit its kind.
+fn unprocessable(error: ApiError) -> ApiError {
+    ApiError { code: 422, reason: "Invalid".into(), ..error }
 }
 
 /// Turns findings of strict decoding into warnings or an error.

@@ -5,7 +5,7 @@ use knarr_machinery::field::Path;
 use knarr_machinery::{ApiError, apply, meta};
 use serde_json::Value;
 
-use crate::create::{admission, check_identity, is_event, reset_fields};
+use crate::create::{admission, check_identity, is_event};
 use crate::hooks::Operation;
 use crate::obj;
 use crate::patch::Patch;
@@ -73,7 +73,6 @@ impl Registry {
                     return Err(missing);
                 }
                 check_identity(w, &mut object)?;
-                reset_fields(w, &mut object);
                 let object = apply::apply(
                     &w.kind.info.types, &w.api_version(), None, &object, w.manager, false, w.subresource, &now(),
                 )?;
@@ -147,17 +146,15 @@ impl Registry {
             }
         };
         w.kind.rules.default(&mut object);
-        // What the write does not reach belongs to nobody: managedFields see the prepared form.
-        let uid = obj::uid(old).to_string();
-        let mut prepared = object.clone();
-        w.kind.rules.prepare_update(&w.ctx(time, &uid), &mut prepared, old);
-        if object.pointer("/metadata/managedFields").is_none_or(Value::is_null) && matches!(change, Change::Replace(_)) {
-            obj::copy_meta(&mut prepared, old, "managedFields");
-        }
-        let managed = apply::update(
-            &w.kind.info.types, &w.api_version(), Some(old), prepared, w.manager, w.subresource, time,
+        let object = apply::update(
+            &w.kind.info.types,
+            &w.api_version(),
+            Some(old),
+            object,
+            w.manager,
+            w.subresource,
+            time,
         )?;
-        obj::copy_meta(&mut object, &managed, "managedFields");
         Ok(Some(object))
     }
 
