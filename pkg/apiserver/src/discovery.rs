@@ -1,53 +1,68 @@
-//! Discovery, version and OpenAPI paths. Documents are derived once per state of the kind table.
+//! Discovery, version and OpenAPI paths: crate `openapi` derives the documents, here they are kept and served.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{ACCEPT, ETAG, IF_NONE_MATCH, HeaderValue, VARY};
-use knarr_kinds::{Kind, Scope};
-use knarr_machinery::ApiError;
+use http::HeaderMap;
+use http::header::{ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
+use knarr_machinery::{ApiError, GroupVersion};
+use knarr_openapi::discovery::{self, Encoding, Form, Root};
+use knarr_openapi::{Catalog, OPENAPI_V2_PROTOBUF};
 use knarr_registry::{KindTable, Kinds};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::encode::bytes_of;
 use crate::negotiate::{self, Format, Offer};
 use crate::respond;
 use crate::server::{Call, Inner};
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// A document as it goes out.
+#[derive(Debug, Clone)]
+struct Kept {
+    media: String,
+    body: Bytes,
+    etag: String,
+}
 
-/// The documents of the present kinds.
+/// The documents of the present kinds, each made on first use.
 #[derive(Debug)]
 pub struct Documents {
     kinds: Arc<Kinds>,
-    built: ArcSwapOption<Built>,
-}
-
-#[derive(Debug)]
-struct Built {
-    generation: u64,
-    paths: BTreeMap<String, Value>,
-    aggregated: BTreeMap<&'static str, (Bytes, String)>,
+    kept: Mutex<(u64, HashMap<String, Kept>)>,
 }
 
 impl Documents {
     /// Documents of a set of kinds.
     pub fn new(kinds: Arc<Kinds>) -> Self {
-        Self { kinds, built: ArcSwapOption::empty() }
+        Self { kinds, kept: Mutex::default() }
     }
 
-    fn get(&self) -> Arc<Built> {
+    fn get(
+        &self,
+        key: &str,
+        make: impl FnOnce(&KindTable) -> Result<(String, Bytes), ApiError>,
+    ) -> Result<Kept, ApiError> {
         let table = self.kinds.load();
-        if let Some(built) = self.built.load_full()
-            && built.generation == table.generation
         {
-            return built;
+            let mut kept = self.kept.lock();
+            if kept.0 != table.generation {
+                *kept = (table.generation, HashMap::new());
+            }
+            if let Some(known) = kept.1.get(key) {
+                return Ok(known.clone());
+            }
         }
-        let built = Arc::new(build(&table));
-        self.built.store(Some(built.clone()));
-        built
+        let (media, body) = make(&table)?;
+        let etag = knarr_openapi::etag(&knarr_openapi::content_hash(&body));
+        let made = Kept { media, body, etag };
+        let mut kept = self.kept.lock();
+        if kept.0 == table.generation {
+            kept.1.insert(key.to_string(), made.clone());
+        }
+        Ok(made)
     }
 }
 
@@ -59,77 +74,168 @@ pub(crate) fn serve(server: &Arc<Inner>, call: &Call) -> Result<Response, ApiErr
     if call.info.verb != "get" && call.info.verb != "head" {
         return Err(ApiError::method_not_allowed());
     }
+    let headers = &call.parts.headers;
     let path = call.info.path.trim_end_matches('/');
-    let accept = call.parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let documents = server.documents.get();
-    if (path == "/api" || path == "/apis")
-        && let Some(best) = accept.split(',').map(str::trim).next()
-        && is_aggregated(best)
-        && let Some((body, etag)) = documents.aggregated.get(path)
-    {
-        return Ok(cached(call, AGGREGATED, body, etag));
-    }
-    let format = negotiate::accept(&call.parts.headers, &call.query, Offer { protobuf: true, transforms: false })?.format;
-    if path == "/version" {
-        return respond::document(200, &version(&server.config.git_version), pretty_or(format));
-    }
-    if path == "/api" {
-        let address = format!("{}:{}", server.config.advertise_address, server.config.port);
-        let document = json!({"kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]});
-        return respond::document(200, &document, json_if_protobuf(format));
-    }
-    if path.is_empty() {
-        let mut paths: Vec<String> = documents.paths.keys().cloned().collect();
-        paths.extend(["/api", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from));
-        paths.sort();
-        return respond::document(200, &json!({"paths": paths}), pretty_or(format));
-    }
-    match documents.paths.get(path) {
-        Some(document) => respond::document(200, document, json_if_protobuf(format)),
-        None => Err(ApiError::path_not_found()),
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["version"] => {
+            let format = negotiate::accept(headers, &call.query, Offer { protobuf: false, transforms: false })?.format;
+            let format = if format == Format::Yaml { format } else { Format::Pretty };
+            respond::document(200, &version(&server.config.git_version), format)
+        }
+        [""] => respond::document(200, &root(server), Format::Pretty),
+        ["openapi", "v2"] => openapi_v2(server, headers),
+        ["openapi", "v3"] => {
+            let index = server.documents.get("openapi/v3", |table| {
+                let index = catalog(table, &server.config.git_version, |c| c.v3_index());
+                Ok(("application/json".into(), Bytes::from(index.to_string())))
+            })?;
+            Ok(send(&index, headers))
+        }
+        ["openapi", "v3", rest @ ..] => openapi_v3(server, call, rest),
+        ["api" | "apis", ..] => discover(server, headers, &parts),
+        _ => Err(ApiError::path_not_found()),
     }
 }
 
-/// Discovery has protobuf forms in stock servers; clients take JSON too.
-fn json_if_protobuf(format: Format) -> Format {
-    if format == Format::Protobuf { Format::Json } else { format }
-}
-
-fn pretty_or(format: Format) -> Format {
-    match format {
-        Format::Yaml => Format::Yaml,
-        _ => Format::Pretty,
+fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<Response, ApiError> {
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok());
+    let (mut form, encoding) = discovery::negotiate(accept).ok_or_else(|| {
+        ApiError::not_acceptable(
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )
+    })?;
+    if parts.len() > 1 {
+        form = Form::Legacy;
     }
+    let address = format!("{}:{}", server.config.advertise_address, server.config.port);
+    let key = format!("{form:?} {encoding:?} {}", parts.join("/"));
+    let kept = server.documents.get(&key, |table| {
+        let kinds = table.all();
+        let document = match (form, parts) {
+            (Form::V2 | Form::V2Beta1, ["api"]) => Some(discovery::aggregated(kinds, Root::Core, form)),
+            (Form::V2 | Form::V2Beta1, _) => Some(discovery::aggregated(kinds, Root::Named, form)),
+            (_, ["api"]) => Some(discovery::api_versions(kinds, &[("0.0.0.0/0", &address)])),
+            (_, ["apis"]) => Some(discovery::api_group_list(kinds)),
+            (_, ["api", version]) => discovery::api_resource_list(kinds, &GroupVersion::new("", (*version).to_string())),
+            (_, ["apis", group]) => discovery::api_group(kinds, group),
+            (_, ["apis", group, version]) => {
+                discovery::api_resource_list(kinds, &GroupVersion::new((*group).to_string(), (*version).to_string()))
+            }
+            _ => None,
+        };
+        let document = document.ok_or_else(ApiError::path_not_found)?;
+        let format = match encoding {
+            Encoding::Json => Format::Json,
+            Encoding::Yaml => Format::Yaml,
+            Encoding::Protobuf => Format::Protobuf,
+        };
+        match bytes_of(&document, format) {
+            Ok(body) => Ok((discovery::content_type(form, encoding), body)),
+            // Aggregated discovery has no protobuf form here: JSON is what every client reads.
+            Err(_) => Ok((discovery::content_type(form, Encoding::Json), bytes_of(&document, Format::Json)?)),
+        }
+    })?;
+    Ok(send(&kept, headers))
 }
 
-fn is_aggregated(clause: &str) -> bool {
-    clause.starts_with("application/json")
-        && clause.contains("g=apidiscovery.k8s.io")
-        && clause.contains("v=v2")
-        && !clause.contains("v=v2beta1")
-        && clause.contains("as=APIGroupDiscoveryList")
-}
-
-fn cached(call: &Call, media: &str, body: &Bytes, etag: &str) -> Response {
-    let same = call.parts.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(etag);
+fn send(kept: &Kept, headers: &HeaderMap) -> Response {
+    let same = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(kept.etag.as_str());
     let mut response = if same {
-        respond::bytes(304, media, Bytes::new())
+        respond::bytes(304, &kept.media, Bytes::new())
     } else {
-        respond::compress(respond::bytes(200, media, Bytes::new()), body.clone(), &call.parts.headers)
+        respond::compress(respond::bytes(200, &kept.media, Bytes::new()), kept.body.clone(), headers)
     };
-    if let Ok(etag) = HeaderValue::from_str(etag) {
+    if let Ok(etag) = HeaderValue::from_str(&kept.etag) {
         response.headers_mut().insert(ETAG, etag);
     }
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     response
 }
 
+fn catalog<T>(table: &KindTable, version: &str, run: impl FnOnce(&Catalog<'_>) -> T) -> T {
+    run(&Catalog { kinds: table.all(), version, custom_schema: &|_| None })
+}
+
+fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let protobuf = accept.split(',').any(|clause| {
+        let media = clause.split(';').next().unwrap_or("").trim();
+        media.starts_with("application/com.github.") && media.ends_with("+protobuf")
+    });
+    let key = if protobuf { "openapi/v2.pb" } else { "openapi/v2" };
+    let kept = server.documents.get(key, |table| {
+        let document = catalog(table, &server.config.git_version, |c| c.v2_document()).map_err(ApiError::internal)?;
+        if protobuf {
+            let media = OPENAPI_V2_PROTOBUF.to_string();
+            return Ok((media, Bytes::from(knarr_openapi::v2_protobuf(&document))));
+        }
+        Ok(("application/json".into(), bytes_of(&document, Format::Json)?))
+    })?;
+    Ok(send(&kept, headers))
+}
+
+fn openapi_v3(server: &Arc<Inner>, call: &Call, rest: &[&str]) -> Result<Response, ApiError> {
+    let gv = match rest {
+        ["api", version] => GroupVersion::new("", (*version).to_string()),
+        ["apis", group, version] => GroupVersion::new((*group).to_string(), (*version).to_string()),
+        _ => return Err(ApiError::path_not_found()),
+    };
+    let table = server.registry.kinds().load();
+    let version = &server.config.git_version;
+    let hash = catalog(&table, version, |c| c.v3_hash(&gv)).ok_or_else(ApiError::path_not_found)?;
+    let asked = call.query.text("hash");
+    if !asked.is_empty() && asked != hash {
+        let mut response = respond::bytes(301, "text/plain", Bytes::new());
+        let location = format!("{}?hash={hash}", call.info.path);
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        return Ok(response);
+    }
+    let kept = server.documents.get(&format!("openapi/v3/{gv}"), |table| {
+        let document = catalog(table, version, |c| c.v3_document(&gv)).map_err(ApiError::internal)?;
+        let document = document.ok_or_else(ApiError::path_not_found)?;
+        Ok(("application/json".into(), bytes_of(&document, Format::Json)?))
+    })?;
+    let mut response = send(&kept, &call.parts.headers);
+    if asked == hash {
+        // The content of this URL never changes.
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        headers.insert(EXPIRES, HeaderValue::from_static("Thu, 31 Dec 2099 23:59:59 GMT"));
+    }
+    Ok(response)
+}
+
+fn root(server: &Arc<Inner>) -> Value {
+    let table = server.registry.kinds().load();
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/healthz/ping", "/livez", "/livez/ping",
+        "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/readyz/ping", "/version",
+    ]
+    .map(String::from)
+    .to_vec();
+    for kind in table.all() {
+        let gvk = &kind.info.gvk;
+        if gvk.group.is_empty() {
+            paths.push(format!("/api/{}", gvk.version));
+        } else {
+            paths.push(format!("/apis/{}", gvk.group));
+            paths.push(format!("/apis/{}/{}", gvk.group, gvk.version));
+        }
+    }
+    paths.sort();
+    paths.dedup();
+    json!({"paths": paths})
+}
+
 fn version(git: &str) -> Value {
     json!({
         "major": "1", "minor": "37", "emulationMajor": "1", "emulationMinor": "37",
         "minCompatibilityMajor": "1", "minCompatibilityMinor": "36",
-        "gitVersion": git, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "gitVersion": git, "gitCommit": option_env!("KNARR_COMMIT").unwrap_or("unknown"), "gitTreeState": "clean",
+        "buildDate": option_env!("KNARR_BUILD_DATE").unwrap_or("1970-01-01T00:00:00Z"),
         "goVersion": "none", "compiler": "rustc", "platform": format!("linux/{}", arch()),
     })
 }
@@ -139,152 +245,5 @@ fn arch() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
-    }
-}
-
-fn build(table: &KindTable) -> Built {
-    let mut groups: BTreeMap<String, BTreeMap<String, Vec<&Kind>>> = BTreeMap::new();
-    for kind in table.all() {
-        let gvk = &kind.info.gvk;
-        groups.entry(gvk.group.to_string()).or_default().entry(gvk.version.to_string()).or_default().push(kind);
-    }
-    let mut paths = BTreeMap::new();
-    let mut list = Vec::new();
-    let (mut core, mut others) = (Vec::new(), Vec::new());
-    for (group, versions) in &groups {
-        let mut names: Vec<&String> = versions.keys().collect();
-        names.sort_by(|a, b| compare_versions(b, a));
-        for version in &names {
-            let kinds = &versions[*version];
-            let (root, gv) = if group.is_empty() {
-                (format!("/api/{version}"), (*version).clone())
-            } else {
-                (format!("/apis/{group}/{version}"), format!("{group}/{version}"))
-            };
-            paths.insert(root, resource_list(&gv, kinds));
-        }
-        let discovered: Vec<Value> = names.iter().map(|v| json!({"version": v, "resources": discovered(&versions[*v]), "freshness": "Current"})).collect();
-        let mut item = json!({"metadata": {"creationTimestamp": null}, "versions": discovered});
-        if group.is_empty() {
-            core.push(item);
-            continue;
-        }
-        item["metadata"]["name"] = group.clone().into();
-        others.push(item);
-        let entries: Vec<Value> =
-            names.iter().map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v})).collect();
-        let mut document = json!({"name": group, "versions": entries, "preferredVersion": entries[0]});
-        list.push(document.clone());
-        document["kind"] = "APIGroup".into();
-        document["apiVersion"] = "v1".into();
-        paths.insert(format!("/apis/{group}"), document);
-    }
-    paths.insert("/apis".into(), json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}));
-    let aggregated = [("/api", core), ("/apis", others)]
-        .into_iter()
-        .map(|(path, items)| {
-            let document = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
-            let body = Bytes::from(document.to_string());
-            let etag = etag(&body);
-            (path, (body, etag))
-        })
-        .collect();
-    Built { generation: table.generation, paths, aggregated }
-}
-
-fn etag(body: &[u8]) -> String {
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    let mut hasher = DefaultHasher::new();
-    body.hash(&mut hasher);
-    format!("\"{:016X}\"", hasher.finish())
-}
-
-fn resource_list(gv: &str, kinds: &[&Kind]) -> Value {
-    let mut resources = Vec::new();
-    for kind in kinds {
-        let info = &kind.info;
-        let namespaced = info.scope == Scope::Namespaced;
-        let verbs: Vec<&str> = info.verbs.iter().map(|v| v.as_str()).collect();
-        let mut entry = json!({"name": info.plural, "singularName": info.singular, "namespaced": namespaced,
-            "kind": info.gvk.kind, "verbs": verbs});
-        if !info.short_names.is_empty() {
-            entry["shortNames"] = info.short_names.iter().map(|s| Value::from(s.to_string())).collect();
-        }
-        if !info.categories.is_empty() {
-            entry["categories"] = info.categories.iter().map(|s| Value::from(s.to_string())).collect();
-        }
-        resources.push(entry);
-        for sub in &info.subresources {
-            let verbs: Vec<&str> = sub.verbs.iter().map(|v| v.as_str()).collect();
-            let mut entry = json!({"name": format!("{}/{}", info.plural, sub.name), "singularName": "",
-                "namespaced": namespaced, "kind": sub.gvk.kind, "verbs": verbs});
-            if sub.gvk.group_version() != info.gvk.group_version() {
-                entry["group"] = sub.gvk.group.to_string().into();
-                entry["version"] = sub.gvk.version.to_string().into();
-            }
-            resources.push(entry);
-        }
-    }
-    resources.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
-    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": resources})
-}
-
-fn discovered(kinds: &[&Kind]) -> Vec<Value> {
-    let mut resources: Vec<Value> = kinds.iter().map(|kind| {
-        let info = &kind.info;
-        let response = |gvk: &knarr_machinery::GroupVersionKind| json!({"group": gvk.group, "version": gvk.version, "kind": gvk.kind});
-        let mut entry = json!({
-            "resource": info.plural, "responseKind": response(&info.gvk),
-            "scope": if info.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" },
-            "singularResource": info.singular,
-            "verbs": info.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
-        });
-        if !info.short_names.is_empty() {
-            entry["shortNames"] = info.short_names.iter().map(|s| Value::from(s.to_string())).collect();
-        }
-        if !info.categories.is_empty() {
-            entry["categories"] = info.categories.iter().map(|s| Value::from(s.to_string())).collect();
-        }
-        if !info.subresources.is_empty() {
-            entry["subresources"] = info.subresources.iter().map(|s| json!({
-                "subresource": s.name, "responseKind": response(&s.gvk),
-                "verbs": s.verbs.iter().map(|v| v.as_str()).collect::<Vec<_>>(),
-            })).collect();
-        }
-        entry
-    }).collect();
-    resources.sort_by(|a, b| a["resource"].as_str().cmp(&b["resource"].as_str()));
-    resources
-}
-
-/// Kubernetes' order of versions: GA over beta over alpha, then by numbers.
-fn compare_versions(a: &str, b: &str) -> std::cmp::Ordering {
-    fn parse(v: &str) -> Option<(u8, u32, u32)> {
-        let rest = v.strip_prefix('v')?;
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let major = rest[..digits].parse().ok()?;
-        let tail = &rest[digits..];
-        if tail.is_empty() {
-            return Some((2, major, 0));
-        }
-        let (stage, minor) = match (tail.strip_prefix("beta"), tail.strip_prefix("alpha")) {
-            (Some(minor), _) => (1, minor),
-            (_, Some(minor)) => (0, minor),
-            _ => return None,
-        };
-        Some((stage, major, minor.parse().ok()?))
-    }
-    parse(a).cmp(&parse(b)).then_with(|| b.cmp(a))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn version_order() {
-        let mut versions = vec!["v1beta1", "v2", "v1", "v1alpha1", "v1beta2", "foo"];
-        versions.sort_by(|a, b| compare_versions(b, a));
-        assert_eq!(versions, ["v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "foo"]);
     }
 }

@@ -238,7 +238,7 @@ pub fn types_of(gvk: &GroupVersionKind) -> Option<knarr_machinery::types::TypeRe
     if gvk.group == "meta.k8s.io" || gvk.kind == "Status" {
         return knarr_schema::builtin_type(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{}", gvk.kind));
     }
-    knarr_schema::definition_name(gvk).and_then(|name| knarr_schema::builtin_type(&name))
+    knarr_schema::type_of(gvk)
 }
 
 /// Encodes any document; protobuf only for `meta.k8s.io` kinds and Status.

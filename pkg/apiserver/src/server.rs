@@ -171,7 +171,7 @@ async fn handle(
     let permit = match health::is_public(&info) {
         // Health is told to everybody, also before the authorizer is there.
         true if authorizer.is_none() => None,
-        _ => Some(access::authorize(authorizer, &access::attributes(&user, &info)).await?),
+        _ => Some(access::authorize(authorizer, &access::attributes(&user, &info, &query)).await?),
     };
     let Some(permit) = permit else { return health::serve(server, &info, &query) };
     let limit = time_limit(&info, &query);
