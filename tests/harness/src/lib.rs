@@ -99,7 +99,8 @@ impl TestServer {
     /// Starts a server over a datastore.
     pub async fn start_on(store: Datastore) -> Self {
         let shutdown = CancellationToken::new();
-        let api = ApiServer::build(Config::default(), store, Vec::new(), shutdown.clone()).await.unwrap();
+        let config = Config { advertise_address: [192, 0, 2, 1].into(), ..Config::default() };
+        let api = ApiServer::build(config, store, Vec::new(), shutdown.clone()).await.unwrap();
         let router = api.router();
         Self { api, router, shutdown }
     }
