@@ -513,7 +513,7 @@ impl Runtime for Containerd {
     }
 
     async fn events(&self) -> Result<EventStream, Error> {
-        events::subscribe(self.clone(), self.channel.clone()).await
+        Ok(events::subscribe(self.clone(), self.channel.clone()))
     }
 }
 

@@ -20,12 +20,20 @@ use crate::{
 const OPERATION: &str = "Subscribe";
 
 /// Prefers CRI's event stream; containerd before 1.7 answers `Unimplemented`, then its own service is used.
-pub(crate) async fn subscribe(runtime: Containerd, channel: Channel) -> Result<EventStream, Error> {
-    match runtime
-        .runtime_service()
-        .get_container_events(v1::GetEventsRequest {})
-        .await
-    {
+///
+/// The calls are made when the stream is polled first: a server may send nothing, not even headers, before the first event.
+pub(crate) fn subscribe(runtime: Containerd, channel: Channel) -> EventStream {
+    stream::once(connect(runtime, channel))
+        .flat_map(|connected| match connected {
+            Ok(events) => events,
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        })
+        .boxed()
+}
+
+async fn connect(runtime: Containerd, channel: Channel) -> Result<EventStream, Error> {
+    let request = v1::GetEventsRequest {};
+    match runtime.runtime_service().get_container_events(request).await {
         Ok(answer) => {
             let events = answer.into_inner().filter_map(|item| async move {
                 match item {

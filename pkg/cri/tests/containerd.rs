@@ -132,6 +132,12 @@ async fn a_container_runs_answers_and_ends_with_an_event() {
         .unwrap();
     let image = runtime.image_status("demo:1").await.unwrap().unwrap();
     let mut events = runtime.events().await.unwrap();
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            let _ = sender.send(event);
+        }
+    });
 
     let host = v1::NamespaceOption {
         network: v1::NamespaceMode::Node.into(),
@@ -202,7 +208,7 @@ async fn a_container_runs_answers_and_ends_with_an_event() {
         (0, b"inside\n".as_slice())
     );
     let stopped = async {
-        while let Some(event) = events.next().await {
+        while let Some(event) = received.recv().await {
             let event = event.unwrap();
             if event.id == id && event.kind == EventKind::Stopped {
                 return;
