@@ -239,7 +239,12 @@ mod tests {
             Ok(TxnResult::Conflict { .. }) => Err("conflict".to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let cases: Vec<(&[(&str, Revision)], Vec<Op>, Result<Revision, &str>)> = vec![
+        type Case = (
+            &'static [(&'static str, Revision)],
+            Vec<Op>,
+            Result<Revision, &'static str>,
+        );
+        let cases: Vec<Case> = vec![
             (&[("a", 0)], vec![put("a", "1", 0)], Ok(11)),
             (&[("a", 0)], vec![put("a", "2", 0)], Err("conflict")),
             (&[], vec![put("a", "1", 0)], Ok(11)), // unchanged

@@ -10,6 +10,7 @@
 mod memory;
 mod sqlite;
 mod sqlite_sql;
+mod sqlite_writer;
 
 use crate::api::{Error, KeyValue, LeaseId, Options, Range, Revision};
 use crate::bounds::Bounds;

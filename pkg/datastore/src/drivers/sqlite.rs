@@ -3,9 +3,8 @@
 //! `synchronous=FULL`: a commit returns when it is on the disk. A lock file keeps a second process out.
 
 use super::sqlite_sql as sql;
-use super::{
-    Commit, Driver, History, LeaseChange, LeaseRow, Loaded, Plan, Position, Row, Selection,
-};
+use super::sqlite_writer::{WAL_CAP_BYTES, Writer};
+use super::{Driver, History, LeaseRow, Loaded, Plan, Position, Selection};
 use super::{last_position, revision_of};
 use crate::api::{Error, LeaseId, Options, Range, Revision};
 use crate::bounds::Bounds;
@@ -15,10 +14,7 @@ use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Row as _, SqliteConnection, SqliteTransaction,
-};
-use std::collections::HashMap;
+use sqlx::{ConnectOptions, Connection, Row as _, SqliteConnection};
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -28,17 +24,13 @@ use tokio::sync::Mutex;
 
 /// Fixed when a file is created. Larger than SQLite's default: objects of a few KB then share pages.
 const PAGE_BYTES: u32 = 8192;
-/// The WAL is folded into the file after this many pages ...
+/// The WAL is folded into the file after this many pages.
 const CHECKPOINT_PAGES: u32 = 2000;
-/// ... and cut back, waiting for readers, when it got this large all the same.
-const WAL_CAP_BYTES: u64 = 128 << 20;
-/// Pages given back in one step.
-const RECLAIM_PAGES: i64 = 512;
 
 struct Sqlite {
     path: String,
     wal: PathBuf,
-    writer: Mutex<Option<SqliteConnection>>,
+    writer: Mutex<Option<Writer>>,
     readers: SqlitePool,
     lock: Mutex<Option<File>>,
 }
@@ -95,8 +87,8 @@ pub(super) async fn open(endpoint: String, options: Options) -> Result<Arc<dyn D
     let wal = PathBuf::from(format!("{path}-wal"));
     Ok(Arc::new(Sqlite {
         path: path.to_string(),
-        wal,
-        writer: Mutex::new(Some(writer)),
+        wal: wal.clone(),
+        writer: Mutex::new(Some(Writer::new(writer, wal))),
         readers,
         lock: Mutex::new(Some(lock)),
     }))
@@ -246,108 +238,6 @@ impl Sqlite {
         move |error| fault(&self.path, operation, error)
     }
 
-    /// Cuts the WAL back if the automatic way could not keep it small.
-    async fn bound_wal(&self, connection: &mut SqliteConnection) {
-        let large = std::fs::metadata(&self.wal).is_ok_and(|meta| meta.len() > WAL_CAP_BYTES);
-        if large
-            && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-                .execute(connection)
-                .await
-        {
-            tracing::warn!(path = self.path, %error, "cannot truncate the write-ahead log");
-        }
-    }
-
-    async fn present_rows(
-        &self,
-        transaction: &mut SqliteTransaction<'_>,
-        mut keys: &[String],
-    ) -> Result<HashMap<String, Row>, sqlx::Error> {
-        let mut present = HashMap::new();
-        while let (Some(last), Some((size, text))) =
-            (keys.last(), sql::SELECT_ROWS.covering(keys.len()))
-        {
-            let (part, rest) = keys.split_at(size.min(keys.len()));
-            let mut query = sqlx::query(AssertSqlSafe(text));
-            for index in 0..size {
-                query = query.bind(part.get(index).unwrap_or(last).as_str());
-            }
-            for row in query.fetch_all(&mut **transaction).await? {
-                let row = sql::log_row(&row)?;
-                present.insert(row.kv.key.clone(), row);
-            }
-            keys = rest;
-        }
-        Ok(present)
-    }
-
-    async fn write(
-        &self,
-        transaction: &mut SqliteTransaction<'_>,
-        commit: &Commit,
-    ) -> Result<(), sqlx::Error> {
-        let mut rows = commit.rows.as_slice();
-        while let Some((size, text)) = sql::INSERT_LOG.fitting(rows.len()) {
-            let (part, rest) = rows.split_at(size);
-            let mut query = sqlx::query(AssertSqlSafe(text));
-            for row in part {
-                let kv = &row.kv;
-                query = query
-                    .bind(row.position)
-                    .bind(kv.key.as_str())
-                    .bind(row.deleted)
-                    .bind(kv.create_revision);
-                query = query
-                    .bind(kv.version)
-                    .bind(kv.lease)
-                    .bind(row.before)
-                    .bind(&kv.value[..]);
-            }
-            query.execute(&mut **transaction).await?;
-            rows = rest;
-        }
-        let (dead, living): (Vec<_>, Vec<_>) = commit
-            .final_rows()
-            .into_values()
-            .partition(|row| row.deleted);
-        let mut living = living.as_slice();
-        while let Some((size, text)) = sql::UPSERT_KV.fitting(living.len()) {
-            let (part, rest) = living.split_at(size);
-            let mut query = sqlx::query(AssertSqlSafe(text));
-            for row in part {
-                query = query
-                    .bind(row.kv.key.as_str())
-                    .bind(row.position)
-                    .bind(row.kv.lease);
-            }
-            query.execute(&mut **transaction).await?;
-            living = rest;
-        }
-        let mut dead = dead.as_slice();
-        while let Some((size, text)) = sql::DELETE_KV.fitting(dead.len()) {
-            let (part, rest) = dead.split_at(size);
-            let mut query = sqlx::query(AssertSqlSafe(text));
-            for row in part {
-                query = query.bind(row.kv.key.as_str());
-            }
-            query.execute(&mut **transaction).await?;
-            dead = rest;
-        }
-        for change in &commit.leases {
-            let query = match change {
-                LeaseChange::Put(lease) => {
-                    sqlx::query("INSERT OR REPLACE INTO lease(id, ttl, expires) VALUES (?,?,?)")
-                        .bind(lease.id)
-                        .bind(lease.ttl_seconds)
-                        .bind(lease.expires_at_millis)
-                }
-                LeaseChange::Remove(id) => sqlx::query("DELETE FROM lease WHERE id = ?").bind(id),
-            };
-            query.execute(&mut **transaction).await?;
-        }
-        Ok(())
-    }
-
     async fn select(&self, range: &Range, bounds: &Bounds) -> Result<Selection, sqlx::Error> {
         // Entries and count of a limited read come from one snapshot.
         let mut snapshot = self.readers.begin().await?;
@@ -430,10 +320,6 @@ impl Sqlite {
     }
 }
 
-async fn number(connection: &mut SqliteConnection, text: &'static str) -> Result<i64, sqlx::Error> {
-    sqlx::query(text).fetch_one(connection).await?.try_get(0)
-}
-
 #[async_trait]
 impl Driver for Sqlite {
     fn path(&self) -> &str {
@@ -445,19 +331,21 @@ impl Driver for Sqlite {
         let mut guard = self.writer.lock().await;
         let writer = guard.as_mut().ok_or(Error::Closed)?;
         let newest = sqlx::query("SELECT max(pos) FROM log")
-            .fetch_one(&mut *writer)
+            .fetch_one(writer.connection())
             .await;
         let newest = newest
             .and_then(|row| row.try_get::<Option<Position>, _>(0))
             .map_err(&fault)?;
-        let compacted = number(writer, "SELECT value FROM meta WHERE name = 'compacted'")
+        let compacted = writer
+            .number("SELECT value FROM meta WHERE name = 'compacted'")
             .await
             .map_err(&fault)?;
-        let swept = number(writer, "SELECT value FROM meta WHERE name = 'swept'")
+        let swept = writer
+            .number("SELECT value FROM meta WHERE name = 'swept'")
             .await
             .map_err(&fault)?;
         let rows = sqlx::query("SELECT id, ttl, expires FROM lease")
-            .fetch_all(writer)
+            .fetch_all(writer.connection())
             .await
             .map_err(&fault)?;
         let lease = |row: sqlx::sqlite::SqliteRow| {
@@ -482,31 +370,12 @@ impl Driver for Sqlite {
     }
 
     async fn transact(&self, keys: &[String], plan: Plan<'_>) -> Result<(), Error> {
-        let fault = self.fault("write");
         let mut guard = self.writer.lock().await;
         let writer = guard.as_mut().ok_or(Error::Closed)?;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&fault)?;
-        let commit = plan(
-            self.present_rows(&mut transaction, keys)
-                .await
-                .map_err(&fault)?,
-        );
-        if commit.is_empty() {
-            return transaction.rollback().await.map_err(&fault);
-        }
-        let written = self.write(&mut transaction, &commit).await;
-        match written {
-            Ok(()) => transaction.commit().await.map_err(&fault)?,
-            Err(error) => {
-                let error = fault(error);
-                if let Err(error) = transaction.rollback().await {
-                    tracing::warn!(path = self.path, %error, "rollback failed");
-                }
-                return Err(error);
-            }
-        }
-        self.bound_wal(writer).await;
-        Ok(())
+        writer
+            .transact(keys, plan)
+            .await
+            .map_err(self.fault("write"))
     }
 
     async fn range(&self, range: &Range) -> Result<Selection, Error> {
@@ -542,57 +411,26 @@ impl Driver for Sqlite {
         let writer = guard.as_mut().ok_or(Error::Closed)?;
         let query =
             sqlx::query("UPDATE meta SET value = ?1 WHERE name = 'compacted'").bind(revision);
-        query.execute(writer).await.map_err(self.fault("compact"))?;
+        query
+            .execute(writer.connection())
+            .await
+            .map_err(self.fault("compact"))?;
         Ok(())
     }
 
     async fn sweep(&self, from: Position, upto: Position, limit: usize) -> Result<Position, Error> {
-        let fault = self.fault("compact");
         let mut guard = self.writer.lock().await;
         let writer = guard.as_mut().ok_or(Error::Closed)?;
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&fault)?;
-        let query = sqlx::query(sql::SWEEP_END)
-            .bind(from)
-            .bind(upto)
-            .bind(limit as i64);
-        let row = query.fetch_one(&mut *transaction).await.map_err(&fault)?;
-        let visited: i64 = row.try_get(1).map_err(&fault)?;
-        let end: Option<Position> = row.try_get(0).map_err(&fault)?;
-        let reached = if visited < limit as i64 {
-            upto
-        } else {
-            end.unwrap_or(upto)
-        };
-        let query = sqlx::query(sql::SWEEP).bind(from).bind(reached);
-        query.execute(&mut *transaction).await.map_err(&fault)?;
-        let query = sqlx::query("UPDATE meta SET value = ?1 WHERE name = 'swept'").bind(reached);
-        query.execute(&mut *transaction).await.map_err(&fault)?;
-        transaction.commit().await.map_err(&fault)?;
-        self.bound_wal(writer).await;
-        Ok(reached)
+        writer
+            .sweep(from, upto, limit)
+            .await
+            .map_err(self.fault("compact"))
     }
 
     async fn reclaim(&self) -> Result<bool, Error> {
-        let fault = self.fault("reclaim");
         let mut guard = self.writer.lock().await;
         let writer = guard.as_mut().ok_or(Error::Closed)?;
-        let free = number(writer, "PRAGMA freelist_count")
-            .await
-            .map_err(&fault)?;
-        let pages = number(writer, "PRAGMA page_count").await.map_err(&fault)?;
-        // Some free pages are left: the log is about to need them again.
-        if free < 2 * RECLAIM_PAGES || free * 4 < pages {
-            return Ok(false);
-        }
-        let vacuum = sqlx::query("PRAGMA incremental_vacuum(512)")
-            .fetch_all(&mut *writer)
-            .await;
-        vacuum.map_err(&fault)?;
-        self.bound_wal(writer).await;
-        Ok(number(writer, "PRAGMA freelist_count")
-            .await
-            .map_err(&fault)?
-            < free)
+        writer.reclaim().await.map_err(self.fault("reclaim"))
     }
 
     async fn size_bytes(&self) -> Result<u64, Error> {
@@ -626,13 +464,10 @@ impl Driver for Sqlite {
 
     async fn close(&self) {
         self.readers.close().await;
-        let Some(mut writer) = self.writer.lock().await.take() else {
+        let Some(writer) = self.writer.lock().await.take() else {
             return;
         };
-        let folded = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&mut writer)
-            .await;
-        if let Err(error) = folded.map(drop).and(writer.close().await) {
+        if let Err(error) = writer.close().await {
             tracing::warn!(path = self.path, %error, "closing the datastore");
         }
         drop(self.lock.lock().await.take());
