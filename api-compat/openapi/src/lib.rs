@@ -19,13 +19,12 @@ use knarr_machinery::GroupVersion;
 use serde_json::Value;
 use sha2::{Digest, Sha512};
 
-/// What Accept headers call the protobuf form of `/openapi/v2`; no valid media type because of its `@`, so the answer is
-/// labelled [`OPENAPI_V2_PROTOBUF_ANSWER`] (the older of the two names is accepted too).
-pub const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// Media type of the protobuf form of `/openapi/v2`, as answers carry it.
+pub const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
-/// The Content-Type of the protobuf form of `/openapi/v2`. Clients refuse [`OPENAPI_V2_PROTOBUF`] there.
-pub const OPENAPI_V2_PROTOBUF_ANSWER: &str =
-    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// What most clients call it in Accept headers. No valid media type because of its `@`: in an answer clients refuse it.
+pub const OPENAPI_V2_PROTOBUF_OLD: &str =
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// Why no OpenAPI document can be made.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +96,7 @@ pub fn negotiate_v2(accept: Option<&str>) -> Option<discovery::Encoding> {
         .split(',')
         .find_map(|clause| match clause.split(';').next().map(str::trim) {
             Some("*/*" | "application/*" | "application/json") => Some(discovery::Encoding::Json),
-            Some(OPENAPI_V2_PROTOBUF | OPENAPI_V2_PROTOBUF_ANSWER) => {
+            Some(OPENAPI_V2_PROTOBUF | OPENAPI_V2_PROTOBUF_OLD) => {
                 Some(discovery::Encoding::Protobuf)
             }
             _ => None,
