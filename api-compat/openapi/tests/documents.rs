@@ -64,6 +64,7 @@ fn every_group_version_has_a_document() {
     let all = kinds();
     let catalog = catalog(&all);
     let index = catalog.v3_index();
+    dump("v3.json", index.to_string().as_bytes());
     let paths = index["paths"].as_object().unwrap();
     assert!(paths.contains_key("api/v1") && paths.contains_key("apis/stable.example.com/v1"));
     for (name, entry) in paths {
@@ -260,6 +261,25 @@ fn discovery_documents() {
         aggregated(&all, Root::Core, Form::V2Beta1)["apiVersion"],
         "apidiscovery.k8s.io/v2beta1"
     );
+    dump("api.json", versions.to_string().as_bytes());
+    dump("apis.json", groups.to_string().as_bytes());
+    dump(
+        "api-v2.json",
+        aggregated(&all, Root::Core, Form::V2)
+            .to_string()
+            .as_bytes(),
+    );
+    dump("apis-v2.json", named.to_string().as_bytes());
+    for g in knarr_openapi::groups::groups(&all) {
+        for v in g.versions {
+            let gv = GroupVersion::new(g.name.to_owned(), v.name.to_owned());
+            let doc = api_resource_list(&all, &gv).unwrap();
+            dump(
+                &format!("rl-{}.json", gv.to_string().replace('/', "_")),
+                doc.to_string().as_bytes(),
+            );
+        }
+    }
     // The documents have the protobuf form that upstream gives them.
     for doc in [&named, &groups, &core] {
         let gv = GroupVersion::parse(doc["apiVersion"].as_str().unwrap_or("v1")).unwrap();
