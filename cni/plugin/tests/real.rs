@@ -20,11 +20,7 @@ fn on_a_host_of_its_own<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send 
     }
     let worker = std::thread::spawn(move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(test());
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
     });
     worker.join().unwrap();
 }
@@ -79,11 +75,7 @@ impl Bench {
             state_dir: dir.path().join("cni"),
             ledger: dir.path().join("ledger"),
         };
-        Self {
-            dir,
-            cfg,
-            kernel: RealKernel,
-        }
+        Self { dir, cfg, kernel: RealKernel }
     }
 
     async fn netns(&self, name: &str) -> PathBuf {
@@ -103,16 +95,11 @@ impl Bench {
         let mut conf = list["plugins"][0].clone();
         conf["cniVersion"] = list["cniVersion"].clone();
         conf["name"] = list["name"].clone();
-        conf.as_object_mut()
-            .unwrap()
-            .extend(extra.as_object().unwrap().clone());
-        let mut env: BTreeMap<String, String> = [
-            ("CNI_COMMAND", command),
-            ("CNI_CONTAINERID", container),
-            ("CNI_IFNAME", "eth0"),
-        ]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .into();
+        conf.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let mut env: BTreeMap<String, String> =
+            [("CNI_COMMAND", command), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into();
         if let Some(p) = netns {
             env.insert("CNI_NETNS".into(), p.display().to_string());
         }
@@ -129,9 +116,7 @@ fn pods_reach_each_other_the_host_and_the_world() {
     on_a_host_of_its_own(|| async {
         let b = Bench::new();
         let k = &b.kernel;
-        k.change_link(&Netns::Host, "lo", &LinkChange::Up)
-            .await
-            .unwrap();
+        k.change_link(&Netns::Host, "lo", &LinkChange::Up).await.unwrap();
         let outside = b.netns("outside").await;
         let out = Netns::Path(outside.clone());
         let uplink = VethSpec {
@@ -142,18 +127,8 @@ fn pods_reach_each_other_the_host_and_the_world() {
             mtu: None,
         };
         k.add_veth(&Netns::Host, &uplink).await.unwrap();
-        for (ns, name, a) in [
-            (&Netns::Host, "up0", "192.168.77.2/24"),
-            (&out, "up1", "192.168.77.1/24"),
-        ] {
-            k.add_address(
-                ns,
-                name,
-                a.parse().unwrap(),
-                AddressOptions::WithSubnetRoute,
-            )
-            .await
-            .unwrap();
+        for (ns, name, a) in [(&Netns::Host, "up0", "192.168.77.2/24"), (&out, "up1", "192.168.77.1/24")] {
+            k.add_address(ns, name, a.parse().unwrap(), AddressOptions::WithSubnetRoute).await.unwrap();
             k.change_link(ns, name, &LinkChange::Up).await.unwrap();
         }
         let forwarding = k.sysctl(&Netns::Host, "net/ipv4/ip_forward").await.unwrap();
@@ -166,24 +141,15 @@ fn pods_reach_each_other_the_host_and_the_world() {
         assert_eq!(got["ips"][0]["address"], "10.42.0.2/32");
         assert_eq!(got["interfaces"][2]["mac"], "0a:58:0a:2a:00:02");
         assert_eq!(got["interfaces"][2]["sandbox"], a.display().to_string());
-        let got = b
-            .call("ADD", "ccc", Some(&c), json!({"cniVersion": "0.3.1"}))
-            .await
-            .unwrap();
+        let got = b.call("ADD", "ccc", Some(&c), json!({"cniVersion": "0.3.1"})).await.unwrap();
         assert_eq!(
             (&got["ips"][0]["address"], &got["ips"][0]["version"]),
             (&json!("10.42.0.3/32"), &json!("4"))
         );
         serve(inside(&a, || TcpListener::bind("0.0.0.0:80").unwrap()));
-        serve(inside(&outside, || {
-            TcpListener::bind("0.0.0.0:80").unwrap()
-        }));
+        serve(inside(&outside, || TcpListener::bind("0.0.0.0:80").unwrap()));
 
-        assert_eq!(
-            inside(&c, || ask("10.42.0.2:80")).unwrap(),
-            "10.42.0.3",
-            "pod to pod"
-        );
+        assert_eq!(inside(&c, || ask("10.42.0.2:80")).unwrap(), "10.42.0.3", "pod to pod");
         assert_eq!(ask("10.42.0.2:80").unwrap(), "10.42.0.1", "host to pod");
         assert_eq!(
             inside(&c, || ask("192.168.77.1:80")).unwrap(),
@@ -200,11 +166,7 @@ fn pods_reach_each_other_the_host_and_the_world() {
             "192.168.77.1",
             "host port of one address"
         );
-        assert_eq!(
-            ask("192.168.77.2:8080").unwrap(),
-            "192.168.77.2",
-            "host port from the host"
-        );
+        assert_eq!(ask("192.168.77.2:8080").unwrap(), "192.168.77.2", "host port from the host");
         assert_eq!(
             inside(&c, || ask("192.168.77.2:8080")).unwrap(),
             "10.42.0.3",
@@ -217,26 +179,13 @@ fn pods_reach_each_other_the_host_and_the_world() {
         );
 
         b.call("CHECK", "aaa", Some(&a), json!({})).await.unwrap();
-        b.call("STATUS", "aaa", None, json!({"cniVersion": "1.1.0"}))
-            .await
-            .unwrap();
+        b.call("STATUS", "aaa", None, json!({"cniVersion": "1.1.0"})).await.unwrap();
         b.call("DEL", "aaa", Some(&a), json!({})).await.unwrap();
         b.call("DEL", "aaa", None, json!({})).await.unwrap();
-        let e = b
-            .call("CHECK", "aaa", Some(&a), json!({}))
-            .await
-            .unwrap_err();
-        assert!(
-            e.contains("102 container aaa interface eth0 holds no address"),
-            "{e}"
-        );
-        assert!(
-            inside(&outside, || ask("192.168.77.2:8080")).is_err(),
-            "host port is gone"
-        );
-        b.call("GC", "aaa", None, json!({"cni.dev/valid-attachments": []}))
-            .await
-            .unwrap();
+        let e = b.call("CHECK", "aaa", Some(&a), json!({})).await.unwrap_err();
+        assert!(e.contains("102 container aaa interface eth0 holds no address"), "{e}");
+        assert!(inside(&outside, || ask("192.168.77.2:8080")).is_err(), "host port is gone");
+        b.call("GC", "aaa", None, json!({"cni.dev/valid-attachments": []})).await.unwrap();
         assert!(
             k.links(&Netns::Host)
                 .await
@@ -250,15 +199,9 @@ fn pods_reach_each_other_the_host_and_the_world() {
         let report = ledger.undo_all(k).await.unwrap();
         assert!(report.errors.is_empty(), "{report:?}");
         assert!(k.link(&Netns::Host, "knarr0").await.unwrap().is_none());
-        assert_eq!(
-            k.sysctl(&Netns::Host, "net/ipv4/ip_forward").await.unwrap(),
-            forwarding
-        );
+        assert_eq!(k.sysctl(&Netns::Host, "net/ipv4/ip_forward").await.unwrap(), forwarding);
         assert!(
-            k.nft_table(&Netns::Host, knarr_netlink::nft::Family::Ip, "knarr-cni")
-                .await
-                .unwrap()
-                .is_none()
+            k.nft_table(&Netns::Host, knarr_netlink::nft::Family::Ip, "knarr-cni").await.unwrap().is_none()
         );
         for ns in [outside, a, c] {
             assert!(k.delete_netns(&ns).await.unwrap());
@@ -271,29 +214,13 @@ fn a_failed_add_leaves_nothing() {
     on_a_host_of_its_own(|| async {
         let b = Bench::new();
         let missing = b.dir.path().join("nothing-here");
-        let e = b
-            .call("ADD", "aaa", Some(&missing), json!({}))
-            .await
-            .unwrap_err();
+        let e = b.call("ADD", "aaa", Some(&missing), json!({})).await.unwrap_err();
         assert!(e.contains("nothing-here"), "{e}");
-        assert!(
-            b.kernel
-                .links(&Netns::Host)
-                .await
-                .unwrap()
-                .iter()
-                .all(|l| l.kind != "veth")
-        );
+        assert!(b.kernel.links(&Netns::Host).await.unwrap().iter().all(|l| l.kind != "veth"));
         assert!(!b.cfg.state_dir.join("addresses/10.42.0.2").exists());
-        let e = b
-            .call("ADD", "aaa", Some(&missing), json!({"cniVersion": "9.9.9"}))
-            .await
-            .unwrap_err();
+        let e = b.call("ADD", "aaa", Some(&missing), json!({"cniVersion": "9.9.9"})).await.unwrap_err();
         assert!(e.starts_with("1 cniVersion \"9.9.9\""), "{e}");
-        let e = b
-            .call("ADD", "aaa", Some(&missing), json!({"podCIDR": "nonsense"}))
-            .await
-            .unwrap_err();
+        let e = b.call("ADD", "aaa", Some(&missing), json!({"podCIDR": "nonsense"})).await.unwrap_err();
         assert!(e.starts_with("6 ") && e.contains("nonsense"), "{e}");
     });
 }
@@ -305,15 +232,10 @@ fn the_node_part_can_be_repeated() {
         for _ in 0..2 {
             knarr_plugin::node::ensure(&b.kernel, &b.cfg).await.unwrap();
             let dns = "10.43.0.10".parse().unwrap();
-            knarr_plugin::node::bind_cluster_dns(&b.kernel, &b.cfg, dns)
-                .await
-                .unwrap();
+            knarr_plugin::node::bind_cluster_dns(&b.kernel, &b.cfg, dns).await.unwrap();
         }
         let addresses = b.kernel.addresses(&Netns::Host, "knarr0").await.unwrap();
-        assert!(
-            addresses.contains(&"10.43.0.10/32".parse().unwrap()),
-            "{addresses:?}"
-        );
+        assert!(addresses.contains(&"10.43.0.10/32".parse().unwrap()), "{addresses:?}");
         let socket = std::net::UdpSocket::bind("10.43.0.10:53").unwrap();
         drop(socket);
     });

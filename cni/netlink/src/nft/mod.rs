@@ -105,15 +105,9 @@ impl Hook {
     }
 
     pub(crate) fn from_number(n: u32) -> Option<Self> {
-        [
-            Self::Prerouting,
-            Self::Input,
-            Self::Forward,
-            Self::Output,
-            Self::Postrouting,
-        ]
-        .get(n as usize)
-        .copied()
+        [Self::Prerouting, Self::Input, Self::Forward, Self::Output, Self::Postrouting]
+            .get(n as usize)
+            .copied()
     }
 }
 
@@ -216,6 +210,8 @@ pub enum Stmt {
     Masquerade,
     /// Refuses with ICMP port unreachable.
     Reject,
+    /// Refuses a TCP connection with a reset (which the kernel does not rate-limit as it does ICMP).
+    Reset,
     /// Verdict.
     Verdict(Verdict),
 }
@@ -275,12 +271,7 @@ pub struct Set {
 impl Set {
     /// An empty set of this shape.
     pub fn new(key: Vec<FieldType>, data: SetData) -> Self {
-        Self {
-            key,
-            data,
-            timeout_seconds: None,
-            elements: BTreeMap::new(),
-        }
+        Self { key, data, timeout_seconds: None, elements: BTreeMap::new() }
     }
 
     /// Puts an element in; several fields are padded to words each, a single one keeps its own length.

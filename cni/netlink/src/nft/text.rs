@@ -74,6 +74,7 @@ impl fmt::Display for Stmt {
             Self::Dnat => f.write_str("dnat to resolved"),
             Self::Masquerade => f.write_str("masquerade"),
             Self::Reject => f.write_str("reject"),
+            Self::Reset => f.write_str("reject with tcp reset"),
             Self::Verdict(v) => v.fmt(f),
         }
     }

@@ -6,8 +6,7 @@ use nlink::netlink::nftables as nl;
 use nlink::netlink::nftables::{CmpOp, Expr, PayloadBase, RawExpr, RawMessage, Register};
 
 use super::{
-    Base, ChainKind, Data, Family, Field, FieldType, Hook, Op, Rule, Sense, Set, SetData, Side,
-    Stmt, Verdict,
+    Base, ChainKind, Data, Family, Field, FieldType, Hook, Op, Rule, Sense, Set, SetData, Side, Stmt, Verdict,
 };
 
 const NLM_F_CREATE: u16 = 0x400;
@@ -62,31 +61,18 @@ fn layout(fields: &[FieldType], family: Family) -> (u32, u32) {
         return (type_id(*one, family), width(*one, family));
     }
     fields.iter().fold((0, 0), |(id, len), f| {
-        (
-            (id << 6) | type_id(*f, family),
-            len + width(*f, family).div_ceil(4) * 4,
-        )
+        ((id << 6) | type_id(*f, family), len + width(*f, family).div_ceil(4) * 4)
     })
 }
 
 fn attrs(build: impl FnOnce(&mut MessageBuilder)) -> Vec<u8> {
     let mut b = MessageBuilder::new(0, 0);
     build(&mut b);
-    b.as_bytes()
-        .get(16..)
-        .map(<[u8]>::to_vec)
-        .unwrap_or_default()
+    b.as_bytes().get(16..).map(<[u8]>::to_vec).unwrap_or_default()
 }
 
-fn message(
-    msg: u8,
-    family: Family,
-    flags: u16,
-    build: impl FnOnce(&mut MessageBuilder),
-) -> RawMessage {
-    RawMessage::new(msg, nl_family(family))
-        .flags(flags)
-        .attrs(attrs(build))
+fn message(msg: u8, family: Family, flags: u16, build: impl FnOnce(&mut MessageBuilder)) -> RawMessage {
+    RawMessage::new(msg, nl_family(family)).flags(flags).attrs(attrs(build))
 }
 
 /// The family in nlink's terms.
@@ -117,17 +103,14 @@ pub(crate) fn encode(op: &Op, family: Family, table: &str, set_id: u32) -> Vec<R
             b.append_attr_str(nl::NFTA_RULE_TABLE, table);
             b.append_attr_str(nl::NFTA_RULE_CHAIN, name);
         })],
-        Op::AddRule(chain, rule) => vec![message(
-            nl::NFT_MSG_NEWRULE,
-            family,
-            NLM_F_CREATE | NLM_F_APPEND,
-            |b| {
+        Op::AddRule(chain, rule) => {
+            vec![message(nl::NFT_MSG_NEWRULE, family, NLM_F_CREATE | NLM_F_APPEND, |b| {
                 b.append_attr_str(nl::NFTA_RULE_TABLE, table);
                 b.append_attr_str(nl::NFTA_RULE_CHAIN, chain);
                 nl::write_expressions(b, &expressions(&rule.stmts, family));
                 b.append_attr(nl::NFTA_RULE_USERDATA, &comment(&rule.digest));
-            },
-        )],
+            })]
+        }
         Op::DeleteChain(name) => vec![message(nl::NFT_MSG_DELCHAIN, family, 0, |b| {
             b.append_attr_str(nl::NFTA_CHAIN_TABLE, table);
             b.append_attr_str(nl::NFTA_CHAIN_NAME, name);
@@ -139,9 +122,7 @@ pub(crate) fn encode(op: &Op, family: Family, table: &str, set_id: u32) -> Vec<R
         Op::AddElements(set, e) => {
             element_messages(nl::NFT_MSG_NEWSETELEM, NLM_F_CREATE, family, table, set, e)
         }
-        Op::DeleteElements(set, e) => {
-            element_messages(nl::NFT_MSG_DELSETELEM, 0, family, table, set, e)
-        }
+        Op::DeleteElements(set, e) => element_messages(nl::NFT_MSG_DELSETELEM, 0, family, table, set, e),
     }
 }
 
@@ -172,11 +153,7 @@ fn add_set(family: Family, table: &str, name: &str, set: &Set, id: u32) -> RawMe
     message(nl::NFT_MSG_NEWSET, family, NLM_F_CREATE, |b| {
         b.append_attr_str(NFTA_SET_TABLE, table);
         b.append_attr_str(NFTA_SET_NAME, name);
-        let mut flags = if set.data == SetData::None {
-            0
-        } else {
-            NFT_SET_MAP
-        };
+        let mut flags = if set.data == SetData::None { 0 } else { NFT_SET_MAP };
         if set.timeout_seconds.is_some() {
             flags |= NFT_SET_TIMEOUT | NFT_SET_EVAL;
         }
@@ -262,16 +239,14 @@ fn verdict_code(v: &Verdict) -> (i32, Option<&str>) {
 
 fn register(word: u32) -> Register {
     use Register::{
-        Reg32_00, Reg32_01, Reg32_02, Reg32_03, Reg32_04, Reg32_05, Reg32_06, Reg32_07, Reg32_08,
-        Reg32_09, Reg32_10, Reg32_11, Reg32_12, Reg32_13, Reg32_14, Reg32_15,
+        Reg32_00, Reg32_01, Reg32_02, Reg32_03, Reg32_04, Reg32_05, Reg32_06, Reg32_07, Reg32_08, Reg32_09,
+        Reg32_10, Reg32_11, Reg32_12, Reg32_13, Reg32_14, Reg32_15,
     };
     const ALL: [Register; 16] = [
-        Reg32_00, Reg32_01, Reg32_02, Reg32_03, Reg32_04, Reg32_05, Reg32_06, Reg32_07, Reg32_08,
-        Reg32_09, Reg32_10, Reg32_11, Reg32_12, Reg32_13, Reg32_14, Reg32_15,
+        Reg32_00, Reg32_01, Reg32_02, Reg32_03, Reg32_04, Reg32_05, Reg32_06, Reg32_07, Reg32_08, Reg32_09,
+        Reg32_10, Reg32_11, Reg32_12, Reg32_13, Reg32_14, Reg32_15,
     ];
-    ALL.get((word.saturating_sub(KEY_WORD)) as usize)
-        .copied()
-        .unwrap_or(Reg32_15)
+    ALL.get((word.saturating_sub(KEY_WORD)) as usize).copied().unwrap_or(Reg32_15)
 }
 
 fn address_load(side: Side, family: Family, dreg: Register) -> Expr {
@@ -281,12 +256,7 @@ fn address_load(side: Side, family: Family, dreg: Register) -> Expr {
         (Family::Ip6, Side::Source) => (8, 16),
         (Family::Ip6, Side::Destination) => (24, 16),
     };
-    Expr::Payload {
-        dreg,
-        base: PayloadBase::Network,
-        offset,
-        len,
-    }
+    Expr::Payload { dreg, base: PayloadBase::Network, offset, len }
 }
 
 /// Loads the fields one after the other, each on a word boundary.
@@ -295,30 +265,16 @@ fn load_key(fields: &[Field], family: Family, out: &mut Vec<Expr>) {
     for field in fields {
         let dreg = register(word);
         let (expr, words) = match field {
-            Field::SourceAddress => (
-                address_load(Side::Source, family, dreg),
-                width(FieldType::Address, family) / 4,
-            ),
-            Field::DestinationAddress => (
-                address_load(Side::Destination, family, dreg),
-                width(FieldType::Address, family) / 4,
-            ),
-            Field::Protocol => (
-                Expr::Meta {
-                    dreg,
-                    key: nl::MetaKey::L4Proto,
-                },
-                1,
-            ),
-            Field::DestinationPort => (
-                Expr::Payload {
-                    dreg,
-                    base: PayloadBase::Transport,
-                    offset: 2,
-                    len: 2,
-                },
-                1,
-            ),
+            Field::SourceAddress => {
+                (address_load(Side::Source, family, dreg), width(FieldType::Address, family) / 4)
+            }
+            Field::DestinationAddress => {
+                (address_load(Side::Destination, family, dreg), width(FieldType::Address, family) / 4)
+            }
+            Field::Protocol => (Expr::Meta { dreg, key: nl::MetaKey::L4Proto }, 1),
+            Field::DestinationPort => {
+                (Expr::Payload { dreg, base: PayloadBase::Transport, offset: 2, len: 2 }, 1)
+            }
         };
         out.push(expr);
         word += words;
@@ -342,19 +298,9 @@ fn address_match(side: Side, sense: Sense, net: &IpNetwork, family: Family, out:
     let reg = Register::R0;
     out.push(address_load(side, family, reg));
     if usize::from(net.prefix()) < mask.len() * 8 {
-        out.push(Expr::Bitwise {
-            sreg: reg,
-            dreg: reg,
-            len,
-            mask,
-            xor: vec![0; len as usize],
-        });
+        out.push(Expr::Bitwise { sreg: reg, dreg: reg, len, mask, xor: vec![0; len as usize] });
     }
-    out.push(Expr::Cmp {
-        sreg: reg,
-        op: op(sense),
-        data: network,
-    });
+    out.push(Expr::Cmp { sreg: reg, op: op(sense), data: network });
 }
 
 /// `value & mask` compared with zero.
@@ -371,19 +317,12 @@ fn bits(sense: Sense, mask: u32, out: &mut Vec<Expr>) {
         Sense::Is => CmpOp::Neq,
         Sense::IsNot => CmpOp::Eq,
     };
-    out.push(Expr::Cmp {
-        sreg: reg,
-        op,
-        data: vec![0; 4],
-    });
+    out.push(Expr::Cmp { sreg: reg, op, data: vec![0; 4] });
 }
 
 fn set_mark(and: u32, xor: u32, out: &mut Vec<Expr>) {
     let reg = Register::R0;
-    out.push(Expr::Meta {
-        dreg: reg,
-        key: nl::MetaKey::Mark,
-    });
+    out.push(Expr::Meta { dreg: reg, key: nl::MetaKey::Mark });
     out.push(Expr::Bitwise {
         sreg: reg,
         dreg: reg,
@@ -391,10 +330,7 @@ fn set_mark(and: u32, xor: u32, out: &mut Vec<Expr>) {
         mask: and.to_ne_bytes().to_vec(),
         xor: xor.to_ne_bytes().to_vec(),
     });
-    out.push(Expr::MetaSet {
-        key: nl::MetaKey::Mark,
-        sreg: reg,
-    });
+    out.push(Expr::MetaSet { key: nl::MetaKey::Mark, sreg: reg });
 }
 
 fn dnat(family: Family) -> Expr {
@@ -426,60 +362,27 @@ fn append_stmt(stmt: &Stmt, family: Family, out: &mut Vec<Expr>) {
                 Side::Source => nl::FibFlags::SADDR,
                 Side::Destination => nl::FibFlags::DADDR,
             };
-            out.push(Expr::Fib {
-                dreg: reg,
-                result: nl::FibResult::AddrType,
-                flags,
-            });
-            out.push(Expr::Cmp {
-                sreg: reg,
-                op: op(*sense),
-                data: 2u32.to_ne_bytes().to_vec(),
-            });
+            out.push(Expr::Fib { dreg: reg, result: nl::FibResult::AddrType, flags });
+            out.push(Expr::Cmp { sreg: reg, op: op(*sense), data: 2u32.to_ne_bytes().to_vec() });
         }
         Stmt::Protocol(p) => {
-            out.push(Expr::Meta {
-                dreg: reg,
-                key: nl::MetaKey::L4Proto,
-            });
-            out.push(Expr::Cmp {
-                sreg: reg,
-                op: CmpOp::Eq,
-                data: vec![*p],
-            });
+            out.push(Expr::Meta { dreg: reg, key: nl::MetaKey::L4Proto });
+            out.push(Expr::Cmp { sreg: reg, op: CmpOp::Eq, data: vec![*p] });
         }
         Stmt::Port(p) => {
-            out.push(Expr::Payload {
-                dreg: reg,
-                base: PayloadBase::Transport,
-                offset: 2,
-                len: 2,
-            });
-            out.push(Expr::Cmp {
-                sreg: reg,
-                op: CmpOp::Eq,
-                data: p.to_be_bytes().to_vec(),
-            });
+            out.push(Expr::Payload { dreg: reg, base: PayloadBase::Transport, offset: 2, len: 2 });
+            out.push(Expr::Cmp { sreg: reg, op: CmpOp::Eq, data: p.to_be_bytes().to_vec() });
         }
         Stmt::NewConnection => {
-            out.push(Expr::Ct {
-                dreg: reg,
-                key: nl::CtKey::State,
-            });
+            out.push(Expr::Ct { dreg: reg, key: nl::CtKey::State });
             bits(Sense::Is, 8, out);
         }
         Stmt::Translated(sense) => {
-            out.push(Expr::Ct {
-                dreg: reg,
-                key: nl::CtKey::Status,
-            });
+            out.push(Expr::Ct { dreg: reg, key: nl::CtKey::Status });
             bits(*sense, 1 << 5, out);
         }
         Stmt::Mark(sense, mask) => {
-            out.push(Expr::Meta {
-                dreg: reg,
-                key: nl::MetaKey::Mark,
-            });
+            out.push(Expr::Meta { dreg: reg, key: nl::MetaKey::Mark });
             bits(*sense, *mask, out);
         }
         Stmt::SetMark(mask) => set_mark(!mask, *mask, out),
@@ -487,44 +390,20 @@ fn append_stmt(stmt: &Stmt, family: Family, out: &mut Vec<Expr>) {
         Stmt::InSet(sense, key, set) => {
             load_key(key, family, out);
             let lookup = nl::LookupExpr::new(set, register(KEY_WORD));
-            out.push(
-                if *sense == Sense::Is {
-                    lookup
-                } else {
-                    lookup.invert()
-                }
-                .into(),
-            );
+            out.push(if *sense == Sense::Is { lookup } else { lookup.invert() }.into());
         }
         Stmt::VerdictMap(key, set) => {
             load_key(key, family, out);
-            out.push(
-                nl::LookupExpr::new(set, register(KEY_WORD))
-                    .dreg(Register::Verdict)
-                    .into(),
-            );
+            out.push(nl::LookupExpr::new(set, register(KEY_WORD)).dreg(Register::Verdict).into());
         }
         Stmt::Resolve(key, set) => {
             load_key(key, family, out);
-            out.push(
-                nl::LookupExpr::new(set, register(KEY_WORD))
-                    .dreg(register(DATA_WORD))
-                    .into(),
-            );
+            out.push(nl::LookupExpr::new(set, register(KEY_WORD)).dreg(register(DATA_WORD)).into());
         }
         Stmt::ResolveRandom(modulus, set) => {
             let dreg = register(KEY_WORD);
-            out.push(Expr::Numgen {
-                dreg,
-                kind: nl::NumgenKind::Random,
-                modulus: *modulus,
-                offset: 0,
-            });
-            out.push(
-                nl::LookupExpr::new(set, dreg)
-                    .dreg(register(DATA_WORD))
-                    .into(),
-            );
+            out.push(Expr::Numgen { dreg, kind: nl::NumgenKind::Random, modulus: *modulus, offset: 0 });
+            out.push(nl::LookupExpr::new(set, dreg).dreg(register(DATA_WORD)).into());
         }
         Stmt::Remember(key, set) => {
             load_key(key, family, out);
@@ -537,6 +416,12 @@ fn append_stmt(stmt: &Stmt, family: Family, out: &mut Vec<Expr>) {
             let data = attrs(|b| {
                 b.append_attr_u32_be(1, 0); // ICMP unreachable
                 b.append_attr_u8(2, if family == Family::Ip { 3 } else { 4 });
+            });
+            out.push(RawExpr::new("reject", data).into());
+        }
+        Stmt::Reset => {
+            let data = attrs(|b| {
+                b.append_attr_u32_be(1, 1);
             });
             out.push(RawExpr::new("reject", data).into());
         }
@@ -565,12 +450,7 @@ pub(crate) fn decode_set(info: &nl::SetInfo, family: Family) -> Set {
     let fields = |mut id: u32| {
         let mut out = Vec::new();
         while id != 0 {
-            let known = [
-                FieldType::Address,
-                FieldType::Protocol,
-                FieldType::Port,
-                FieldType::Number,
-            ];
+            let known = [FieldType::Address, FieldType::Protocol, FieldType::Port, FieldType::Number];
             match known.into_iter().find(|t| type_id(*t, family) == id & 0x3f) {
                 Some(t) => out.insert(0, t),
                 None => return Vec::new(),
@@ -585,15 +465,8 @@ pub(crate) fn decode_set(info: &nl::SetInfo, family: Family) -> Set {
         Some(id) => SetData::Value(fields(id)),
     };
     // The kernel keeps milliseconds in jiffies: round to the nearest second.
-    let timeout_seconds = info
-        .timeout
-        .map(|t| (t.as_millis() as u64).saturating_add(500) / 1000);
-    Set {
-        key: fields(info.key_type),
-        data,
-        timeout_seconds,
-        elements: Default::default(),
-    }
+    let timeout_seconds = info.timeout.map(|t| (t.as_millis() as u64).saturating_add(500) / 1000);
+    Set { key: fields(info.key_type), data, timeout_seconds, elements: Default::default() }
 }
 
 /// Key and data of a reported element.
@@ -616,25 +489,14 @@ pub(crate) fn decode_element(element: &nl::SetElement) -> (Vec<u8>, Data) {
 /// A chain's hook as reported.
 pub(crate) fn decode_base(info: &nl::ChainInfo) -> Option<Base> {
     let hook = Hook::from_number(info.hook?)?;
-    let kind = if info.chain_type == Some(nl::ChainType::Nat) {
-        ChainKind::Nat
-    } else {
-        ChainKind::Filter
-    };
-    Some(Base {
-        kind,
-        hook,
-        priority: info.priority?,
-    })
+    let kind = if info.chain_type == Some(nl::ChainType::Nat) { ChainKind::Nat } else { ChainKind::Filter };
+    Some(Base { kind, hook, priority: info.priority? })
 }
 
 /// A rule as reported: its digest, or one that no rule of ours has.
 pub(crate) fn decode_rule(info: &nl::RuleInfo) -> Rule {
     Rule {
         stmts: Vec::new(),
-        digest: info
-            .comment_text
-            .clone()
-            .unwrap_or_else(|| format!("handle {}", info.handle)),
+        digest: info.comment_text.clone().unwrap_or_else(|| format!("handle {}", info.handle)),
     }
 }
