@@ -1,5 +1,6 @@
 //! What a controller gets: its client, the shared informers, a recorder, and the worker loop.
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -11,10 +12,16 @@ use knarr_client::{Informers, Recorder, Store, WorkQueue};
 use kube::api::{Api, DynamicObject};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::index::Index;
+
+/// A kind that informers can keep.
+pub trait Cached: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+
+impl<K> Cached for K where K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
 
 /// Gives a client that acts as the named user.
 pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
@@ -167,18 +174,18 @@ impl Ctx {
     /// The shared cache of a kind.
     pub fn store<K>(&self) -> Arc<Store<K>>
     where
-        K: knarr_client::Cached,
+        K: Cached,
     {
         self.informers.of::<K>()
     }
 
     /// Records an event about an object.
-    pub fn event(&self, about: &ObjectReference, kind: EventType, reason: &str, action: &str, note: &str) {
+    pub fn event(&self, about: &ObjectReference, kind: EventType, reason: &str, note: &str) {
         let kind = match kind {
             EventType::Normal => "Normal",
             EventType::Warning => "Warning",
         };
-        self.recorder.event(about, kind, reason, action, note);
+        self.recorder.event(about, kind, reason, note);
     }
 }
 
@@ -215,7 +222,7 @@ impl Action {
 }
 
 /// Serves a queue with this many workers until shutdown.
-pub async fn work<T, F, Fut>(ctx: Arc<Ctx>, queue: Arc<WorkQueue<T>>, workers: usize, reconcile: F)
+pub async fn work<T, F, Fut>(ctx: Arc<Ctx>, queue: WorkQueue<T>, workers: usize, reconcile: F)
 where
     T: Clone + Eq + Hash + Send + Sync + std::fmt::Debug + 'static,
     F: Fn(T) -> Fut + Send + Sync + 'static,

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use knarr_client::{Cached, Event, Store};
+use knarr_client::{Event, Store};
 use kube::ResourceExt;
 use parking_lot::RwLock;
+
+use crate::context::Cached;
 
 type Shelf<K> = BTreeMap<(String, String), Arc<K>>;
 
@@ -28,7 +30,7 @@ impl<K: Cached> Index<K> {
         let mut shelves = self.shelves.write();
         match event {
             Event::Applied { new, old } => {
-                let id = id(new);
+                let id = id(new.as_ref());
                 if let Some(old) = old {
                     remove(&mut shelves, &(self.keys)(old), &id);
                 }
@@ -36,7 +38,7 @@ impl<K: Cached> Index<K> {
                     shelves.entry(key).or_default().insert(id.clone(), new.clone());
                 }
             }
-            Event::Deleted(old) => remove(&mut shelves, &(self.keys)(old), &id(old)),
+            Event::Deleted(old) => remove(&mut shelves, &(self.keys)(old), &id(old.as_ref())),
         }
     }
 

@@ -23,6 +23,7 @@ mod replicaset;
 mod root_ca;
 mod selector;
 mod service_account;
+mod services;
 mod template;
 
 pub use context::{ClientFor, Config};

@@ -8,13 +8,14 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
-use knarr_client::{Cached, Event, WorkQueue};
+use knarr_client::{Event, WorkQueue};
 use kube::ResourceExt;
+use serde::Serialize;
 use kube::core::NamespaceResourceScope;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use crate::claim::{Claimer, controller_ref};
-use crate::context::{Action, Ctx, EventType, work};
+use crate::context::{Action, Cached, Ctx, EventType, work};
 use crate::error::{During, Error};
 use crate::expectations::Expectations;
 use crate::pods::{self, available_in, controller_of, is_active, is_available, is_ready, is_terminating};
@@ -25,7 +26,9 @@ use crate::template::pod_from;
 const BURST: usize = 500;
 
 /// A kind that keeps replicas of a pod.
-pub trait Replicated: Cached + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> {
+pub trait Replicated:
+    Cached + Serialize + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+{
     /// Kind name.
     const KIND: &'static str;
     /// `apiVersion` of references to it.
@@ -189,7 +192,7 @@ pub async fn run<R: Replicated>(ctx: Arc<Ctx>) -> Result<(), Error> {
 
 /// Turns pod events into keys of their owners.
 struct PodFeed<R: Replicated> {
-    queue: Arc<WorkQueue<Key>>,
+    queue: WorkQueue<Key>,
     owners: Arc<knarr_client::Store<R>>,
     expectations: Arc<Expectations>,
 }
@@ -374,13 +377,13 @@ impl<R: Replicated> Engine<R> {
                 match result {
                     Ok(made) => {
                         let note = format!("Created pod: {}", made.name_any());
-                        self.ctx.event(&about, EventType::Normal, "SuccessfulCreate", "Create", &note);
+                        self.ctx.event(&about, EventType::Normal, "SuccessfulCreate", &note);
                     }
                     Err(error) => {
                         self.expectations.created(uid);
                         if !error.is_namespace_terminating() {
                             let note = format!("Error creating: {}", error.message());
-                            self.ctx.event(&about, EventType::Warning, "FailedCreate", "Create", &note);
+                            self.ctx.event(&about, EventType::Warning, "FailedCreate", &note);
                             failure.get_or_insert(error);
                         } else {
                             for _ in 0..left {
@@ -428,13 +431,13 @@ impl<R: Replicated> Engine<R> {
             match result {
                 Ok(()) => {
                     let note = format!("Deleted pod: {name}");
-                    self.ctx.event(&about, EventType::Normal, "SuccessfulDelete", "Delete", &note);
+                    self.ctx.event(&about, EventType::Normal, "SuccessfulDelete", &note);
                 }
                 Err(error) => {
                     self.expectations.deleted(uid, &pod_uid);
                     if !error.is_not_found() {
                         let note = format!("Error deleting: {}", error.message());
-                        self.ctx.event(&about, EventType::Warning, "FailedDelete", "Delete", &note);
+                        self.ctx.event(&about, EventType::Warning, "FailedDelete", &note);
                         errors.push(error);
                     }
                 }

@@ -19,19 +19,19 @@ impl Replicated for ReplicaSet {
     const API_VERSION: &'static str = "apps/v1";
 
     fn replicas(&self) -> i32 {
-        self.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+        self.spec.replicas.unwrap_or(1)
     }
 
     fn min_ready_seconds(&self) -> i32 {
-        self.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0)
+        self.spec.min_ready_seconds.unwrap_or(0)
     }
 
     fn selector(&self) -> LabelSelector {
-        self.spec.as_ref().map(|s| s.selector.clone()).unwrap_or_default()
+        self.spec.selector.clone()
     }
 
     fn template(&self) -> Option<&PodTemplateSpec> {
-        self.spec.as_ref().and_then(|s| s.template.as_ref())
+        self.spec.template.as_ref()
     }
 
     fn status(&self) -> Status {
@@ -48,8 +48,8 @@ impl Replicated for ReplicaSet {
                 .unwrap_or_default()
                 .into_iter()
                 .map(|c| Condition {
-                    kind: c.type_,
-                    status: c.status,
+                    kind: c.type_.unwrap_or_default(),
+                    status: c.status.unwrap_or_default(),
                     reason: c.reason,
                     message: c.message,
                     since: c.last_transition_time,
@@ -64,8 +64,8 @@ impl Replicated for ReplicaSet {
             .conditions
             .iter()
             .map(|c| ReplicaSetCondition {
-                type_: c.kind.clone(),
-                status: c.status.clone(),
+                type_: Some(c.kind.clone()),
+                status: Some(c.status.clone()),
                 reason: c.reason.clone(),
                 message: c.message.clone(),
                 last_transition_time: c.since.clone(),

@@ -96,8 +96,8 @@ fn follow_set(queue: &WorkQueue<Key>, deployments: &Store<Deployment>, event: &E
         add(set, owner);
     } else if controller_of(&set.metadata).is_none() {
         for deployment in deployments.list_ns(set.metadata.namespace.as_deref().unwrap_or_default()) {
-            let wanted = deployment.spec.as_ref().map(|s| &s.selector);
-            if wanted.is_some_and(|s| !selector::is_empty(s) && selector::matches(s, set.metadata.labels.as_ref())) {
+            let wanted = &deployment.spec.selector;
+            if !selector::is_empty(wanted) && selector::matches(wanted, set.metadata.labels.as_ref()) {
                 queue.add(key(&deployment.metadata));
             }
         }

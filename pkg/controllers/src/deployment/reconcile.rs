@@ -60,7 +60,7 @@ impl Rollouts {
     pub async fn reconcile(&self, (namespace, name): Key) -> Result<Action, Error> {
         let Some(cached) = self.deployments.get(&namespace, &name) else { return Ok(Action::Done) };
         let mut d = Deployment::clone(&cached);
-        let Some(spec) = d.spec.clone() else { return Ok(Action::Done) };
+        let spec = d.spec.clone();
         if selector::is_empty(&spec.selector) {
             return self.refuse_everything(&d).await;
         }
@@ -94,7 +94,7 @@ impl Rollouts {
     async fn refuse_everything(&self, d: &Deployment) -> Result<Action, Error> {
         let note = "This deployment is selecting all pods. A non-empty selector is required.";
         let about = reference(API_VERSION, KIND, &d.metadata);
-        self.ctx.event(&about, EventType::Warning, "SelectingAll", "Sync", note);
+        self.ctx.event(&about, EventType::Warning, "SelectingAll", note);
         let mut d = d.clone();
         let mut next = d.status.clone().unwrap_or_default();
         next.observed_generation = d.metadata.generation;
@@ -104,7 +104,7 @@ impl Rollouts {
 
     async fn claim(&self, d: &Deployment) -> Result<Vec<ReplicaSet>, Error> {
         let (namespace, name) = (d.namespace().unwrap_or_default(), d.name_any());
-        let Some(spec) = d.spec.as_ref() else { return Ok(Vec::new()) };
+        let spec = &d.spec;
         let candidates = self.sets.list_ns(&namespace).into_iter().map(|s| {
             let fits = selector::matches(&spec.selector, s.metadata.labels.as_ref());
             (s, fits)
@@ -252,11 +252,9 @@ impl Rollouts {
         let none = BTreeMap::new();
         let present = set.metadata.annotations.as_ref().unwrap_or(&none);
         next.metadata.annotations = Some(revision::annotations(d, Some(present), revision));
-        if let (Some(to), Some(from)) = (next.spec.as_mut(), d.spec.as_ref()) {
-            let wanted = from.min_ready_seconds.unwrap_or(0);
-            if to.min_ready_seconds.unwrap_or(0) != wanted {
-                to.min_ready_seconds = Some(wanted);
-            }
+        let wanted = d.spec.min_ready_seconds.unwrap_or(0);
+        if next.spec.min_ready_seconds.unwrap_or(0) != wanted {
+            next.spec.min_ready_seconds = Some(wanted);
         }
         if next == set { Ok(set) } else { self.replace_set(&next).await }
     }
@@ -270,7 +268,7 @@ impl Rollouts {
     async fn create_new(&self, d: &mut Deployment, family: &Family, revision: i64) -> Result<Option<ReplicaSet>, Error> {
         let total = family.old.iter().map(size).sum();
         let replicas = rollout::new_set_size(d, 0, total);
-        let Some(set) = new_set(d, replicas, revision)? else { return Ok(None) };
+        let set = new_set(d, replicas, revision)?;
         let (namespace, name) = (d.namespace().unwrap_or_default(), set.name_any());
         let api = self.ctx.api::<ReplicaSet>(&namespace);
         let result = api.create(&PostParams::default(), &set).await.during("create", "ReplicaSet", &namespace, &name);
@@ -287,7 +285,7 @@ impl Rollouts {
             Err(error) => {
                 let note = format!("Failed to create new replica set \"{name}\": {}", error.message());
                 let about = reference(API_VERSION, KIND, &d.metadata);
-                self.ctx.event(&about, EventType::Warning, "ReplicaSetCreateError", "Create", &note);
+                self.ctx.event(&about, EventType::Warning, "ReplicaSetCreateError", &note);
                 if status::deadline(d).is_some() {
                     let mut next = d.status.clone().unwrap_or_default();
                     let now = Timestamp::now();
@@ -310,9 +308,9 @@ impl Rollouts {
         let (namespace, name) = (d.namespace().unwrap_or_default(), set.name_any());
         let live = self.ctx.api::<ReplicaSet>(&namespace).get(&name).await;
         let live = live.during("get", "ReplicaSet", &namespace, &name)?;
-        let template = |s: &ReplicaSet| s.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
+        let template = |s: &ReplicaSet| s.spec.template.clone().unwrap_or_default();
         let ours = crate::pods::controller_of(&live.metadata).is_some_and(|o| Some(&o.uid) == d.metadata.uid.as_ref());
-        if ours && d.spec.as_ref().is_some_and(|spec| same(&template(&live), &spec.template)) {
+        if ours && same(&template(&live), &d.spec.template) {
             return Ok(live);
         }
         let mut next = d.status.clone().unwrap_or_default();
@@ -323,7 +321,7 @@ impl Rollouts {
 
     fn note_scaling(&self, d: &Deployment, note: &str) {
         let about = reference(API_VERSION, KIND, &d.metadata);
-        self.ctx.event(&about, EventType::Normal, "ScalingReplicaSet", "Scale", note);
+        self.ctx.event(&about, EventType::Normal, "ScalingReplicaSet", note);
     }
 
     /// Writes new sizes, with the annotations that tell what they were computed for. True when a size changed.
@@ -335,9 +333,7 @@ impl Rollouts {
             let (from, to) = (size(set), step.to);
             let mut next = set.clone();
             revision::set_sizes(d, next.metadata.annotations.get_or_insert_with(BTreeMap::new));
-            if let Some(spec) = next.spec.as_mut() {
-                spec.replicas = Some(to);
-            }
+            next.spec.replicas = Some(to);
             if next == *set {
                 continue;
             }
@@ -395,13 +391,13 @@ fn split(d: &Deployment, sets: Vec<ReplicaSet>) -> Family {
     Family { new: new.into_iter().next(), old }
 }
 
-fn new_set(d: &Deployment, replicas: i32, revision: i64) -> Result<Option<ReplicaSet>, Error> {
-    let Some(spec) = d.spec.as_ref() else { return Ok(None) };
+fn new_set(d: &Deployment, replicas: i32, revision: i64) -> Result<ReplicaSet, Error> {
+    let spec = &d.spec;
     let hash = hash(&spec.template, d.status.as_ref().and_then(|s| s.collision_count))?;
     let template = with_label(&spec.template, POD_TEMPLATE_HASH, &hash);
     let mut selector = spec.selector.clone();
     selector.match_labels.get_or_insert_with(BTreeMap::new).insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
-    Ok(Some(ReplicaSet {
+    Ok(ReplicaSet {
         metadata: ObjectMeta {
             name: Some(format!("{}-{hash}", d.name_any())),
             namespace: d.metadata.namespace.clone(),
@@ -410,12 +406,12 @@ fn new_set(d: &Deployment, replicas: i32, revision: i64) -> Result<Option<Replic
             owner_references: Some(vec![controller_ref(API_VERSION, KIND, &d.metadata)]),
             ..ObjectMeta::default()
         },
-        spec: Some(ReplicaSetSpec {
+        spec: ReplicaSetSpec {
             replicas: Some(replicas),
             min_ready_seconds: spec.min_ready_seconds,
             selector,
             template: Some(template),
-        }),
+        },
         status: None,
-    }))
+    })
 }

@@ -57,9 +57,9 @@ pub fn is_scaled(d: &Deployment, sets: &[&ReplicaSet]) -> bool {
 
 /// The set of the present template: the oldest one when there are several.
 pub fn find_new<'a>(d: &Deployment, sets: &[&'a ReplicaSet]) -> Option<&'a ReplicaSet> {
-    let template = &d.spec.as_ref()?.template;
+    let template = &d.spec.template;
     let fits = |s: &&&ReplicaSet| {
-        s.spec.as_ref().and_then(|s| s.template.as_ref()).is_some_and(|t| same(t, template))
+        s.spec.template.as_ref().is_some_and(|t| same(t, template))
     };
     sets.iter().filter(fits).min_by_key(|s| (created(s), s.metadata.name.clone())).copied()
 }
@@ -108,7 +108,7 @@ pub fn set_sizes(d: &Deployment, annotations: &mut Annotations) {
 
 /// Old sets beyond the history limit that can go.
 pub fn outdated<'a>(d: &Deployment, old: &[&'a ReplicaSet]) -> Vec<&'a ReplicaSet> {
-    let Some(limit) = d.spec.as_ref().and_then(|s| s.revision_history_limit) else { return Vec::new() };
+    let Some(limit) = d.spec.revision_history_limit else { return Vec::new() };
     let Ok(limit) = usize::try_from(limit) else { return Vec::new() };
     let mut live: Vec<_> = old.iter().copied().filter(|s| s.metadata.deletion_timestamp.is_none()).collect();
     let excess = live.len().saturating_sub(limit);

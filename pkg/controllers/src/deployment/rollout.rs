@@ -17,12 +17,12 @@ pub struct Resize {
 
 /// `spec.replicas` of a deployment.
 pub fn wanted(d: &Deployment) -> i32 {
-    d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+    d.spec.replicas.unwrap_or(1)
 }
 
 /// `spec.replicas` of a set.
 pub fn size(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+    set.spec.replicas.unwrap_or(1)
 }
 
 /// `status.availableReplicas` of a set.
@@ -32,7 +32,7 @@ pub fn available(set: &ReplicaSet) -> i32 {
 
 /// Whether the strategy is Recreate.
 pub fn is_recreate(d: &Deployment) -> bool {
-    d.spec.as_ref().and_then(|s| s.strategy.as_ref()).and_then(|s| s.type_.as_deref()) == Some("Recreate")
+    d.spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate")
 }
 
 pub(super) fn created(set: &ReplicaSet) -> Option<Timestamp> {
@@ -69,7 +69,7 @@ pub fn fenceposts(d: &Deployment) -> (i32, i32) {
     if is_recreate(d) {
         return (0, 0);
     }
-    let rolling = d.spec.as_ref().and_then(|s| s.strategy.as_ref()).and_then(|s| s.rolling_update.as_ref());
+    let rolling = d.spec.strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
     let quarter = IntOrString::String("25%".into());
     let (surge, unavailable) = match rolling {
         Some(r) => (r.max_surge.as_ref().unwrap_or(&quarter), r.max_unavailable.as_ref().unwrap_or(&quarter)),

@@ -13,14 +13,14 @@ const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 
 /// A condition of a type.
 pub fn condition<'a>(status: &'a DeploymentStatus, kind: &str) -> Option<&'a DeploymentCondition> {
-    status.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+    status.conditions.as_ref()?.iter().find(|c| c.type_.as_deref() == Some(kind))
 }
 
 /// A condition that changes now.
 pub fn new_condition(kind: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> DeploymentCondition {
     DeploymentCondition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
+        type_: Some(kind.to_owned()),
+        status: Some(status.to_owned()),
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
         last_update_time: Some(Time(now)),
@@ -45,13 +45,13 @@ pub fn set_condition(status: &mut DeploymentStatus, mut next: DeploymentConditio
 
 fn remove_condition(status: &mut DeploymentStatus, kind: &str) {
     if let Some(conditions) = status.conditions.as_mut() {
-        conditions.retain(|c| c.type_ != kind);
+        conditions.retain(|c| c.type_.as_deref() != Some(kind));
     }
 }
 
 /// The progress deadline, unless it is off.
 pub fn deadline(d: &Deployment) -> Option<i64> {
-    d.spec.as_ref()?.progress_deadline_seconds.filter(|s| *s != i32::MAX).map(i64::from)
+    d.spec.progress_deadline_seconds.filter(|s| *s != i32::MAX).map(i64::from)
 }
 
 /// Counts over all sets, and whether the deployment is available.
@@ -152,7 +152,7 @@ fn progress(
         let mut next = new_condition("Progressing", "True", "ReplicaSetUpdated", &message, now);
         // The update time is the start of the deadline, so it moves with every step.
         if let Some(current) = current {
-            if current.status == "True" {
+            if current.status.as_deref() == Some("True") {
                 next.last_transition_time = current.last_transition_time;
             }
             remove_condition(status, "Progressing");
@@ -167,7 +167,7 @@ fn progress(
 fn failure(all: &[&ReplicaSet], new: Option<&ReplicaSet>) -> Option<DeploymentCondition> {
     let of = |set: &ReplicaSet| {
         let conditions = set.status.as_ref()?.conditions.as_ref()?;
-        conditions.iter().find(|c| c.type_ == "ReplicaFailure").cloned()
+        conditions.iter().find(|c| c.type_.as_deref() == Some("ReplicaFailure")).cloned()
     };
     let found = new.and_then(of).or_else(|| all.iter().find_map(|s| of(s)))?;
     Some(DeploymentCondition {
@@ -200,7 +200,7 @@ pub fn pause(d: &Deployment, now: Timestamp) -> Option<DeploymentCondition> {
     if reason == Some(TIMED_OUT) {
         return None;
     }
-    let paused = d.spec.as_ref().and_then(|s| s.paused).unwrap_or(false);
+    let paused = d.spec.paused.unwrap_or(false);
     match (paused, reason == Some("DeploymentPaused")) {
         (true, false) => {
             Some(new_condition("Progressing", "Unknown", "DeploymentPaused", "Deployment is paused", now))
@@ -243,8 +243,8 @@ mod tests {
         let step = |d: &mut Deployment, set: &ReplicaSet, second: i64| {
             let status = rollout(d, &[set], Some(set), at(second));
             d.status = Some(status.clone());
-            let progress = condition(&status, "Progressing").map(|c| (c.reason.clone().unwrap(), c.status.clone()));
-            let available = condition(&status, "Available").unwrap().status.clone();
+            let progress = condition(&status, "Progressing").map(|c| (c.reason.clone().unwrap(), c.status.clone().unwrap()));
+            let available = condition(&status, "Available").unwrap().status.clone().unwrap();
             (progress, available)
         };
         let told = |reason: &str, status: &str| Some((reason.to_owned(), status.to_owned()));
@@ -262,14 +262,14 @@ mod tests {
     fn pausing() {
         let mut d = deployment();
         assert!(pause(&d, at(0)).is_none());
-        d.spec.as_mut().unwrap().paused = Some(true);
+        d.spec.paused = Some(true);
         let paused = pause(&d, at(0)).unwrap();
         assert_eq!(paused.reason.as_deref(), Some("DeploymentPaused"));
         let mut status = DeploymentStatus::default();
         set_condition(&mut status, paused);
         d.status = Some(status);
         assert!(pause(&d, at(1)).is_none());
-        d.spec.as_mut().unwrap().paused = None;
+        d.spec.paused = None;
         assert_eq!(pause(&d, at(2)).unwrap().reason.as_deref(), Some("DeploymentResumed"));
     }
 }
