@@ -1,0 +1,250 @@
+//! [`ApiServer`]: one fallback handler for every request.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::header::{CACHE_CONTROL, HeaderValue};
+use http::request::Parts;
+use crate::knarr_auth::{Authenticator, Authorizer};
+use knarr_datastore::Datastore;
+use knarr_machinery::{ApiError, UserInfo};
+use knarr_registry::{AllowAll, Hooks, Kinds, Registry};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::{self, Permit};
+use crate::config::Config;
+use crate::discovery::Documents;
+use crate::hooks::WriteHooks;
+use crate::info::{Query, RequestInfo};
+use crate::metrics::Metrics;
+use crate::negotiate::{self, Accepted, Offer};
+use crate::services::ServiceAllocator;
+use crate::{bootstrap, health, identity, resource, respond};
+
+/// Ordinary requests end after this time, as upstream's `--request-timeout`.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The API server. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiServer {
+    inner: Arc<Inner>,
+}
+
+/// What handlers share.
+pub(crate) struct Inner {
+    pub config: Config,
+    pub registry: Arc<Registry>,
+    pub documents: Documents,
+    pub metrics: Metrics,
+    pub shutdown: CancellationToken,
+    pub authorizer: ArcSwapOption<Arc<dyn Authorizer>>,
+    pub admission: ArcSwap<Arc<dyn Hooks>>,
+    authenticators: ArcSwap<Vec<Arc<dyn Authenticator>>>,
+    pub ready: health::Checks,
+    pub services: ServiceAllocator,
+}
+
+/// One authorized request.
+pub(crate) struct Call {
+    pub info: RequestInfo,
+    pub query: Query,
+    pub user: UserInfo,
+    pub parts: Parts,
+    /// Behind a lock only because a body cannot be shared between threads, which a call must be.
+    pub body: Mutex<Body>,
+    /// Shows that the request was authorized.
+    pub permit: Permit,
+}
+
+impl ApiServer {
+    /// Opens the registry over a datastore and creates what every cluster has. The authorizer comes later
+    /// ([`ApiServer::set_authorizer`]): until then only `system:masters` are served.
+    ///
+    /// # Errors
+    /// When the datastore cannot be read or written.
+    pub async fn build(
+        config: Config,
+        store: Datastore,
+        authenticators: Vec<Arc<dyn Authenticator>>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, ApiError> {
+        let kinds = Kinds::new(crate::temp_kinds::builtins());
+        let registry = Registry::open(kinds, store, shutdown.clone()).await.map_err(knarr_registry::error::from_store)?;
+        let admission: Arc<dyn Hooks> = Arc::new(AllowAll);
+        let inner = Inner {
+            services: ServiceAllocator::new(&config.service_cidr, config.node_ports)?,
+            documents: Documents::new(registry.kinds().clone()),
+            config,
+            registry,
+            metrics: Metrics::default(),
+            shutdown,
+            authorizer: ArcSwapOption::empty(),
+            admission: ArcSwap::from_pointee(admission),
+            authenticators: ArcSwap::from_pointee(authenticators),
+            ready: health::Checks::default(),
+        };
+        let server = Self { inner: Arc::new(inner) };
+        bootstrap::run(&server.inner).await?;
+        Ok(server)
+    }
+
+    /// Puts authorization in force.
+    pub fn set_authorizer(&self, authorizer: Arc<dyn Authorizer>) {
+        self.inner.authorizer.store(Some(Arc::new(authorizer)));
+    }
+
+    /// Replaces the authenticators.
+    pub fn set_authenticators(&self, authenticators: Vec<Arc<dyn Authenticator>>) {
+        self.inner.authenticators.store(Arc::new(authenticators));
+    }
+
+    /// Puts admission in force.
+    pub fn set_admission(&self, admission: Arc<dyn Hooks>) {
+        self.inner.admission.store(Arc::new(admission));
+    }
+
+    /// The registry.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.inner.registry
+    }
+
+    /// Readiness checks; components add their own.
+    pub fn checks(&self) -> &health::Checks {
+        &self.inner.ready
+    }
+
+    /// The router. Requests with a [`UserInfo`] extension carry that identity (in-process components);
+    /// all others are authenticated.
+    pub fn router(&self) -> Router {
+        Router::new().fallback(serve).with_state(self.inner.clone())
+    }
+
+    pub(crate) fn shutdown(&self) -> &CancellationToken {
+        &self.inner.shutdown
+    }
+}
+
+async fn serve(State(server): State<Arc<Inner>>, request: Request) -> Response {
+    let begun = Instant::now();
+    let (parts, body) = request.into_parts();
+    let query = Query::parse(&parts.uri);
+    let info = RequestInfo::parse(&parts.method, &parts.uri, &query);
+    let audit_id = parts
+        .headers
+        .get("audit-id")
+        .cloned()
+        .or_else(|| HeaderValue::from_str(&knarr_registry::registry::new_uid()).ok());
+    let accepted = negotiate::accept(&parts.headers, &query, Offer { protobuf: true, transforms: false })
+        .unwrap_or(Accepted::JSON);
+    let label = server.metrics.begin(&info);
+    let mut response = match handle(&server, info, query, parts, body).await {
+        Ok(response) => response,
+        Err(error) => respond::error(&error, accepted),
+    };
+    server.metrics.end(label, response.status().as_u16(), begun.elapsed());
+    let headers = response.headers_mut();
+    if let Some(id) = audit_id {
+        headers.insert("audit-id", id);
+    }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+async fn handle(
+    server: &Arc<Inner>,
+    info: RequestInfo,
+    query: Query,
+    parts: Parts,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let authenticators = server.authenticators.load_full();
+    let user = identity::authenticate(&parts, &authenticators).await?;
+    let authorizer = server.authorizer.load_full();
+    let authorizer = authorizer.as_deref();
+    let user = identity::impersonate(user, &parts.headers, authorizer).await?;
+    let permit = match health::is_public(&info) {
+        // Health is told to everybody, also before the authorizer is there.
+        true if authorizer.is_none() => None,
+        _ => Some(access::authorize(authorizer, &access::attributes(&user, &info, &query)).await?),
+    };
+    let Some(permit) = permit else { return health::serve(server, &info, &query) };
+    let limit = time_limit(&info, &query);
+    let call = Call { info, query, user, parts, body: Mutex::new(body), permit };
+    match limit {
+        None => route(server, call).await,
+        Some(limit) => tokio::time::timeout(limit, route(server, call)).await.unwrap_or_else(|_| {
+            Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout", 0))
+        }),
+    }
+}
+
+/// None for requests that run as long as they like.
+fn time_limit(info: &RequestInfo, query: &Query) -> Option<Duration> {
+    let streams = matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+    if info.verb == "watch" || streams {
+        return None;
+    }
+    let asked = query.get("timeout").and_then(parse_duration).filter(|d| !d.is_zero());
+    Some(asked.map_or(REQUEST_TIMEOUT, |d| d.min(REQUEST_TIMEOUT)))
+}
+
+/// The usual forms of a Go duration: `30s`, `1m30s`, `500ms`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut total = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
+        total += number
+            * match &rest[digits..unit] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        rest = &rest[unit..];
+    }
+    Duration::try_from_secs_f64(total).ok()
+}
+
+async fn route(server: &Arc<Inner>, call: Call) -> Result<Response, ApiError> {
+    if call.info.is_resource {
+        return resource::handle(server, call).await;
+    }
+    if health::is_health(&call.info) {
+        return health::serve(server, &call.info, &call.query);
+    }
+    if call.info.path == "/metrics" {
+        return Ok(respond::text(200, server.metrics.render(&server.registry)));
+    }
+    crate::discovery::serve(server, &call)
+}
+
+impl Inner {
+    /// What writes pass: admission in force, and allocation.
+    pub fn hooks(&self) -> Arc<dyn Hooks> {
+        Arc::new(WriteHooks { admission: self.admission.load().as_ref().clone(), services: self.services.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, want) in [("30s", Some(30_000)), ("1m30s", Some(90_000)), ("500ms", Some(500)), ("x", None), ("3", None)] {
+            assert_eq!(parse_duration(text).map(|d| d.as_millis()), want, "{text}");
+        }
+    }
+}
