@@ -84,7 +84,9 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
+        Root = {runc}
 "#,
+            runc = q(&self.dir.join("runc")),
             root = q(&self.dir.join("root")),
             state = q(&self.dir.join("state")),
             socket = q(&self.socket()),
