@@ -225,3 +225,80 @@ async fn shapes() {
     let made = s.raw("POST", MAPS, &["content-type: application/yaml"], yaml).await.expect(201);
     assert_eq!(made["data"]["a"], "b");
 }
+
+#[tokio::test]
+async fn protobuf_lists_and_watches() {
+    let s = TestServer::start().await;
+    s.post(MAPS, &map("a", json!({"k": "v"}))).await.expect(201);
+    let list = s.raw("GET", MAPS, &["accept: application/vnd.kubernetes.protobuf"], "").await;
+    let (gvk, value) = knarr_schema::proto::decode(&list.body, &|g| knarr_schema::type_of(g)).unwrap();
+    assert_eq!((gvk.kind.as_ref(), value["items"][0]["data"]["k"].as_str()), ("ConfigMapList", Some("v")));
+    let partial = "accept: application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let list = s.raw("GET", MAPS, &[partial], "").await;
+    let lookup = |_: &_| knarr_schema::builtin_type("io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList");
+    let (gvk, value) = knarr_schema::proto::decode(&list.body, &lookup).unwrap();
+    assert_eq!((gvk.kind.as_ref(), value["items"][0]["metadata"]["name"].as_str()), ("PartialObjectMetadataList", Some("a")));
+
+    let path = format!("{MAPS}?watch=1&timeoutSeconds=1&allowWatchBookmarks=true");
+    for (accept, kind) in [
+        ("accept: application/vnd.kubernetes.protobuf", "ConfigMap"),
+        ("accept: application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", "PartialObjectMetadata"),
+    ] {
+        let stream = s.raw("GET", &path, &[accept], "").await;
+        let mut rest = &stream.body[..];
+        let mut seen = Vec::new();
+        while !rest.is_empty() {
+            let length = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize;
+            let (event, object) = knarr_schema::proto::open_watch_event(&rest[4..4 + length]).unwrap();
+            let (gvk, _, _) = knarr_schema::proto::open(object).unwrap();
+            seen.push(format!("{event} {}", gvk.kind));
+            rest = &rest[4 + length..];
+        }
+        assert_eq!(seen, [format!("ADDED {kind}"), format!("BOOKMARK {kind}")]);
+    }
+    let missing = s.raw("GET", &format!("{MAPS}/none"), &["accept: application/vnd.kubernetes.protobuf"], "").await;
+    assert_eq!((missing.status, knarr_schema::proto::open(&missing.body).unwrap().0.kind.as_ref()), (404, "Status"));
+    let broken = s.raw("POST", MAPS, &["content-type: application/vnd.kubernetes.protobuf"], list.body[..20].to_vec()).await;
+    assert_eq!(broken.status, 400, "{}", broken.text());
+}
+
+#[tokio::test]
+async fn gzip_and_streamed_lists() {
+    let s = TestServer::start().await;
+    let big = "x".repeat(100_000);
+    for i in 0..8 {
+        s.post(MAPS, &map(&format!("b{i}"), json!({"k": big}))).await.expect(201);
+    }
+    let plain = s.get(MAPS).await.expect(200);
+    assert_eq!(plain["items"].as_array().unwrap().len(), 8);
+    let zipped = s.raw("GET", MAPS, &["accept-encoding: gzip"], "").await;
+    assert_eq!(zipped.headers["content-encoding"], "gzip");
+    assert!(zipped.body.len() < 100_000);
+}
+
+#[tokio::test]
+async fn discovery_and_openapi() {
+    let s = TestServer::start().await;
+    let aggregated = "accept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let found = s.raw("GET", "/apis", &[aggregated], "").await;
+    assert!(found.headers["content-type"].to_str().unwrap().contains("as=APIGroupDiscoveryList"));
+    let etag = found.headers["etag"].to_str().unwrap().to_string();
+    let again = s.raw("GET", "/apis", &[aggregated, &format!("if-none-match: {etag}")], "").await;
+    assert_eq!(again.status, 304);
+    assert_eq!(s.get("/apis").await.expect(200)["kind"], "APIGroupList");
+    assert_eq!(s.get("/api").await.expect(200)["kind"], "APIVersions");
+    assert_eq!(s.get("/api/v1").await.expect(200)["kind"], "APIResourceList");
+    assert_eq!(s.get("/apis/apps").await.expect(200)["kind"], "APIGroup");
+    assert_eq!(s.get("/apis/none").await.status, 404);
+    assert_eq!(s.get("/version").await.expect(200)["minor"], "37");
+    let index = s.get("/openapi/v3").await.expect(200);
+    let url = index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap().to_string();
+    let document = s.get(&url).await.expect(200);
+    assert!(document["components"]["schemas"]["io.k8s.api.core.v1.ConfigMap"].is_object());
+    assert_eq!(s.get("/openapi/v3/api/v1?hash=old").await.status, 301);
+    let v2 = s.raw("GET", "/openapi/v2", &["accept: application/com.github.proto-openapi.spec.v2@v1.0+protobuf"], "").await;
+    assert_eq!(v2.status, 200);
+    let health = s.get("/readyz?verbose").await;
+    assert!(health.text().ends_with("readyz check passed\n"), "{}", health.text());
+    assert!(s.get("/metrics").await.text().contains("apiserver_request_total"));
+}
