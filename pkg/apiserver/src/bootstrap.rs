@@ -14,8 +14,16 @@ use crate::server::Inner;
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
 const PRIORITY_CLASSES: &[(&str, i64, &str)] = &[
-    ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-    ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
 ];
 
 /// Creates what is missing.
@@ -130,7 +138,12 @@ fn user() -> UserInfo {
     UserInfo::component("system:apiserver", &["system:masters"])
 }
 
-fn context<'a>(kind: &'a Kind, namespace: &'a str, user: &'a UserInfo, hooks: &'a dyn knarr_registry::Hooks) -> WriteContext<'a> {
+fn context<'a>(
+    kind: &'a Kind,
+    namespace: &'a str,
+    user: &'a UserInfo,
+    hooks: &'a dyn knarr_registry::Hooks,
+) -> WriteContext<'a> {
     WriteContext {
         kind,
         namespace,
@@ -151,7 +164,13 @@ fn find(server: &Inner, group: &'static str, plural: &'static str) -> Result<Kin
 }
 
 /// Creates an object unless it exists.
-async fn create(server: &Arc<Inner>, group: &'static str, plural: &'static str, namespace: &str, object: Value) -> Result<(), ApiError> {
+async fn create(
+    server: &Arc<Inner>,
+    group: &'static str,
+    plural: &'static str,
+    namespace: &str,
+    object: Value,
+) -> Result<(), ApiError> {
     let kind = find(server, group, plural)?;
     let (user, hooks) = (user(), server.hooks());
     match server.registry.create(&context(&kind, namespace, &user, &*hooks), object).await {
