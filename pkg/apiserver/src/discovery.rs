@@ -14,6 +14,7 @@ use knarr_registry::{KindTable, Kinds};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::access::Permit;
 use crate::encode::bytes_of;
 use crate::negotiate::{self, Format, Offer};
 use crate::respond;
@@ -70,7 +71,7 @@ impl Documents {
 ///
 /// # Errors
 /// 404 for unknown paths, 406, 405.
-pub(crate) fn serve(server: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
+pub(crate) fn serve(server: &Arc<Inner>, call: &Call, _: &Permit) -> Result<Response, ApiError> {
     if call.info.verb != "get" && call.info.verb != "head" {
         return Err(ApiError::method_not_allowed());
     }

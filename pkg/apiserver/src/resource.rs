@@ -6,6 +6,7 @@ use axum::response::Response;
 use knarr_kinds::{Kind, Scope, Verb};
 use knarr_machinery::{ApiError, GroupVersionResource};
 
+use crate::access::Permit;
 use crate::encode::Encoder;
 use crate::negotiate::{self, Offer};
 use crate::server::{Call, Inner};
@@ -15,7 +16,7 @@ use crate::{listing, options, respond, special, watching, writing};
 ///
 /// # Errors
 /// 404 for what is not served, 405 for verbs that the kind does not have, and what the verb raises.
-pub(crate) async fn handle(server: &Arc<Inner>, call: Call) -> Result<Response, ApiError> {
+pub(crate) async fn handle(server: &Arc<Inner>, call: Call, _: &Permit) -> Result<Response, ApiError> {
     let info = &call.info;
     let gvr = GroupVersionResource::new(info.group.clone(), info.version.clone(), info.resource.clone());
     let kind = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;

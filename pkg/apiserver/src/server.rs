@@ -25,6 +25,7 @@ use crate::info::{Query, RequestInfo};
 use crate::metrics::Metrics;
 use crate::negotiate::{self, Accepted, Offer};
 use crate::services::ServiceAllocator;
+use crate::tokens::{self, TokenIssuer};
 use crate::{bootstrap, health, identity, resource, respond};
 
 /// Ordinary requests end after this time, as upstream's `--request-timeout`.
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     authenticators: ArcSwap<Vec<Arc<dyn Authenticator>>>,
     pub ready: health::Checks,
     pub services: ServiceAllocator,
+    issuer: ArcSwapOption<Arc<dyn TokenIssuer>>,
 }
 
 /// One authorized request.
@@ -58,8 +60,6 @@ pub(crate) struct Call {
     pub parts: Parts,
     /// Behind a lock only because a body cannot be shared between threads, which a call must be.
     pub body: Mutex<Body>,
-    /// Shows that the request was authorized.
-    pub permit: Permit,
 }
 
 impl ApiServer {
@@ -88,6 +88,7 @@ impl ApiServer {
             admission: ArcSwap::from_pointee(admission),
             authenticators: ArcSwap::from_pointee(authenticators),
             ready: health::Checks::default(),
+            issuer: ArcSwapOption::empty(),
         };
         let server = Self { inner: Arc::new(inner) };
         bootstrap::run(&server.inner).await?;
@@ -107,6 +108,11 @@ impl ApiServer {
     /// Puts admission in force.
     pub fn set_admission(&self, admission: Arc<dyn Hooks>) {
         self.inner.admission.store(Arc::new(admission));
+    }
+
+    /// Sets who signs service-account tokens.
+    pub fn set_token_issuer(&self, issuer: Arc<dyn TokenIssuer>) {
+        self.inner.issuer.store(Some(Arc::new(issuer)));
     }
 
     /// The registry.
@@ -175,10 +181,10 @@ async fn handle(
     };
     let Some(permit) = permit else { return health::serve(server, &info, &query) };
     let limit = time_limit(&info, &query);
-    let call = Call { info, query, user, parts, body: Mutex::new(body), permit };
+    let call = Call { info, query, user, parts, body: Mutex::new(body) };
     match limit {
-        None => route(server, call).await,
-        Some(limit) => tokio::time::timeout(limit, route(server, call)).await.unwrap_or_else(|_| {
+        None => route(server, call, &permit).await,
+        Some(limit) => tokio::time::timeout(limit, route(server, call, &permit)).await.unwrap_or_else(|_| {
             Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout", 0))
         }),
     }
@@ -217,9 +223,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(total).ok()
 }
 
-async fn route(server: &Arc<Inner>, call: Call) -> Result<Response, ApiError> {
+async fn route(server: &Arc<Inner>, call: Call, permit: &Permit) -> Result<Response, ApiError> {
     if call.info.is_resource {
-        return resource::handle(server, call).await;
+        return resource::handle(server, call, permit).await;
     }
     if health::is_health(&call.info) {
         return health::serve(server, &call.info, &call.query);
@@ -227,10 +233,27 @@ async fn route(server: &Arc<Inner>, call: Call) -> Result<Response, ApiError> {
     if call.info.path == "/metrics" {
         return Ok(respond::text(200, server.metrics.render(&server.registry)));
     }
-    crate::discovery::serve(server, &call)
+    if matches!(call.info.path.as_str(), "/openid/v1/jwks" | "/.well-known/openid-configuration") {
+        return tokens::oidc(server, &call.info.path);
+    }
+    crate::discovery::serve(server, &call, permit)
 }
 
 impl Inner {
+    /// The authenticators in force.
+    pub fn authenticators(&self) -> Arc<Vec<Arc<dyn Authenticator>>> {
+        self.authenticators.load_full()
+    }
+
+    /// The token issuer.
+    ///
+    /// # Errors
+    /// 503 before it is set.
+    pub fn issuer(&self) -> Result<Arc<dyn TokenIssuer>, ApiError> {
+        let issuer = self.issuer.load_full().ok_or_else(|| ApiError::unavailable("no key for service-account tokens is configured"))?;
+        Ok(issuer.as_ref().clone())
+    }
+
     /// What writes pass: admission in force, and allocation.
     pub fn hooks(&self) -> Arc<dyn Hooks> {
         Arc::new(WriteHooks { admission: self.admission.load().as_ref().clone(), services: self.services.clone() })

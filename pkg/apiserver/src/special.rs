@@ -11,7 +11,7 @@ use crate::encode::types_of;
 use crate::resource::namespace;
 use crate::server::{Call, Inner};
 use crate::writing::{SentPatch, Writing, take_body};
-use crate::{body, respond, writing};
+use crate::{body, connect, eviction, respond, reviews, tokens, writing};
 
 /// A request for a subresource.
 ///
@@ -28,10 +28,16 @@ pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) ->
         "delete" => Verb::Delete,
         _ => return Err(ApiError::method_not_allowed()),
     };
-    if !sub.verbs.contains(&verb) {
+    let streams = matches!(name.as_str(), "exec" | "attach" | "portforward" | "proxy");
+    if !streams && !sub.verbs.contains(&verb) {
         return Err(ApiError::method_not_allowed());
     }
     match (kind.info.plural.as_ref(), name.as_str(), verb) {
+        ("pods", "log", Verb::Get) => connect::pod_stream(server, kind, call).await,
+        ("pods", "exec" | "attach" | "portforward", Verb::Get | Verb::Create) => connect::pod_stream(server, kind, call).await,
+        ("pods" | "services" | "nodes", "proxy", _) => connect::proxy(server, kind, call).await,
+        ("pods", "eviction", Verb::Create) => eviction::evict(server, kind, call).await,
+        ("serviceaccounts", "token", Verb::Create) => tokens::request(server, kind, call).await,
         (_, "scale", _) => scale(server, kind, call, verb).await,
         ("pods", "binding", Verb::Create) => bind(server, kind, call).await,
         ("namespaces", "finalize", Verb::Update) => finalize(server, kind, call).await,
@@ -53,7 +59,7 @@ pub(crate) async fn virtual_kind(server: &Arc<Inner>, kind: &Kind, call: Call) -
             let pods = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
             bind(server, &pods, call).await
         }
-        (_, _, "create") => Err(not_implemented(kind, "")),
+        (_, _, "create") => reviews::review(server, kind, call).await,
         _ => Err(ApiError::method_not_allowed()),
     }
 }
@@ -70,7 +76,7 @@ async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, 
 }
 
 /// A kind that stands for a document type which is no resource (Scale): its facts come from the schema.
-fn document_kind(like: &Kind, gvk: &GroupVersionKind) -> Result<Kind, ApiError> {
+pub(crate) fn document_kind(like: &Kind, gvk: &GroupVersionKind) -> Result<Kind, ApiError> {
     let types = types_of(gvk).ok_or_else(|| ApiError::internal(format!("{gvk} is not described")))?;
     let mut info = (*like.info).clone();
     info.gvk = gvk.clone();

@@ -27,9 +27,9 @@ pub fn builtins() -> &'static [Kind] {
             if kind.ends_with("List") || kind.ends_with("Options") || group == "meta.k8s.io" {
                 continue;
             }
-            let plural = format!("{}s", kind.to_lowercase());
+            let plural = match kind { "Endpoints" => "endpoints".to_string(), "PriorityClass" => "priorityclasses".to_string(), _ => format!("{}s", kind.to_lowercase()) };
             let gvk = GroupVersionKind::new(group, version, kind);
-            let scope = if ["Namespace", "Node", "ClusterRole", "ClusterRoleBinding"].contains(&kind) { Scope::Cluster } else { Scope::Namespaced };
+            let scope = if ["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "PriorityClass"].contains(&kind) { Scope::Cluster } else { Scope::Namespaced };
             let verbs = vec![Verb::Create, Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
             let column = |n: &'static str| Column { name: n.into(), kind: "string".into(), format: "".into(), description: "".into(), priority: 0 };
             all.push(Kind {
