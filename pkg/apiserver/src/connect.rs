@@ -48,6 +48,7 @@ pub(crate) async fn pod_stream(server: &Arc<Inner>, pods: &Kind, call: Call) -> 
     if node.is_empty() {
         return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
     }
+    admit(server, pods, &call).await?;
     let query = call.parts.uri.query().unwrap_or("");
     let path = match call.info.subresource.as_str() {
         "portforward" => format!("/portForward/{namespace}/{name}"),
@@ -64,6 +65,52 @@ pub(crate) async fn pod_stream(server: &Arc<Inner>, pods: &Kind, call: Call) -> 
         return check(response).await;
     }
     Ok(response)
+}
+
+/// A stream by WebSocket begins with GET: as upstream, it needs the right to create as well. Then admission is asked.
+async fn admit(server: &Arc<Inner>, pods: &Kind, call: &Call) -> Result<(), ApiError> {
+    let kind = match call.info.subresource.as_str() {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        "portforward" => "PodPortForwardOptions",
+        _ => return Ok(()),
+    };
+    if call.info.verb == "get" {
+        let mut attributes = crate::access::attributes(&call.user, &call.info, &call.query);
+        attributes.verb = "create".into();
+        crate::access::authorize(server.authorizer.load_full().as_deref(), &attributes).await?;
+    }
+    let gvk = knarr_machinery::GroupVersionKind::new("", "v1", kind);
+    let mut options = serde_json::json!({"kind": kind, "apiVersion": "v1"});
+    for field in ["stdin", "stdout", "stderr", "tty"] {
+        if call.query.flag(field) {
+            options[field] = true.into();
+        }
+    }
+    if !call.query.text("container").is_empty() {
+        options["container"] = call.query.text("container").into();
+    }
+    let command: Vec<&str> = call.query.all("command").collect();
+    if !command.is_empty() {
+        options["command"] = command.into();
+    }
+    let hooks = server.hooks();
+    let mut admission = knarr_registry::Admission {
+        operation: knarr_registry::Operation::Connect,
+        kind: pods,
+        gvk: &gvk,
+        subresource: Some(&call.info.subresource),
+        namespace: &call.info.namespace,
+        name: &call.info.name,
+        user: &call.user,
+        object: Some(options),
+        old: None,
+        dry_run: false,
+        options: &Value::Null,
+        warnings: Vec::new(),
+    };
+    hooks.mutate(&mut admission).await?;
+    hooks.validate(&mut admission).await
 }
 
 /// The kubelet's names of the exec and attach options.

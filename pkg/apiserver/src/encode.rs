@@ -22,11 +22,7 @@ pub struct Encoder {
 impl Encoder {
     /// An encoder for a kind in the version of the request.
     pub fn new(kind: &Kind, accepted: Accepted) -> Self {
-        let info = &kind.info;
-        let native = info
-            .storage
-            .as_ref()
-            .is_some_and(|s| s.version == info.gvk.version && s.resource == info.group_resource());
+        let native = knarr_registry::registry::is_stored_version(kind);
         Self { kind: kind.clone(), accepted, native }
     }
 

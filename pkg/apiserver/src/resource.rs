@@ -93,7 +93,8 @@ pub(crate) fn namespace<'a>(kind: &Kind, call: &'a Call) -> &'a str {
 
 async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {
     let encoder = encoder(kind, call)?;
-    let entry = server.registry.get(kind, namespace(kind, call), &call.info.name).await?;
+    let version = call.query.text("resourceVersion");
+    let entry = server.registry.get_at(kind, namespace(kind, call), &call.info.name, version).await?;
     let media = encoder.accepted().format.media_type();
     let response = respond::bytes(200, media, bytes::Bytes::new());
     Ok(respond::compress(response, encoder.entry(&entry)?, &call.parts.headers))

@@ -1,5 +1,6 @@
 //! [`ApiServer`]: one fallback handler for every request.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
 use crate::knarr_auth::{Authenticator, Authorizer};
@@ -149,9 +151,12 @@ async fn serve(State(server): State<Arc<Inner>>, request: Request) -> Response {
     let accepted = negotiate::accept(&parts.headers, &query, Offer { protobuf: true, transforms: false })
         .unwrap_or(Accepted::JSON);
     let label = server.metrics.begin(&info);
-    let mut response = match handle(&server, info, query, parts, body).await {
-        Ok(response) => response,
-        Err(error) => respond::error(&error, accepted),
+    // A panic must not take down the other requests of the connection.
+    let handled = AssertUnwindSafe(handle(&server, info, query, parts, body)).catch_unwind().await;
+    let mut response = match handled {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => respond::error(&error, accepted),
+        Err(_) => respond::error(&ApiError::internal("the request handler panicked; see the server's log"), accepted),
     };
     server.metrics.end(label, response.status().as_u16(), begun.elapsed());
     let headers = response.headers_mut();

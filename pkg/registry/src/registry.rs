@@ -128,7 +128,7 @@ impl Registry {
     /// 405 for kinds without storage.
     pub fn storage_kind(&self, kind: &Kind) -> Result<Kind, ApiError> {
         let storage = kind.info.storage.as_ref().ok_or_else(ApiError::method_not_allowed)?;
-        if storage.version == kind.info.gvk.version && storage.resource == kind.info.group_resource() {
+        if is_stored_version(kind) {
             return Ok(kind.clone());
         }
         self.kinds
@@ -177,8 +177,19 @@ impl Registry {
     /// # Errors
     /// 404, and what reading can raise.
     pub async fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Entry>, ApiError> {
+        self.get_at(kind, namespace, name, "").await
+    }
+
+    /// One object, not older than a resourceVersion ("" is the newest state).
+    ///
+    /// # Errors
+    /// 404, 504 for a revision of the future, 400 for what is no revision.
+    pub async fn get_at(&self, kind: &Kind, namespace: &str, name: &str, version: &str) -> Result<Arc<Entry>, ApiError> {
         let key = self.key(kind, namespace, name)?;
         let cache = self.cache(kind).await?;
+        if let Some(revision) = crate::list::parse_version(version)?.filter(|r| *r > 0) {
+            self.wait_reached(revision).await?;
+        }
         self.catch_up().await?;
         cache.get(&key).ok_or_else(|| ApiError::not_found(&kind.info.group_resource(), name))
     }
@@ -225,8 +236,11 @@ impl Registry {
         expected: Revision,
         lease: i64,
     ) -> Result<Option<Revision>, ApiError> {
-        let stored = kind.rules.to_storage(object.clone())?;
-        let value = codec::to_stored(&stored)?;
+        let value = if is_stored_version(kind) {
+            codec::to_stored(object)?
+        } else {
+            codec::to_stored(&kind.rules.to_storage(object.clone())?)?
+        };
         self.commit(key, expected, Op::Put { key: key.to_string(), value, lease }).await
     }
 
@@ -265,6 +279,12 @@ impl WriteContext<'_> {
     pub(crate) fn api_version(&self) -> String {
         self.kind.info.gvk.group_version().to_string()
     }
+}
+
+/// Whether documents of this kind are stored as they are.
+pub fn is_stored_version(kind: &Kind) -> bool {
+    let info = &kind.info;
+    info.storage.as_ref().is_some_and(|s| s.version == info.gvk.version && s.resource == info.group_resource())
 }
 
 /// Now, RFC 3339 with seconds.

@@ -50,9 +50,7 @@ impl Selection {
                     selection.name = Some(requirement.value.to_string());
                 }
             }
-            let stored = kind.info.storage.as_ref().is_some_and(|s| {
-                s.version == kind.info.gvk.version && s.resource == kind.info.group_resource()
-            });
+            let stored = crate::registry::is_stored_version(kind);
             if foreign && !stored {
                 selection.convert = Some(kind.clone());
             }
