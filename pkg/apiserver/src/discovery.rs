@@ -7,6 +7,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
+use knarr_auth::Permit;
 use knarr_machinery::{ApiError, GroupVersion};
 use knarr_openapi::discovery::{self, Encoding, Form, Root};
 use knarr_openapi::{Catalog, OPENAPI_V2_PROTOBUF};
@@ -14,7 +15,6 @@ use knarr_registry::{KindTable, Kinds};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::access::Permit;
 use crate::encode::bytes_of;
 use crate::negotiate::{self, Format, Offer};
 use crate::respond;

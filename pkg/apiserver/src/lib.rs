@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod access;
+pub mod auth;
 pub mod body;
 pub mod bootstrap;
 pub mod config;
@@ -16,7 +17,6 @@ pub mod health;
 mod hooks;
 pub mod identity;
 pub mod info;
-pub mod knarr_auth;
 pub mod listing;
 pub mod metrics;
 pub mod negotiate;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use knarr_auth::Permit;
 use knarr_kinds::{Kind, Scope, Verb};
 use knarr_machinery::{ApiError, GroupVersionResource};
 
-use crate::access::Permit;
 use crate::encode::Encoder;
 use crate::negotiate::{self, Offer};
 use crate::server::{Call, Inner};

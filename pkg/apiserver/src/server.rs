@@ -12,14 +12,14 @@ use axum::response::Response;
 use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
-use crate::knarr_auth::{Authenticator, Authorizer};
+use knarr_auth::{Authenticator, Authorizer, Permit, Rbac, Tokens, Union};
 use knarr_datastore::Datastore;
 use knarr_machinery::{ApiError, UserInfo};
 use knarr_registry::{AllowAll, Hooks, Kinds, Registry};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{self, Permit};
+use crate::access;
 use crate::config::Config;
 use crate::discovery::Documents;
 use crate::hooks::WriteHooks;
@@ -27,7 +27,7 @@ use crate::info::{Query, RequestInfo};
 use crate::metrics::Metrics;
 use crate::negotiate::{self, Accepted, Offer};
 use crate::services::ServiceAllocator;
-use crate::tokens::{self, TokenIssuer};
+use crate::tokens;
 use crate::{bootstrap, health, identity, resource, respond};
 
 /// Ordinary requests end after this time, as upstream's `--request-timeout`.
@@ -46,12 +46,13 @@ pub(crate) struct Inner {
     pub documents: Documents,
     pub metrics: Metrics,
     pub shutdown: CancellationToken,
-    pub authorizer: ArcSwapOption<Arc<dyn Authorizer>>,
-    pub admission: ArcSwap<Arc<dyn Hooks>>,
+    authorizer: ArcSwapOption<Arc<dyn Authorizer>>,
+    admission: ArcSwap<Arc<dyn Hooks>>,
     authenticators: ArcSwap<Vec<Arc<dyn Authenticator>>>,
     pub ready: health::Checks,
     pub services: ServiceAllocator,
-    issuer: ArcSwapOption<Arc<dyn TokenIssuer>>,
+    tokens: ArcSwapOption<Tokens>,
+    rbac: ArcSwapOption<Rbac>,
 }
 
 /// One authorized request.
@@ -90,7 +91,8 @@ impl ApiServer {
             admission: ArcSwap::from_pointee(admission),
             authenticators: ArcSwap::from_pointee(authenticators),
             ready: health::Checks::default(),
-            issuer: ArcSwapOption::empty(),
+            tokens: ArcSwapOption::empty(),
+            rbac: ArcSwapOption::empty(),
         };
         let server = Self { inner: Arc::new(inner) };
         bootstrap::run(&server.inner).await?;
@@ -112,9 +114,19 @@ impl ApiServer {
         self.inner.admission.store(Arc::new(admission));
     }
 
-    /// Sets who signs service-account tokens.
-    pub fn set_token_issuer(&self, issuer: Arc<dyn TokenIssuer>) {
-        self.inner.issuer.store(Some(Arc::new(issuer)));
+    /// Sets who signs and judges service-account tokens.
+    pub fn set_tokens(&self, tokens: Arc<Tokens>) {
+        self.inner.tokens.store(Some(tokens));
+    }
+
+    /// Sets the policy against which writes of roles and bindings are checked for escalation.
+    pub fn set_rbac(&self, rbac: Arc<Rbac>) {
+        self.inner.rbac.store(Some(rbac));
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
     }
 
     /// The registry.
@@ -174,17 +186,15 @@ async fn handle(
     parts: Parts,
     body: Body,
 ) -> Result<Response, ApiError> {
+    if health::is_public(&info) {
+        // Health is told to everybody, also before the authorizer is there.
+        return health::serve(server, &info, &query);
+    }
     let authenticators = server.authenticators.load_full();
     let user = identity::authenticate(&parts, &authenticators).await?;
-    let authorizer = server.authorizer.load_full();
-    let authorizer = authorizer.as_deref();
-    let user = identity::impersonate(user, &parts.headers, authorizer).await?;
-    let permit = match health::is_public(&info) {
-        // Health is told to everybody, also before the authorizer is there.
-        true if authorizer.is_none() => None,
-        _ => Some(access::authorize(authorizer, &access::attributes(&user, &info, &query)).await?),
-    };
-    let Some(permit) = permit else { return health::serve(server, &info, &query) };
+    let authorizer = server.authorizer();
+    let user = identity::impersonate(user, &parts.headers, &*authorizer).await?;
+    let permit = knarr_auth::authorize(&*authorizer, &access::attributes(&user, &info, &query)).await?;
     let limit = time_limit(&info, &query);
     let call = Call { info, query, user, parts, body: Mutex::new(body) };
     match limit {
@@ -245,23 +255,30 @@ async fn route(server: &Arc<Inner>, call: Call, permit: &Permit) -> Result<Respo
 }
 
 impl Inner {
-    /// The authenticators in force.
-    pub fn authenticators(&self) -> Arc<Vec<Arc<dyn Authenticator>>> {
-        self.authenticators.load_full()
-    }
-
-    /// The token issuer.
+    /// Signer and judge of service-account tokens.
     ///
     /// # Errors
     /// 503 before it is set.
-    pub fn issuer(&self) -> Result<Arc<dyn TokenIssuer>, ApiError> {
-        let issuer = self.issuer.load_full().ok_or_else(|| ApiError::unavailable("no key for service-account tokens is configured"))?;
-        Ok(issuer.as_ref().clone())
+    pub fn tokens(&self) -> Result<Arc<Tokens>, ApiError> {
+        self.tokens.load_full().ok_or_else(|| ApiError::unavailable("no key for service-account tokens is configured"))
+    }
+
+    /// The authorizer in force; before there is one, only `system:masters` pass.
+    pub fn authorizer(&self) -> Arc<dyn Authorizer> {
+        match self.authorizer.load_full() {
+            Some(authorizer) => authorizer.as_ref().clone(),
+            None => Arc::new(Union::new(Vec::new())),
+        }
     }
 
     /// What writes pass: admission in force, and allocation.
     pub fn hooks(&self) -> Arc<dyn Hooks> {
-        Arc::new(WriteHooks { admission: self.admission.load().as_ref().clone(), services: self.services.clone() })
+        Arc::new(WriteHooks {
+            admission: self.admission.load().as_ref().clone(),
+            services: self.services.clone(),
+            authorizer: self.authorizer(),
+            rbac: self.rbac.load_full(),
+        })
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) async fn virtual_kind(server: &Arc<Inner>, kind: &Kind, call: Call) -
             let pods = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
             bind(server, &pods, call).await
         }
-        (_, _, "create") => reviews::review(server, kind, call).await,
+        (_, _, "create") => reviews::answer(server, kind, call).await,
         _ => Err(ApiError::method_not_allowed()),
     }
 }

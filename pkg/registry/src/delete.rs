@@ -5,7 +5,6 @@ use knarr_machinery::ApiError;
 use knarr_machinery::field::{FieldError, Path};
 use serde_json::{Value, json};
 
-use crate::create::admission;
 use crate::hooks::Operation;
 use crate::list::ListOptions;
 use crate::obj;
@@ -125,7 +124,7 @@ impl Registry {
     ) -> Result<Option<Outcome>, ApiError> {
         let old = &current.value;
         check_preconditions(w, old, options)?;
-        let mut a = admission(w, Operation::Delete, None, Some(old));
+        let mut a = w.admission(Operation::Delete, None, Some(old));
         w.hooks.mutate(&mut a).await?;
         w.hooks.validate(&mut a).await?;
         let warnings = std::mem::take(&mut a.warnings);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Entry};
 use crate::feed::{Feed, ROOT, directory};
-use crate::hooks::Hooks;
+use crate::hooks::{Admission, Hooks, Operation};
 use crate::kinds::Kinds;
 use crate::ttl::Leases;
 use crate::{codec, error, obj};
@@ -258,6 +258,26 @@ impl Registry {
                 Ok(Some(revision))
             }
             TxnResult::Conflict { .. } => Ok(None),
+        }
+    }
+}
+
+impl<'a> WriteContext<'a> {
+    /// The write as admission sees it.
+    pub fn admission(&self, operation: Operation, object: Option<Value>, old: Option<&'a Value>) -> Admission<'a> {
+        Admission {
+            operation,
+            kind: self.kind,
+            gvk: &self.kind.info.gvk,
+            subresource: self.subresource,
+            namespace: self.namespace,
+            name: self.name,
+            user: self.user,
+            object,
+            old,
+            dry_run: self.dry_run,
+            options: self.options,
+            warnings: Vec::new(),
         }
     }
 }

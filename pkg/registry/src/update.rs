@@ -5,7 +5,7 @@ use knarr_machinery::field::Path;
 use knarr_machinery::{ApiError, apply, meta};
 use serde_json::Value;
 
-use crate::create::{admission, check_identity, is_event};
+use crate::create::{check_identity, is_event};
 use crate::hooks::Operation;
 use crate::obj;
 use crate::patch::Patch;
@@ -99,7 +99,7 @@ impl Registry {
             return Err(ApiError::modified(&w.resource(), w.name));
         };
         check_versions(w, &object, old, change)?;
-        let mut a = admission(w, Operation::Update, Some(object), Some(old));
+        let mut a = w.admission(Operation::Update, Some(object), Some(old));
         w.hooks.mutate(&mut a).await?;
         object = a.object.take().unwrap_or_default();
         warnings.append(&mut a.warnings);
@@ -109,7 +109,7 @@ impl Registry {
         w.kind.rules.prepare_update(&ctx, &mut object, old);
         keep_system_fields(&mut object, old);
         count_generation(w, &mut object, old);
-        let mut a = admission(w, Operation::Update, Some(object), Some(old));
+        let mut a = w.admission(Operation::Update, Some(object), Some(old));
         let settle = w.hooks.allocate(&mut a).await?;
         object = a.object.take().unwrap_or_default();
         drop(a);
@@ -180,7 +180,7 @@ impl Registry {
             return Err(w.invalid(w.name, &errors));
         }
         warnings.extend(w.kind.rules.warnings(ctx, object, Some(old)));
-        let mut a = admission(w, Operation::Update, Some(std::mem::take(object)), Some(old));
+        let mut a = w.admission(Operation::Update, Some(std::mem::take(object)), Some(old));
         let verdict = w.hooks.validate(&mut a).await;
         warnings.append(&mut a.warnings);
         *object = a.object.take().unwrap_or_default();

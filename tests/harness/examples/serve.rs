@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use knarr_apiserver::knarr_auth::{AuthError, Authenticator, Union};
+use knarr_auth::{AuthError, Authenticator, Union};
 use knarr_apiserver::{ApiServer, Config};
 use knarr_datastore::Datastore;
 use knarr_machinery::UserInfo;

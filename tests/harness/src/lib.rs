@@ -105,6 +105,16 @@ impl TestServer {
         Self { api, router, shutdown }
     }
 
+    /// Starts a server with RBAC, node authorization and service-account tokens in force.
+    pub async fn start_with_auth() -> Self {
+        let server = Self::start().await;
+        // The key of any authority will do for a test.
+        let key = knarr_pki::Ca::create("tokens").unwrap();
+        let signer = knarr_auth::jwt::SigningKey::from_pem(key.key_pem()).unwrap();
+        server.api.enable_auth(signer, Vec::new(), Vec::new()).await.unwrap();
+        server
+    }
+
     /// The identity that may do everything.
     pub fn admin() -> UserInfo {
         UserInfo::component("admin", &["system:masters"])
@@ -214,12 +224,12 @@ impl Drop for TestServer {
 pub struct Everybody(pub UserInfo);
 
 #[async_trait::async_trait]
-impl knarr_apiserver::knarr_auth::Authenticator for Everybody {
+impl knarr_auth::Authenticator for Everybody {
     async fn authenticate(
         &self,
         _: &http::request::Parts,
         _: &[rustls::pki_types::CertificateDer<'static>],
-    ) -> Result<Option<UserInfo>, knarr_apiserver::knarr_auth::AuthError> {
+    ) -> Result<Option<UserInfo>, knarr_auth::AuthError> {
         Ok(Some(self.0.clone()))
     }
 }

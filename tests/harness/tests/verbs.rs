@@ -193,8 +193,11 @@ async fn refusals() {
     let warned = s.raw("POST", MAPS, &[], r#"{"metadata":{"name":"w"},"foo":1}"#).await;
     assert_eq!(warned.status, 201);
     assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"foo\\\"\"");
-    let anonymous = s.raw_as(None, "GET", MAPS, &[], "").await;
-    assert!(anonymous.message(403).starts_with("configmaps is forbidden: User \"system:anonymous\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\""));
+    assert_eq!(s.raw_as(None, "GET", MAPS, &[], "").await.message(401), "Unauthorized");
+    assert_eq!(s.raw_as(None, "GET", "/readyz", &[], "").await.text(), "ok");
+    let nobody = knarr_machinery::UserInfo::component("jane", &[]);
+    let refused = s.raw_as(Some(nobody), "GET", MAPS, &[], "").await;
+    assert_eq!(refused.message(403), "configmaps is forbidden: User \"jane\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\"");
 }
 
 #[tokio::test]
