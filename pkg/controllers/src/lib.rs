@@ -17,14 +17,20 @@ mod expectations;
 mod garbage_collector;
 mod index;
 mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
 mod pods;
 mod replicas;
 mod replicaset;
+mod replicationcontroller;
 mod root_ca;
 mod selector;
 mod service_account;
 mod services;
+mod taint_eviction;
 mod template;
+mod ttl_after_finished;
 
 pub use context::{ClientFor, Config};
 pub use error::Error;
@@ -40,9 +46,15 @@ pub const CONTROLLERS: &[Controller] = &[
     endpointslice::CONTROLLER,
     garbage_collector::CONTROLLER,
     namespace::CONTROLLER,
+    node_ipam::CONTROLLER,
+    node_lifecycle::CONTROLLER,
+    pod_gc::CONTROLLER,
     replicaset::CONTROLLER,
+    replicationcontroller::CONTROLLER,
     root_ca::CONTROLLER,
     service_account::CONTROLLER,
+    taint_eviction::CONTROLLER,
+    ttl_after_finished::CONTROLLER,
 ];
 
 /// Runs every controller of [`CONTROLLERS`] until `shutdown`.
