@@ -10,12 +10,14 @@ pub mod context;
 pub mod error;
 
 mod claim;
+mod cronjob;
 mod deployment;
 mod discovery;
 mod endpointslice;
 mod expectations;
 mod garbage_collector;
 mod index;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -42,9 +44,11 @@ use tokio_util::sync::CancellationToken;
 
 /// All controllers, sorted by name.
 pub const CONTROLLERS: &[Controller] = &[
+    cronjob::CONTROLLER,
     deployment::CONTROLLER,
     endpointslice::CONTROLLER,
     garbage_collector::CONTROLLER,
+    job::CONTROLLER,
     namespace::CONTROLLER,
     node_ipam::CONTROLLER,
     node_lifecycle::CONTROLLER,
