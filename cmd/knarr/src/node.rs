@@ -1,5 +1,7 @@
 //! The node half of the server: container runtime, images, network, proxy, DNS and kubelet.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -15,6 +17,8 @@ use kube::runtime::watcher;
 use crate::host;
 use crate::server::Wiring;
 
+/// Port of the cluster DNS.
+const DNS_PORT: u16 = 53;
 /// Name of the configuration file for the runtime.
 const CONFLIST: &str = "10-knarr.conflist";
 
@@ -66,6 +70,36 @@ async fn run_network(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     let path = host.cni_conf.join(CONFLIST);
     knarr_pki::file::write_atomic(&path, knarr_plugin::conflist(&conflist).as_bytes(), 0o600)?;
     tracing::info!(%pod_cidr, "pod network is up");
+    if !config.is_disabled("proxy") {
+        let proxy = knarr_proxy::ProxyConfig {
+            node_name: wiring.node_name.clone(),
+            cluster_cidrs: vec![config.cluster_cidr],
+            node_port_addresses: Vec::new(),
+            ledger: host.ledger.clone(),
+        };
+        let client = wiring.client("system:kube-proxy", &[]);
+        wiring.spawn("proxy", knarr_proxy::run(proxy, client, wiring.shutdown.clone()));
+    }
+    if !config.is_disabled("dns") {
+        start_dns(wiring, &conflist).await?;
+    }
+    Ok(())
+}
+
+/// Puts the cluster-DNS address on the bridge, answers on it, and keeps the Service that names it.
+async fn start_dns(wiring: &Arc<Wiring>, conflist: &Conflist) -> anyhow::Result<()> {
+    let address = wiring.config.dns_address();
+    knarr_plugin::node::bind_cluster_dns(&RealKernel, conflist, address).await.context("cluster DNS address")?;
+    let dns = knarr_dns::DnsConfig {
+        listen: vec![SocketAddr::new(address, DNS_PORT)],
+        cluster_domain: wiring.config.cluster_domain.clone(),
+        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+    };
+    let client = wiring.client(knarr_addons::roles::DNS_USER, &[]);
+    wiring.spawn("dns", knarr_dns::run(dns, client, wiring.shutdown.clone()));
+    let service = knarr_addons::dns_service::DnsServiceConfig { addresses: vec![address] };
+    let client = wiring.client(knarr_addons::roles::ADDONS_USER, &[]);
+    wiring.spawn("dns service", knarr_addons::dns_service::run(service, client, wiring.shutdown.clone()));
     Ok(())
 }
 

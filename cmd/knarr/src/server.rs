@@ -43,7 +43,7 @@ pub struct Wiring {
 impl Wiring {
     /// A client of this process with a component's identity.
     pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
-        knarr_client::in_process(self.api.router(), UserInfo::component(user, &[groups, &["system:masters"]].concat()))
+        knarr_client::in_process(self.api.router(), UserInfo::component(user, groups))
     }
 
     /// Runs a component until it ends; if it fails, the process ends with its error in the log.
@@ -90,14 +90,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             service_cidr: config.service_cidr.to_string(),
             node_ports: config.service_node_port_range,
             cluster_domain: config.cluster_domain.clone(),
-            issuer: format!("https://kubernetes.default.svc.{}", config.cluster_domain),
+            issuer: access::issuer(&config.cluster_domain),
             advertise_address: advertise,
             port: config.https_listen_port,
             kubelet_tls: Some(tls::to_kubelets(&pki)?),
             git_version: VERSION.to_string(),
         },
         store.clone(),
-        access::authenticators(&config, &pki)?,
+        access::first_authenticators(),
         shutdown.clone(),
     )
     .await
