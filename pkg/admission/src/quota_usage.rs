@@ -155,7 +155,7 @@ fn crosses_namespaces(spec: &Value) -> bool {
 }
 
 fn scope_matches(spec: &Value, scope: &str, operator: &str, values: &[&str]) -> bool {
-    let simple = match scope {
+    match scope {
         "Terminating" => spec["activeDeadlineSeconds"].is_i64(),
         "NotTerminating" => !spec["activeDeadlineSeconds"].is_i64(),
         "BestEffort" => best_effort(spec),
@@ -163,16 +163,15 @@ fn scope_matches(spec: &Value, scope: &str, operator: &str, values: &[&str]) -> 
         "CrossNamespacePodAffinity" => crosses_namespaces(spec),
         "PriorityClass" => {
             let class = spec["priorityClassName"].as_str().filter(|c| !c.is_empty());
-            return match operator {
+            match operator {
                 "In" => class.is_some_and(|c| values.contains(&c)),
                 "NotIn" => !class.is_some_and(|c| values.contains(&c)),
                 "DoesNotExist" => class.is_none(),
                 _ => class.is_some(),
-            };
+            }
         }
-        _ => return false,
-    };
-    simple
+        _ => false,
+    }
 }
 
 /// Whether the scopes of a quota include the object. Only pods have scopes.
