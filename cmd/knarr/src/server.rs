@@ -90,14 +90,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             service_cidr: config.service_cidr.to_string(),
             node_ports: config.service_node_port_range,
             cluster_domain: config.cluster_domain.clone(),
-            issuer: format!("https://kubernetes.default.svc.{}", config.cluster_domain),
+            issuer: access::issuer(&config.cluster_domain),
             advertise_address: advertise,
             port: config.https_listen_port,
             kubelet_tls: Some(tls::to_kubelets(&pki)?),
             git_version: VERSION.to_string(),
         },
         store.clone(),
-        access::authenticators(&config, &pki)?,
+        access::first_authenticators(),
         shutdown.clone(),
     )
     .await
@@ -141,7 +141,7 @@ async fn start_components(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
         let own = wiring.clone();
         let client_for = Arc::new(move |user: &str| own.client(user, &groups_of(user)));
         let settings = knarr_controllers::Config {
-            cluster_cidr: config.cluster_cidr.to_string(),
+            cluster_cidrs: vec![config.cluster_cidr.to_string()],
             root_ca: wiring.pki.server_ca.cert_pem().to_string(),
             ..knarr_controllers::Config::default()
         };

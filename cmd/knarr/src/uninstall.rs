@@ -81,7 +81,7 @@ async fn remove_pods(config: &Config, host: &Host, failures: &mut Vec<String>) {
 
 async fn remove_sandboxes(endpoint: &Path, failures: &mut Vec<String>) -> anyhow::Result<()> {
     let runtime = knarr_cri::Containerd::new(&endpoint.display().to_string())?;
-    let sandboxes = tokio::time::timeout(Duration::from_secs(30), runtime.list_pod_sandboxes(None)).await??;
+    let sandboxes = tokio::time::timeout(Duration::from_secs(30), runtime.list_pod_sandboxes(Default::default())).await??;
     let runtime = &runtime;
     let outcomes: Vec<Option<String>> = futures::stream::iter(sandboxes)
         .map(|sandbox| async move {

@@ -10,21 +10,29 @@ pub mod context;
 pub mod error;
 
 mod claim;
+mod cronjob;
 mod deployment;
 mod discovery;
 mod endpointslice;
 mod expectations;
 mod garbage_collector;
 mod index;
+mod job;
 mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
 mod pods;
 mod replicas;
 mod replicaset;
+mod replicationcontroller;
 mod root_ca;
 mod selector;
 mod service_account;
 mod services;
+mod taint_eviction;
 mod template;
+mod ttl_after_finished;
 
 pub use context::{ClientFor, Config};
 pub use error::Error;
@@ -36,13 +44,21 @@ use tokio_util::sync::CancellationToken;
 
 /// All controllers, sorted by name.
 pub const CONTROLLERS: &[Controller] = &[
+    cronjob::CONTROLLER,
     deployment::CONTROLLER,
     endpointslice::CONTROLLER,
     garbage_collector::CONTROLLER,
+    job::CONTROLLER,
     namespace::CONTROLLER,
+    node_ipam::CONTROLLER,
+    node_lifecycle::CONTROLLER,
+    pod_gc::CONTROLLER,
     replicaset::CONTROLLER,
+    replicationcontroller::CONTROLLER,
     root_ca::CONTROLLER,
     service_account::CONTROLLER,
+    taint_eviction::CONTROLLER,
+    ttl_after_finished::CONTROLLER,
 ];
 
 /// Runs every controller of [`CONTROLLERS`] until `shutdown`.

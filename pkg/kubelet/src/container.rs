@@ -151,7 +151,7 @@ pub fn dns(pod: &Pod, config: &KubeletConfig) -> v1::DnsConfig {
         dns.options = vec!["ndots:5".to_owned()];
     }
     if let Some(extra) = &spec.dns_config {
-        let mut add = |to: &mut Vec<String>, from: Option<&Vec<String>>| {
+        let add = |to: &mut Vec<String>, from: Option<&Vec<String>>| {
             for item in from.into_iter().flatten() {
                 if !to.contains(item) {
                     to.push(item.clone());

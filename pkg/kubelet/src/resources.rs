@@ -133,6 +133,11 @@ pub fn cgroup(pod: &Pod, root: &str) -> String {
     format!("{}/kubepods/{class}pod{uid}", root.trim_end_matches('/'))
 }
 
+/// Every cgroup that a pod of this uid may have.
+pub fn all_cgroups(uid: &str, root: &str) -> [String; 3] {
+    ["", "burstable/", "besteffort/"].map(|class| format!("{}/kubepods/{class}pod{uid}", root.trim_end_matches('/')))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
