@@ -115,13 +115,14 @@ impl TestServer {
         Self { api, router, shutdown }
     }
 
-    /// Starts a server with RBAC, node authorization and service-account tokens in force.
+    /// Starts a server with RBAC, node authorization, service-account tokens and admission in force.
     pub async fn start_with_auth() -> Self {
         let server = Self::start().await;
         // The key of any authority will do for a test.
         let key = knarr_pki::Ca::create("tokens").unwrap();
         let signer = knarr_auth::jwt::SigningKey::from_pem(key.key_pem()).unwrap();
         server.api.enable_auth(signer, Vec::new(), Vec::new()).await.unwrap();
+        server.api.enable_admission(&[]);
         server
     }
 
