@@ -273,11 +273,11 @@ fn open_any(bytes: &[u8]) -> Result<Envelope<'_>, ProtoError> {
         base: bytes.len(),
     };
     let mut encoding = "";
-    while let Some(field) = reader.field().map_err(ProtoError::of_envelope)? {
+    while let Some(field) = reader.noted_field().map_err(ProtoError::of_envelope)? {
         match field.tag {
             1 => {
                 let mut inner = field.reader()?;
-                while let Some(f) = inner.field().map_err(ProtoError::of_envelope)? {
+                while let Some(f) = inner.field()? {
                     match f.tag {
                         1 => envelope.api_version = f.string()?,
                         2 => envelope.kind = f.string()?,
@@ -329,7 +329,17 @@ pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
 pub fn open_watch_event(body: &[u8]) -> Result<(&str, &[u8]), ProtoError> {
     let mut reader = Reader::new(body, 0);
     let (mut event, mut object): (&str, &[u8]) = ("", &[]);
-    while let Some(field) = reader.field()? {
+    while let Some(field) = reader.noted_field().map_err(|e| {
+        let name = if e.noted() == Some(1) {
+            "type"
+        } else {
+            "object"
+        };
+        ProtoError {
+            path: name.into(),
+            ..e
+        }
+    })? {
         match field.tag {
             1 => event = field.string().map_err(|e| e.under("type"))?,
             2 => {

@@ -136,6 +136,14 @@ impl<'a> Reader<'a> {
 
     /// The next field, `None` at the end of the message.
     pub(crate) fn field(&mut self) -> Result<Option<WireField<'a>>, ProtoError> {
+        self.noted_field().map_err(|mut e| {
+            e.path.clear();
+            e
+        })
+    }
+
+    /// As [`Self::field`]; an error inside a field's value notes the field's number.
+    pub(crate) fn noted_field(&mut self) -> Result<Option<WireField<'a>>, ProtoError> {
         let offset = self.offset();
         let Some(key) = self.key()? else {
             return Ok(None);
