@@ -56,6 +56,20 @@ fn check(cases: &str) {
             },
             Err(e) => failures.push(format!("{name}: encode: {e}")),
         }
+        // The quick way means the same.
+        let types = type_of(&gvk).unwrap();
+        let quick = proto::transcode_raw(&types, json.to_string().as_bytes());
+        match quick.and_then(|raw| proto::decode_raw(&types, &raw)) {
+            Ok(mut again) => {
+                for key in ["apiVersion", "kind"] {
+                    again[key] = json[key].clone();
+                }
+                failures.extend(
+                    difference("", &again, &json).map(|d| format!("{name}: transcoded: {d}")),
+                );
+            }
+            Err(e) => failures.push(format!("{name}: transcode: {e}")),
+        }
     }
     assert!(
         inexact * 20 <= cases.lines().count() + 20,
@@ -132,6 +146,12 @@ fn wrong_values_name_the_field() {
         assert_eq!(e.to_string(), message);
     }
     let mut doc = good;
+    doc["spec"]["nodeName"] = json!(1);
+    let e = proto::transcode_raw(&type_of(&gvk).unwrap(), doc.to_string().as_bytes()).unwrap_err();
+    assert_eq!(
+        e.to_string(),
+        "spec.nodeName: expected a string, got number"
+    );
     doc["metadata"]["creationTimestamp"] = json!("yesterday");
     let e = proto::encode(&type_of(&gvk).unwrap(), &gvk, &doc).unwrap_err();
     assert_eq!(e.path, "metadata.creationTimestamp");
