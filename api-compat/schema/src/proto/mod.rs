@@ -136,26 +136,57 @@ pub fn encode_raw(types: &TypeRef, obj: &Value) -> Result<Vec<u8>, ProtoError> {
 /// # Errors
 /// As [`encode`], and for text that is not JSON.
 pub fn transcode_raw(types: &TypeRef, json: &[u8]) -> Result<Vec<u8>, ProtoError> {
-    let id = root(types)?;
     let mut out = Writer::with_capacity(json.len() / 2 + 64);
+    transcode_into(root(types)?, json, &mut out)?;
+    Ok(out.into_bytes())
+}
+
+fn transcode_into(id: StructId, json: &[u8], out: &mut Writer) -> Result<(), ProtoError> {
+    let start = out.len();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let seed = transcode::MessageSeed {
         facts: facts(),
         id,
-        out: &mut out,
+        out: &mut *out,
         depth: 0,
     };
-    match serde::de::DeserializeSeed::deserialize(seed, &mut deserializer)
-        .and_then(|()| deserializer.end())
-    {
-        Ok(()) => Ok(out.into_bytes()),
-        // The slower way knows the field.
-        Err(_) => {
-            let value = serde_json::from_slice(json)
-                .map_err(|e| ProtoError::encode(format!("the document is not JSON: {e}")))?;
-            encode_raw(types, &value)
-        }
+    let done = serde::de::DeserializeSeed::deserialize(seed, &mut deserializer)
+        .and_then(|()| deserializer.end());
+    if done.is_ok() {
+        return Ok(());
     }
+    // The slower way knows the field.
+    out.truncate(start);
+    let value: Value = serde_json::from_slice(json)
+        .map_err(|e| ProtoError::encode(format!("the document is not JSON: {e}")))?;
+    let Value::Object(map) = &value else {
+        return Err(ProtoError::encode(format!(
+            "expected an object, got {}",
+            forms::kind_of(&value)
+        )));
+    };
+    encode::Encoder { facts: facts() }.message(id, map, out, 0)
+}
+
+/// As [`encode_list`], from items given as JSON text; `types` is the type of an item.
+///
+/// # Errors
+/// As [`encode_list`] and [`transcode_raw`], the latter with the item's index.
+pub fn transcode_list<'a>(
+    types: &TypeRef,
+    gvk: &GroupVersionKind,
+    list_meta: &Value,
+    items: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Vec<u8>, ProtoError> {
+    let id = root(types)?;
+    list_of(gvk, list_meta, |out| {
+        for (index, json) in items.into_iter().enumerate() {
+            let at = out.begin(2);
+            transcode_into(id, json, out).map_err(|e| e.at_index(index).under("items"))?;
+            out.end(at);
+        }
+        Ok(())
+    })
 }
 
 /// Puts the envelope around a raw message.
@@ -176,6 +207,17 @@ pub fn encode_list<'a>(
     list_meta: &Value,
     items: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Vec<u8>, ProtoError> {
+    list_of(gvk, list_meta, |out| {
+        items.into_iter().for_each(|item| out.bytes(2, item));
+        Ok(())
+    })
+}
+
+fn list_of(
+    gvk: &GroupVersionKind,
+    list_meta: &Value,
+    items: impl FnOnce(&mut Writer) -> Result<(), ProtoError>,
+) -> Result<Vec<u8>, ProtoError> {
     let meta = crate::builtin_type("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")
         .ok_or_else(|| ProtoError::encode("the type facts lack ListMeta"))?;
     let mut out = Writer::default();
@@ -183,9 +225,7 @@ pub fn encode_list<'a>(
     let at = out.begin(1);
     encode_into(&meta, list_meta, &mut out).map_err(|e| e.under("metadata"))?;
     out.end(at);
-    for item in items {
-        out.bytes(2, item);
-    }
+    items(&mut out)?;
     Ok(end_unknown(out, raw))
 }
 

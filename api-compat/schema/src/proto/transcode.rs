@@ -59,8 +59,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
         }
         let at = self.id.0 as usize;
         let (members, by_name) = (&self.facts.members[at], &self.facts.by_name[at]);
-        let embeds = members.iter().any(|m| m.name.is_empty() && m.tag != 0);
-        if embeds || members.len() > 128 {
+        if self.facts.embeds[at] || members.len() > 128 {
             return self.through_document(map);
         }
         let mut seen = 0u128;
