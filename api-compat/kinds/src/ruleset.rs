@@ -104,11 +104,6 @@ fn part_spec_and_status(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
             keep(obj, old, &key);
         }
     }
-    if let (Some(new_meta), Some(old_meta)) = (obj.get_mut("metadata"), old.get("metadata")) {
-        keep(new_meta, old_meta, "labels");
-        keep(new_meta, old_meta, "ownerReferences");
-        keep(new_meta, old_meta, "finalizers");
-    }
 }
 
 impl Rules for &'static RuleSet {
