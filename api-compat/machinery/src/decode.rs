@@ -45,13 +45,10 @@ pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<Finding>), ApiError> {
     let mut findings = Vec::new();
     let mut path = String::new();
     let mut de = serde_json::Deserializer::from_slice(bytes);
-    let value = Seed {
-        path: &mut path,
-        findings: &mut findings,
-    }
-    .deserialize(&mut de)
-    .and_then(|v| de.end().map(|()| v))
-    .map_err(|e| ApiError::bad_request(format!("json parse error: {e}")))?;
+    let value = Seed { path: &mut path, findings: &mut findings }
+        .deserialize(&mut de)
+        .and_then(|v| de.end().map(|()| v))
+        .map_err(|e| ApiError::bad_request(format!("json parse error: {e}")))?;
     Ok((value, findings))
 }
 
@@ -108,10 +105,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let len = self.path.len();
         loop {
             self.path.push_str(&format!("[{}]", out.len()));
-            let item = seq.next_element_seed(Seed {
-                path: self.path,
-                findings: self.findings,
-            })?;
+            let item = seq.next_element_seed(Seed { path: self.path, findings: self.findings })?;
             self.path.truncate(len);
             match item {
                 Some(v) => out.push(v),
@@ -125,14 +119,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let len = self.path.len();
         while let Some(key) = map.next_key::<String>()? {
             push_name(self.path, &key);
-            let value = map.next_value_seed(Seed {
-                path: self.path,
-                findings: self.findings,
-            })?;
+            let value = map.next_value_seed(Seed { path: self.path, findings: self.findings })?;
             if out.insert(key, value).is_some() && self.findings.len() < FINDINGS_MAX {
-                self.findings.push(Finding {
-                    message: format!("duplicate field \"{}\"", self.path),
-                });
+                self.findings.push(Finding { message: format!("duplicate field \"{}\"", self.path) });
             }
             self.path.truncate(len);
         }
@@ -153,28 +142,17 @@ fn push_name(path: &mut String, name: &str) {
 /// # Errors
 /// A value of a wrong type (400, with the text that follows `cannot be handled as a Pod: `).
 pub fn prune(types: &TypeRef, obj: &mut Value) -> Result<Vec<Finding>, ApiError> {
-    let mut walk = Walk {
-        set: &types.set,
-        path: String::new(),
-        owner: String::new(),
-        findings: Vec::new(),
-        go: true,
-    };
-    walk.value(&types.root, obj)
-        .map_err(ApiError::bad_request)?;
+    let mut walk =
+        Walk { set: &types.set, path: String::new(), owner: String::new(), findings: Vec::new(), go: true };
+    walk.value(&types.root, obj).map_err(ApiError::bad_request)?;
     Ok(walk.findings)
 }
 
 /// Brings a custom resource to what its schema describes: unknown fields are dropped and reported, nulls are
 /// dropped where the schema does not allow them. Types are left to the schema validation of the CRD.
 pub fn prune_custom(types: &TypeRef, obj: &mut Value) -> Vec<Finding> {
-    let mut walk = Walk {
-        set: &types.set,
-        path: String::new(),
-        owner: String::new(),
-        findings: Vec::new(),
-        go: false,
-    };
+    let mut walk =
+        Walk { set: &types.set, path: String::new(), owner: String::new(), findings: Vec::new(), go: false };
     // Without Go's rules no value is of a wrong type for the walk.
     let _ = walk.value(&types.root, obj);
     walk.findings
@@ -237,10 +215,8 @@ impl Walk<'_> {
         let Value::Object(map) = v else {
             return self.mismatch(ty, v);
         };
-        let owner = std::mem::replace(
-            &mut self.owner,
-            s.name.rsplit('.').next().unwrap_or_default().to_string(),
-        );
+        let owner =
+            std::mem::replace(&mut self.owner, s.name.rsplit('.').next().unwrap_or_default().to_string());
         let keys: Vec<String> = map.keys().cloned().collect();
         for key in keys {
             let len = self.path.len();
@@ -251,9 +227,7 @@ impl Walk<'_> {
                 None => {
                     map.remove(&key);
                     if self.findings.len() < FINDINGS_MAX {
-                        self.findings.push(Finding {
-                            message: format!("unknown field \"{}\"", self.path),
-                        });
+                        self.findings.push(Finding { message: format!("unknown field \"{}\"", self.path) });
                     }
                 }
             }
@@ -263,12 +237,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn field(
-        &mut self,
-        field: &Field,
-        key: &str,
-        map: &mut Map<String, Value>,
-    ) -> Result<(), String> {
+    fn field(&mut self, field: &Field, key: &str, map: &mut Map<String, Value>) -> Result<(), String> {
         let Some(value) = map.get_mut(key) else {
             return Ok(());
         };
@@ -284,7 +253,8 @@ impl Walk<'_> {
             (Type::Map(_), Value::Object(o)) => o.is_empty(),
             _ => false,
         };
-        if self.go && empty && !field.required {
+        // An empty list of managed fields is an order to forget them, not the absence of one.
+        if self.go && empty && !field.required && key != "managedFields" {
             map.remove(key);
         }
         Ok(())
@@ -320,10 +290,7 @@ impl Walk<'_> {
                 _ => {}
             }
         }
-        format!(
-            "json: cannot unmarshal {got} into Go struct field {}.{path} of type {want}",
-            self.owner
-        )
+        format!("json: cannot unmarshal {got} into Go struct field {}.{path} of type {want}", self.owner)
     }
 
     fn scalar(&mut self, s: Scalar, ty: &Type, v: &mut Value) -> Result<(), String> {
@@ -341,9 +308,7 @@ impl Walk<'_> {
             }
             (Scalar::IntOrString, other) => {
                 let got = if other.is_boolean() { "bool" } else { "object" };
-                Err(format!(
-                    "json: cannot unmarshal {got} into Go value of type int32"
-                ))
+                Err(format!("json: cannot unmarshal {got} into Go value of type int32"))
             }
             (Scalar::Quantity, given) => {
                 *v = Value::String(Quantity::from_json(given)?.to_string());
@@ -352,16 +317,13 @@ impl Walk<'_> {
             (Scalar::Bytes, Value::String(text)) => check_base64(text),
             (Scalar::Time, Value::String(text)) => {
                 *v = Value::String(
-                    time::normalize(text)
-                        .ok_or_else(|| time_error(text, "2006-01-02T15:04:05Z07:00"))?,
+                    time::normalize(text).ok_or_else(|| time_error(text, "2006-01-02T15:04:05Z07:00"))?,
                 );
                 Ok(())
             }
             (Scalar::MicroTime, Value::String(text)) => {
                 let layout = "2006-01-02T15:04:05.000000Z07:00";
-                *v = Value::String(
-                    time::normalize_micro(text).ok_or_else(|| time_error(text, layout))?,
-                );
+                *v = Value::String(time::normalize_micro(text).ok_or_else(|| time_error(text, layout))?);
                 Ok(())
             }
             (Scalar::Duration, Value::String(_)) => Ok(()),
@@ -385,28 +347,20 @@ fn time_error(text: &str, layout: &str) -> String {
 fn check_base64(text: &str) -> Result<(), String> {
     use base64::Engine as _;
     let clean: String = text.chars().filter(|c| *c != '\n' && *c != '\r').collect();
-    base64::engine::general_purpose::STANDARD
-        .decode(&clean)
-        .map(|_| ())
-        .map_err(|e| {
-            let at = match e {
-                base64::DecodeError::InvalidByte(at, _)
-                | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-                _ => clean.len() / 4 * 4,
-            };
-            format!("illegal base64 data at input byte {at}")
-        })
+    base64::engine::general_purpose::STANDARD.decode(&clean).map(|_| ()).map_err(|e| {
+        let at = match e {
+            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+            _ => clean.len() / 4 * 4,
+        };
+        format!("illegal base64 data at input byte {at}")
+    })
 }
 
 fn zero(ty: &Type) -> Value {
     match ty {
         Type::Struct(_) => Value::Object(Map::new()),
-        Type::Scalar(Scalar::String | Scalar::Bytes | Scalar::Duration) => {
-            Value::String(String::new())
-        }
-        Type::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::IntOrString | Scalar::Double) => {
-            Value::from(0)
-        }
+        Type::Scalar(Scalar::String | Scalar::Bytes | Scalar::Duration) => Value::String(String::new()),
+        Type::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::IntOrString | Scalar::Double) => Value::from(0),
         Type::Scalar(Scalar::Bool) => Value::Bool(false),
         Type::Scalar(Scalar::Quantity) => Value::String("0".to_string()),
         _ => Value::Null,
@@ -452,10 +406,7 @@ mod tests {
         let (v, f) = parse_json(br#"{"a":1,"spec":{"b":[{"c":1,"c":2}]},"a":3}"#).unwrap();
         assert_eq!(v, json!({"a": 3, "spec": {"b": [{"c": 2}]}}));
         let texts: Vec<&str> = f.iter().map(|f| f.message.as_str()).collect();
-        assert_eq!(
-            texts,
-            ["duplicate field \"spec.b[0].c\"", "duplicate field \"a\""]
-        );
+        assert_eq!(texts, ["duplicate field \"spec.b[0].c\"", "duplicate field \"a\""]);
         assert_eq!(parse_json(b"{").unwrap_err().code, 400);
         assert_eq!(parse_json(b"{} x").unwrap_err().code, 400);
     }
@@ -466,13 +417,7 @@ mod tests {
             "creationTimestamp": null}, "spec": {"containers": [{"name": "c", "imagee": "i"}]}});
         let f = prune(&pod_types(), &mut v).unwrap();
         let texts: Vec<&str> = f.iter().map(|f| f.message.as_str()).collect();
-        assert_eq!(
-            texts,
-            [
-                "unknown field \"metadata.x\"",
-                "unknown field \"spec.containers[0].imagee\""
-            ]
-        );
+        assert_eq!(texts, ["unknown field \"metadata.x\"", "unknown field \"spec.containers[0].imagee\""]);
         assert_eq!(
             v,
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "c"}]}})
@@ -508,11 +453,7 @@ mod tests {
                 crate::quantity::FORMAT_ERROR,
             ),
         ] {
-            assert_eq!(
-                prune(&pod_types(), &mut doc.clone()).unwrap_err().message,
-                want,
-                "{doc}"
-            );
+            assert_eq!(prune(&pod_types(), &mut doc.clone()).unwrap_err().message, want, "{doc}");
         }
     }
 

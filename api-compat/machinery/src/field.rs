@@ -17,11 +17,7 @@ impl Path {
     /// The named field below this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() {
-            Self(name.to_string())
-        } else {
-            Self(format!("{}.{name}", self.0))
-        }
+        if self.0.is_empty() { Self(name.to_string()) } else { Self(format!("{}.{name}", self.0)) }
     }
 
     /// The list item at `i`.
@@ -120,12 +116,7 @@ pub struct FieldError {
 
 impl FieldError {
     fn make(kind: ErrorType, path: &Path, value: Option<Value>, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            field: path.to_string(),
-            value,
-            detail: detail.into(),
-        }
+        Self { kind, field: path.to_string(), value, detail: detail.into() }
     }
 
     /// A value is missing.
@@ -147,11 +138,8 @@ impl FieldError {
     pub fn not_supported(path: &Path, value: impl Into<Value>, valid: &[&str]) -> Self {
         let mut valid: Vec<String> = valid.iter().map(|v| format!("\"{v}\"")).collect();
         valid.sort();
-        let detail = if valid.is_empty() {
-            String::new()
-        } else {
-            format!("supported values: {}", valid.join(", "))
-        };
+        let detail =
+            if valid.is_empty() { String::new() } else { format!("supported values: {}", valid.join(", ")) };
         Self::make(ErrorType::NotSupported, path, Some(value.into()), detail)
     }
 
@@ -172,12 +160,7 @@ impl FieldError {
 
     /// A value has more than `max` bytes; the value itself is not repeated.
     pub fn too_long(path: &Path, max: usize) -> Self {
-        Self::make(
-            ErrorType::TooLong,
-            path,
-            None,
-            format!("may not be more than {max} bytes"),
-        )
+        Self::make(ErrorType::TooLong, path, None, format!("may not be more than {max} bytes"))
     }
 
     /// A list has more than `max` items.
@@ -186,10 +169,7 @@ impl FieldError {
             ErrorType::TooMany,
             path,
             Some(Value::from(actual)),
-            format!(
-                "must have at most {max} item{}",
-                if max == 1 { "" } else { "s" }
-            ),
+            format!("must have at most {max} item{}", if max == 1 { "" } else { "s" }),
         )
     }
 
@@ -206,11 +186,7 @@ impl FieldError {
             Some(Value::Null) => format!("{}: null", self.kind.text()),
             Some(v) => format!("{}: {v}", self.kind.text()),
         };
-        if self.detail.is_empty() {
-            head
-        } else {
-            format!("{head}: {}", self.detail)
-        }
+        if self.detail.is_empty() { head } else { format!("{head}: {}", self.detail) }
     }
 }
 

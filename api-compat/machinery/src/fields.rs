@@ -15,17 +15,8 @@ pub struct FieldRequirement {
 
 impl fmt::Display for FieldRequirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self
-            .value
-            .replace('\\', "\\\\")
-            .replace(',', "\\,")
-            .replace('=', "\\=");
-        write!(
-            f,
-            "{}{}{value}",
-            self.field,
-            if self.equal { "=" } else { "!=" }
-        )
+        let value = self.value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
+        write!(f, "{}{}{value}", self.field, if self.equal { "=" } else { "!=" })
     }
 }
 
@@ -62,9 +53,7 @@ fn unescape(text: &str) -> Result<String, String> {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
                 other => {
                     let sequence: String = std::iter::once('\\').chain(other).collect();
-                    return Err(format!(
-                        "invalid field selector: invalid escape sequence: {sequence}"
-                    ));
+                    return Err(format!("invalid field selector: invalid escape sequence: {sequence}"));
                 }
             },
             // Upstream prints the code point of the character.
@@ -96,32 +85,20 @@ impl FieldSelector {
         let mut requirements = Vec::new();
         for part in parts.into_iter().filter(|p| !p.is_empty()) {
             let Some(at) = part.find('=') else {
-                return Err(format!(
-                    "invalid selector: '{text}'; can't understand '{part}'"
-                ));
+                return Err(format!("invalid selector: '{text}'; can't understand '{part}'"));
             };
             let equal = !part[..at].ends_with('!');
             let field = if equal { &part[..at] } else { &part[..at - 1] };
             let value = &part[at + 1..];
-            let value = if equal {
-                value.strip_prefix('=').unwrap_or(value)
-            } else {
-                value
-            };
-            requirements.push(FieldRequirement {
-                field: field.to_string(),
-                equal,
-                value: unescape(value)?,
-            });
+            let value = if equal { value.strip_prefix('=').unwrap_or(value) } else { value };
+            requirements.push(FieldRequirement { field: field.to_string(), equal, value: unescape(value)? });
         }
         Ok(Self { requirements })
     }
 
     /// Whether an object with these field values is selected; an absent field has the empty value.
     pub fn matches(&self, get: impl Fn(&str) -> Option<String>) -> bool {
-        self.requirements
-            .iter()
-            .all(|r| (get(&r.field).unwrap_or_default() == r.value) == r.equal)
+        self.requirements.iter().all(|r| (get(&r.field).unwrap_or_default() == r.value) == r.equal)
     }
 
     /// The requirements.
@@ -136,10 +113,7 @@ impl FieldSelector {
 
     /// The value that a field must have, where the selector says so.
     pub fn exact(&self, field: &str) -> Option<&str> {
-        self.requirements
-            .iter()
-            .find(|r| r.equal && r.field == field)
-            .map(|r| r.value.as_str())
+        self.requirements.iter().find(|r| r.equal && r.field == field).map(|r| r.value.as_str())
     }
 }
 
@@ -182,18 +156,9 @@ mod tests {
     fn errors() {
         for (text, want) in [
             ("abc", "invalid selector: 'abc'; can't understand 'abc'"),
-            (
-                "a=b=c",
-                "invalid field selector: unescaped character in value: 61",
-            ),
-            (
-                r"a=\x",
-                r"invalid field selector: invalid escape sequence: \x",
-            ),
-            (
-                r"a=b\",
-                r"invalid field selector: invalid escape sequence: \",
-            ),
+            ("a=b=c", "invalid field selector: unescaped character in value: 61"),
+            (r"a=\x", r"invalid field selector: invalid escape sequence: \x"),
+            (r"a=b\", r"invalid field selector: invalid escape sequence: \"),
         ] {
             assert_eq!(FieldSelector::parse(text).unwrap_err(), want);
         }

@@ -16,19 +16,14 @@ pub struct GroupVersion {
 impl GroupVersion {
     /// Builds one from its two names.
     pub fn new(group: impl Into<Str>, version: impl Into<Str>) -> Self {
-        Self {
-            group: group.into(),
-            version: version.into(),
-        }
+        Self { group: group.into(), version: version.into() }
     }
 
     /// Parses an `apiVersion` (`v1`, `apps/v1`). None if it has more than one slash or is empty.
     pub fn parse(api_version: &str) -> Option<Self> {
         let mut parts = api_version.split('/');
         match (parts.next(), parts.next(), parts.next()) {
-            (Some(version), None, None) if !version.is_empty() => {
-                Some(Self::new("", version.to_string()))
-            }
+            (Some(version), None, None) if !version.is_empty() => Some(Self::new("", version.to_string())),
             (Some(group), Some(version), None) if !version.is_empty() => {
                 Some(Self::new(group.to_string(), version.to_string()))
             }
@@ -59,10 +54,7 @@ pub struct GroupKind {
 impl GroupKind {
     /// Builds one from its two names.
     pub fn new(group: impl Into<Str>, kind: impl Into<Str>) -> Self {
-        Self {
-            group: group.into(),
-            kind: kind.into(),
-        }
+        Self { group: group.into(), kind: kind.into() }
     }
 }
 
@@ -89,10 +81,7 @@ pub struct GroupResource {
 impl GroupResource {
     /// Builds one from its two names.
     pub fn new(group: impl Into<Str>, resource: impl Into<Str>) -> Self {
-        Self {
-            group: group.into(),
-            resource: resource.into(),
-        }
+        Self { group: group.into(), resource: resource.into() }
     }
 }
 
@@ -121,27 +110,17 @@ pub struct GroupVersionKind {
 impl GroupVersionKind {
     /// Builds one from its three names.
     pub fn new(group: impl Into<Str>, version: impl Into<Str>, kind: impl Into<Str>) -> Self {
-        Self {
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
-        }
+        Self { group: group.into(), version: version.into(), kind: kind.into() }
     }
 
     /// The group and version.
     pub fn group_version(&self) -> GroupVersion {
-        GroupVersion {
-            group: self.group.clone(),
-            version: self.version.clone(),
-        }
+        GroupVersion { group: self.group.clone(), version: self.version.clone() }
     }
 
     /// The group and kind.
     pub fn group_kind(&self) -> GroupKind {
-        GroupKind {
-            group: self.group.clone(),
-            kind: self.kind.clone(),
-        }
+        GroupKind { group: self.group.clone(), kind: self.kind.clone() }
     }
 }
 
@@ -166,18 +145,11 @@ pub struct GroupVersionResource {
 impl GroupVersionResource {
     /// Builds one from its three names.
     pub fn new(group: impl Into<Str>, version: impl Into<Str>, resource: impl Into<Str>) -> Self {
-        Self {
-            group: group.into(),
-            version: version.into(),
-            resource: resource.into(),
-        }
+        Self { group: group.into(), version: version.into(), resource: resource.into() }
     }
 
     /// The group and resource.
     pub fn group_resource(&self) -> GroupResource {
-        GroupResource {
-            group: self.group.clone(),
-            resource: self.resource.clone(),
-        }
+        GroupResource { group: self.group.clone(), resource: self.resource.clone() }
     }
 }

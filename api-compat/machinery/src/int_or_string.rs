@@ -19,9 +19,9 @@ pub fn percent(text: &str) -> Result<i64, String> {
     let Some(number) = text.strip_suffix('%') else {
         return Err("invalid type: string is not a percentage".to_string());
     };
-    number.parse().map_err(|_| {
-        format!("invalid value \"{text}\": strconv.Atoi: parsing \"{number}\": invalid syntax")
-    })
+    number
+        .parse()
+        .map_err(|_| format!("invalid value \"{text}\": strconv.Atoi: parsing \"{number}\": invalid syntax"))
 }
 
 /// The number meant by an IntOrString out of `total`.
@@ -33,9 +33,7 @@ pub fn scaled(value: &Value, total: i64, rounding: Rounding) -> Result<i64, Stri
         return Ok(n);
     }
     let Some(text) = value.as_str() else {
-        return Err(
-            "invalid value for IntOrString: invalid type: neither int nor percentage".to_string(),
-        );
+        return Err("invalid value for IntOrString: invalid type: neither int nor percentage".to_string());
     };
     let p = percent(text).map_err(|e| format!("invalid value for IntOrString: {e}"))?;
     let product = p.saturating_mul(total);

@@ -6,6 +6,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::field::{FieldError, Path};
+pub use crate::meta::validate_labels;
 use crate::names;
 
 /// The operator of a requirement.
@@ -33,11 +34,7 @@ pub struct LabelRequirement {
 
 fn aggregate(errors: &[FieldError]) -> String {
     let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    if texts.len() == 1 {
-        texts[0].clone()
-    } else {
-        format!("[{}]", texts.join(", "))
-    }
+    if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) }
 }
 
 fn key_error(key: &str, path: &Path) -> Option<FieldError> {
@@ -54,19 +51,13 @@ impl LabelRequirement {
         let mut errors: Vec<FieldError> = key_error(key, &Path::new("key")).into_iter().collect();
         let path = Path::new("values");
         let mut bad_count = |detail: &str| {
-            errors.push(FieldError::invalid(
-                &path,
-                Value::from(values.clone()),
-                detail,
-            ));
+            errors.push(FieldError::invalid(&path, Value::from(values.clone()), detail));
         };
         match operator {
             Operator::In | Operator::NotIn if values.is_empty() => {
                 bad_count("for 'in', 'notin' operators, values set can't be empty");
             }
-            Operator::Equals | Operator::DoubleEquals | Operator::NotEquals
-                if values.len() != 1 =>
-            {
+            Operator::Equals | Operator::DoubleEquals | Operator::NotEquals if values.len() != 1 => {
                 bad_count("exact-match compatibility requires one single value");
             }
             Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
@@ -76,11 +67,7 @@ impl LabelRequirement {
                 if values.len() != 1 {
                     bad_count("for 'Gt', 'Lt' operators, exactly one value is required");
                 }
-                for (i, v) in values
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, v)| v.parse::<i64>().is_err())
-                {
+                for (i, v) in values.iter().enumerate().filter(|(_, v)| v.parse::<i64>().is_err()) {
                     let detail = "for 'Gt', 'Lt' operators, the value must be an integer";
                     errors.push(FieldError::invalid(&path.index(i), v.as_str(), detail));
                 }
@@ -90,19 +77,11 @@ impl LabelRequirement {
         for (i, v) in values.iter().enumerate() {
             let bad = names::is_label_value(v);
             if !bad.is_empty() {
-                errors.push(FieldError::invalid(
-                    &path.index(i).key(key),
-                    v.as_str(),
-                    bad.join("; "),
-                ));
+                errors.push(FieldError::invalid(&path.index(i).key(key), v.as_str(), bad.join("; ")));
             }
         }
         if errors.is_empty() {
-            Ok(Self {
-                key: key.to_string(),
-                operator,
-                values,
-            })
+            Ok(Self { key: key.to_string(), operator, values })
         } else {
             Err(aggregate(&errors))
         }
@@ -178,19 +157,13 @@ impl Selector {
 
     /// Matches no object.
     pub fn nothing() -> Self {
-        Self {
-            requirements: Vec::new(),
-            nothing: true,
-        }
+        Self { requirements: Vec::new(), nothing: true }
     }
 
     /// All of these requirements.
     pub fn all_of(mut requirements: Vec<LabelRequirement>) -> Self {
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
-        Self {
-            requirements,
-            nothing: false,
-        }
+        Self { requirements, nothing: false }
     }
 
     /// Exactly these labels (Service selectors), unchecked.
@@ -200,10 +173,7 @@ impl Selector {
             operator: Operator::Equals,
             values: vec![v.clone()],
         };
-        Self {
-            requirements: labels.iter().map(one).collect(),
-            nothing: false,
-        }
+        Self { requirements: labels.iter().map(one).collect(), nothing: false }
     }
 
     /// Parses the text form (`labelSelector` query parameter).
@@ -211,12 +181,7 @@ impl Selector {
     /// # Errors
     /// What is wrong, in upstream's words.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Parser {
-            tokens: lex(text),
-            at: 0,
-        }
-        .parse()
-        .map(Self::all_of)
+        Parser { tokens: lex(text), at: 0 }.parse().map(Self::all_of)
     }
 
     /// Reads a `metav1.LabelSelector`: null selects nothing, an empty one everything.
@@ -234,16 +199,8 @@ impl Selector {
                 all.push(LabelRequirement::new(k, Operator::Equals, vec![value])?);
             }
         }
-        for e in selector
-            .get("matchExpressions")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            let op = e
-                .get("operator")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
+        for e in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
+            let op = e.get("operator").and_then(Value::as_str).unwrap_or_default();
             let operator = match op {
                 "In" => Operator::In,
                 "NotIn" => Operator::NotIn,
@@ -252,14 +209,8 @@ impl Selector {
                 _ => return Err(format!("\"{op}\" is not a valid label selector operator")),
             };
             let key = e.get("key").and_then(Value::as_str).unwrap_or_default();
-            let values = e
-                .get("values")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten();
-            let values = values
-                .map(|v| v.as_str().unwrap_or_default().to_string())
-                .collect();
+            let values = e.get("values").and_then(Value::as_array).into_iter().flatten();
+            let values = values.map(|v| v.as_str().unwrap_or_default().to_string()).collect();
             all.push(LabelRequirement::new(key, operator, values)?);
         }
         Ok(Self::all_of(all))
@@ -272,11 +223,7 @@ impl Selector {
 
     /// Whether labels given by a look-up are selected.
     pub fn matches_fn<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
-        !self.nothing
-            && self
-                .requirements
-                .iter()
-                .all(|r| r.matches_value(get(&r.key)))
+        !self.nothing && self.requirements.iter().all(|r| r.matches_value(get(&r.key)))
     }
 
     /// The requirements, sorted by key.
@@ -298,16 +245,10 @@ impl Selector {
     pub fn exact(&self, key: &str) -> Option<&str> {
         let one = |r: &&LabelRequirement| {
             r.key == key
-                && matches!(
-                    r.operator,
-                    Operator::Equals | Operator::DoubleEquals | Operator::In
-                )
+                && matches!(r.operator, Operator::Equals | Operator::DoubleEquals | Operator::In)
                 && r.values.len() == 1
         };
-        self.requirements
-            .iter()
-            .find(one)
-            .map(|r| r.values[0].as_str())
+        self.requirements.iter().find(one).map(|r| r.values[0].as_str())
     }
 }
 
@@ -351,9 +292,7 @@ fn lex(text: &str) -> Vec<(Kind, String)> {
             }
             continue;
         }
-        let end = rest
-            .find(|c: char| special(c) || " \t\r\n".contains(c))
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| special(c) || " \t\r\n".contains(c)).unwrap_or(rest.len());
         let word = &rest[..end];
         let kind = match word {
             "in" => Kind::Symbol("in"),
@@ -375,11 +314,7 @@ struct Parser {
 impl Parser {
     /// The token at hand; `in` and `notin` are plain words unless an operator is expected.
     fn peek(&self, operator: bool) -> (Kind, String) {
-        let (kind, text) = self
-            .tokens
-            .get(self.at)
-            .cloned()
-            .unwrap_or((Kind::End, String::new()));
+        let (kind, text) = self.tokens.get(self.at).cloned().unwrap_or((Kind::End, String::new()));
         let word = !operator && matches!(kind, Kind::Symbol("in" | "notin"));
         (if word { Kind::Word } else { kind }, text)
     }
@@ -395,18 +330,13 @@ impl Parser {
         loop {
             match self.peek(false) {
                 (Kind::Word | Kind::Symbol("!"), _) => {
-                    out.push(
-                        self.requirement()
-                            .map_err(|e| format!("unable to parse requirement: {e}"))?,
-                    );
+                    out.push(self.requirement().map_err(|e| format!("unable to parse requirement: {e}"))?);
                     match self.take(false) {
                         (Kind::End, _) => return Ok(out),
                         (Kind::Symbol(","), _) => {
                             let (kind, text) = self.peek(false);
                             if !matches!(kind, Kind::Word | Kind::Symbol("!")) {
-                                return Err(format!(
-                                    "found '{text}', expected: identifier after ','"
-                                ));
+                                return Err(format!("found '{text}', expected: identifier after ','"));
                             }
                         }
                         (_, text) => {
@@ -416,9 +346,7 @@ impl Parser {
                 }
                 (Kind::End, _) => return Ok(out),
                 (_, text) => {
-                    return Err(format!(
-                        "found '{text}', expected: !, identifier, or 'end of string'"
-                    ));
+                    return Err(format!("found '{text}', expected: !, identifier, or 'end of string'"));
                 }
             }
         }
@@ -452,9 +380,7 @@ impl Parser {
             Kind::Symbol(">") => Operator::GreaterThan,
             Kind::Symbol("<") => Operator::LessThan,
             _ => {
-                return Err(format!(
-                    "found '{text}', expected: in, notin, =, ==, !=, gt, lt"
-                ));
+                return Err(format!("found '{text}', expected: in, notin, =, ==, !=, gt, lt"));
             }
         };
         let mut values = match operator {
@@ -526,22 +452,11 @@ pub fn validate_label_selector(selector: &Value, path: &Path) -> Vec<FieldError>
     if let Some(labels) = selector.get("matchLabels").and_then(Value::as_object) {
         errors.extend(validate_labels(labels, &path.child("matchLabels")));
     }
-    for (i, e) in selector
-        .get("matchExpressions")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .enumerate()
+    for (i, e) in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten().enumerate()
     {
         let path = path.child("matchExpressions").index(i);
-        let op = e
-            .get("operator")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let values = e
-            .get("values")
-            .and_then(Value::as_array)
-            .map_or(&[][..], Vec::as_slice);
+        let op = e.get("operator").and_then(Value::as_str).unwrap_or_default();
+        let values = e.get("values").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         match op {
             "In" | "NotIn" if values.is_empty() => errors.push(FieldError::required(
                 &path.child("values"),
@@ -552,11 +467,9 @@ pub fn validate_label_selector(selector: &Value, path: &Path) -> Vec<FieldError>
                 "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
             )),
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            _ => errors.push(FieldError::invalid(
-                &path.child("operator"),
-                op,
-                "not a valid selector operator",
-            )),
+            _ => {
+                errors.push(FieldError::invalid(&path.child("operator"), op, "not a valid selector operator"))
+            }
         }
         let key = e.get("key").and_then(Value::as_str).unwrap_or_default();
         for m in names::is_qualified_name(key) {
@@ -572,34 +485,17 @@ pub fn validate_label_selector(selector: &Value, path: &Path) -> Vec<FieldError>
     errors
 }
 
-/// Errors of a map of labels.
-pub fn validate_labels(labels: &serde_json::Map<String, Value>, path: &Path) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for (k, v) in labels {
-        for m in names::is_qualified_name(k) {
-            errors.push(FieldError::invalid(path, k.as_str(), m));
-        }
-        let v = v.as_str().unwrap_or_default();
-        for m in names::is_label_value(v) {
-            errors.push(FieldError::invalid(&path.key(k), v, m));
-        }
-    }
-    errors
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(a, b)| ((*a).to_string(), (*b).to_string()))
-            .collect()
+        pairs.iter().map(|(a, b)| ((*a).to_string(), (*b).to_string())).collect()
     }
 
     #[test]
+    #[allow(clippy::type_complexity)]
     fn text_and_match() {
         let cases: [(&str, &[(&str, &str)], bool); 16] = [
             ("", &[("a", "b")], true),
@@ -630,23 +526,11 @@ mod tests {
     fn text_errors() {
         for (text, want) in [
             ("a=b,", "found '', expected: identifier after ','"),
-            (
-                "=b",
-                "found '=', expected: !, identifier, or 'end of string'",
-            ),
-            (
-                "a b",
-                "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
-            ),
-            (
-                "a in b",
-                "unable to parse requirement: found 'b' expected: '('",
-            ),
+            ("=b", "found '=', expected: !, identifier, or 'end of string'"),
+            ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            ("a in b", "unable to parse requirement: found 'b' expected: '('"),
             ("a=b c", "found 'c', expected: ',' or 'end of string'"),
-            (
-                "a in (b",
-                "unable to parse requirement: found '', expected: ',' or ')'",
-            ),
+            ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
             (
                 "a>x",
                 "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer",
@@ -661,16 +545,8 @@ mod tests {
 
     #[test]
     fn documents() {
-        assert!(
-            Selector::from_label_selector(&Value::Null)
-                .unwrap()
-                .is_nothing()
-        );
-        assert!(
-            Selector::from_label_selector(&json!({}))
-                .unwrap()
-                .is_everything()
-        );
+        assert!(Selector::from_label_selector(&Value::Null).unwrap().is_nothing());
+        assert!(Selector::from_label_selector(&json!({})).unwrap().is_everything());
         let s = Selector::from_label_selector(&json!({"matchLabels": {"b": "1"},
             "matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["z", "y"]}]}))
         .unwrap();

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 
 use crate::field::{FieldError, Path};
 use crate::gvk::{GroupVersion, GroupVersionKind};
-use crate::labels::validate_labels;
 use crate::names;
 
 /// Most bytes that all annotations of an object may take together.
@@ -115,9 +114,7 @@ pub fn gvk(obj: &Value) -> Option<GroupVersionKind> {
 
 fn string_map(v: &Value) -> BTreeMap<String, String> {
     let entries = v.as_object().into_iter().flatten();
-    entries
-        .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string()))
-        .collect()
+    entries.map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string())).collect()
 }
 
 /// `metadata.labels`.
@@ -142,26 +139,17 @@ pub fn annotation<'a>(obj: &'a Value, key: &str) -> Option<&'a str> {
 
 /// `metadata.finalizers`.
 pub fn finalizers(obj: &Value) -> Vec<&str> {
-    obj["metadata"]["finalizers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect()
+    obj["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 /// `metadata.ownerReferences`.
 pub fn owner_references(obj: &Value) -> &[Value] {
-    obj["metadata"]["ownerReferences"]
-        .as_array()
-        .map_or(&[], Vec::as_slice)
+    obj["metadata"]["ownerReferences"].as_array().map_or(&[], Vec::as_slice)
 }
 
 /// The owner reference with `controller: true`.
 pub fn controller_of(obj: &Value) -> Option<&Value> {
-    owner_references(obj)
-        .iter()
-        .find(|r| r["controller"] == true)
+    owner_references(obj).iter().find(|r| r["controller"] == true)
 }
 
 /// Sets a field of metadata; null removes it.
@@ -176,15 +164,7 @@ pub fn set_field(obj: &mut Value, field: &str, value: Value) {
 
 /// Sets a string field of metadata; "" removes it.
 pub fn set_str(obj: &mut Value, field: &str, value: &str) {
-    set_field(
-        obj,
-        field,
-        if value.is_empty() {
-            Value::Null
-        } else {
-            value.into()
-        },
-    );
+    set_field(obj, field, if value.is_empty() { Value::Null } else { value.into() });
 }
 
 /// Sets an annotation.
@@ -199,11 +179,7 @@ pub fn set_label(obj: &mut Value, key: &str, value: &str) {
 
 /// Sets the finalizers; none removes the field.
 pub fn set_finalizers(obj: &mut Value, finalizers: &[&str]) {
-    let list = if finalizers.is_empty() {
-        Value::Null
-    } else {
-        Value::from(finalizers.to_vec())
-    };
+    let list = if finalizers.is_empty() { Value::Null } else { Value::from(finalizers.to_vec()) };
     set_field(obj, "finalizers", list);
 }
 
@@ -229,6 +205,21 @@ pub fn set_at(obj: &mut Value, path: &str, value: Value) {
     }
 }
 
+/// Errors of a map of labels.
+pub fn validate_labels(labels: &Map<String, Value>, path: &Path) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (k, v) in labels {
+        for m in names::is_qualified_name(k) {
+            errors.push(FieldError::invalid(path, k.as_str(), m));
+        }
+        let v = v.as_str().unwrap_or_default();
+        for m in names::is_label_value(v) {
+            errors.push(FieldError::invalid(&path.key(k), v, m));
+        }
+    }
+    errors
+}
+
 /// Errors of a map of annotations.
 pub fn validate_annotations(annotations: &Value, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -250,24 +241,14 @@ fn validate_owner(r: &Value, path: &Path) -> Vec<FieldError> {
     let text = |f: &str| r[f].as_str().unwrap_or_default();
     let gv = GroupVersion::parse(text("apiVersion"));
     if text("apiVersion").is_empty() {
-        errors.push(FieldError::required(
-            &path.child("apiVersion"),
-            "must not be empty",
-        ));
+        errors.push(FieldError::required(&path.child("apiVersion"), "must not be empty"));
     } else if gv.is_none() {
         let detail = "must be <group>/<version> or <version>";
-        errors.push(FieldError::invalid(
-            &path.child("apiVersion"),
-            text("apiVersion"),
-            detail,
-        ));
+        errors.push(FieldError::invalid(&path.child("apiVersion"), text("apiVersion"), detail));
     }
     for field in ["kind", "name", "uid"] {
         if text(field).is_empty() {
-            errors.push(FieldError::required(
-                &path.child(field),
-                "must not be empty",
-            ));
+            errors.push(FieldError::required(&path.child(field), "must not be empty"));
         }
     }
     if text("apiVersion") == "v1" && text("kind") == "Event" {
@@ -311,8 +292,7 @@ fn validate_finalizers(list: &[&str], path: &Path) -> Vec<FieldError> {
         }
     }
     if list.contains(&FINALIZER_FOREGROUND) && list.contains(&FINALIZER_ORPHAN) {
-        let detail =
-            format!("finalizer {FINALIZER_ORPHAN} and {FINALIZER_FOREGROUND} cannot be both set");
+        let detail = format!("finalizer {FINALIZER_ORPHAN} and {FINALIZER_FOREGROUND} cannot be both set");
         errors.push(FieldError::invalid(path, list.to_vec(), detail));
     }
     errors
@@ -325,24 +305,13 @@ fn validate_managed_fields(entries: &Value, path: &Path) -> Vec<FieldError> {
         let text = |f: &str| e[f].as_str().unwrap_or_default();
         if !matches!(text("operation"), "Apply" | "Update") {
             let detail = "must be `Apply` or `Update`";
-            errors.push(FieldError::invalid(
-                &path.child("operation"),
-                text("operation"),
-                detail,
-            ));
+            errors.push(FieldError::invalid(&path.child("operation"), text("operation"), detail));
         }
         if !matches!(text("fieldsType"), "" | "FieldsV1") {
             let detail = "must be `FieldsV1`";
-            errors.push(FieldError::invalid(
-                &path.child("fieldsType"),
-                text("fieldsType"),
-                detail,
-            ));
+            errors.push(FieldError::invalid(&path.child("fieldsType"), text("fieldsType"), detail));
         }
-        errors.extend(validate_field_manager(
-            text("manager"),
-            &path.child("manager"),
-        ));
+        errors.extend(validate_field_manager(text("manager"), &path.child("manager")));
         if text("subresource").len() > 256 {
             errors.push(FieldError::too_long(&path.child("subresource"), 256));
         }
@@ -358,8 +327,7 @@ pub fn validate_field_manager(manager: &str, path: &Path) -> Vec<FieldError> {
     }
     // Upstream counts the position of the first character that cannot be printed.
     if let Some((i, _)) = manager.chars().enumerate().find(|(_, c)| c.is_control()) {
-        let detail =
-            format!("invalid character at position {i}: should only contain printable characters");
+        let detail = format!("invalid character at position {i}: should only contain printable characters");
         errors.push(FieldError::invalid(path, manager, detail));
     }
     errors
@@ -368,26 +336,14 @@ pub fn validate_field_manager(manager: &str, path: &Path) -> Vec<FieldError> {
 fn validate_common(meta: &Value, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(g) = meta["generation"].as_i64().filter(|g| *g < 0) {
-        errors.push(FieldError::invalid(
-            &path.child("generation"),
-            g,
-            "must be greater than or equal to 0",
-        ));
+        errors.push(FieldError::invalid(&path.child("generation"), g, "must be greater than or equal to 0"));
     }
     if let Some(labels) = meta["labels"].as_object() {
         errors.extend(validate_labels(labels, &path.child("labels")));
     }
-    errors.extend(validate_annotations(
-        &meta["annotations"],
-        &path.child("annotations"),
-    ));
-    let owners = meta["ownerReferences"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    errors.extend(validate_owner_references(
-        owners,
-        &path.child("ownerReferences"),
-    ));
+    errors.extend(validate_annotations(&meta["annotations"], &path.child("annotations")));
+    let owners = meta["ownerReferences"].as_array().map_or(&[][..], Vec::as_slice);
+    errors.extend(validate_owner_references(owners, &path.child("ownerReferences")));
     errors
 }
 
@@ -403,18 +359,11 @@ pub fn validate_object_meta(
     let generate = generate_name(obj);
     if !generate.is_empty() {
         for m in name_fn(generate, true) {
-            errors.push(FieldError::invalid(
-                &path.child("generateName"),
-                generate,
-                m,
-            ));
+            errors.push(FieldError::invalid(&path.child("generateName"), generate, m));
         }
     }
     if name(obj).is_empty() {
-        errors.push(FieldError::required(
-            &path.child("name"),
-            "name or generateName is required",
-        ));
+        errors.push(FieldError::required(&path.child("name"), "name or generateName is required"));
     } else {
         for m in name_fn(name(obj), false) {
             errors.push(FieldError::invalid(&path.child("name"), name(obj), m));
@@ -428,20 +377,11 @@ pub fn validate_object_meta(
             errors.push(FieldError::invalid(&path.child("namespace"), ns, m));
         }
     } else if !ns.is_empty() {
-        errors.push(FieldError::forbidden(
-            &path.child("namespace"),
-            "not allowed on this type",
-        ));
+        errors.push(FieldError::forbidden(&path.child("namespace"), "not allowed on this type"));
     }
     errors.extend(validate_common(meta, path));
-    errors.extend(validate_finalizers(
-        &finalizers(obj),
-        &path.child("finalizers"),
-    ));
-    errors.extend(validate_managed_fields(
-        &meta["managedFields"],
-        &path.child("managedFields"),
-    ));
+    errors.extend(validate_finalizers(&finalizers(obj), &path.child("finalizers")));
+    errors.extend(validate_managed_fields(&meta["managedFields"], &path.child("managedFields")));
     errors
 }
 
@@ -456,10 +396,7 @@ pub fn validate_object_meta_update(obj: &Value, old: &Value, path: &Path) -> Vec
     let mut errors = Vec::new();
     if deletion_timestamp(old).is_some() {
         let before = finalizers(old);
-        let mut added: Vec<&str> = finalizers(obj)
-            .into_iter()
-            .filter(|f| !before.contains(f))
-            .collect();
+        let mut added: Vec<&str> = finalizers(obj).into_iter().filter(|f| !before.contains(f)).collect();
         added.sort_unstable();
         added.dedup();
         if !added.is_empty() {
@@ -473,46 +410,23 @@ pub fn validate_object_meta_update(obj: &Value, old: &Value, path: &Path) -> Vec
     }
     if resource_version(obj).is_empty() {
         let detail = "must be specified for an update";
-        errors.push(FieldError::invalid(
-            &path.child("resourceVersion"),
-            "",
-            detail,
-        ));
+        errors.push(FieldError::invalid(&path.child("resourceVersion"), "", detail));
     }
     if generation(obj) < generation(old) {
         let detail = "must not be decremented";
-        errors.push(FieldError::invalid(
-            &path.child("generation"),
-            generation(obj),
-            detail,
-        ));
+        errors.push(FieldError::invalid(&path.child("generation"), generation(obj), detail));
     }
     for field in ["name", "namespace", "uid"] {
         // Absent and empty are the same.
         if str_field(obj, field) != str_field(old, field) {
-            errors.push(FieldError::invalid(
-                &path.child(field),
-                str_field(obj, field),
-                IMMUTABLE,
-            ));
+            errors.push(FieldError::invalid(&path.child(field), str_field(obj, field), IMMUTABLE));
         }
     }
-    for field in [
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
-        errors.extend(validate_immutable(
-            &meta[field],
-            &was[field],
-            &path.child(field),
-        ));
+    for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        errors.extend(validate_immutable(&meta[field], &was[field], &path.child(field)));
     }
     errors.extend(validate_common(meta, path));
-    errors.extend(validate_managed_fields(
-        &meta["managedFields"],
-        &path.child("managedFields"),
-    ));
+    errors.extend(validate_managed_fields(&meta["managedFields"], &path.child("managedFields")));
     errors
 }
 
@@ -549,12 +463,7 @@ mod tests {
     #[test]
     fn create_errors() {
         let check = |v: Value, ns: bool| {
-            texts(validate_object_meta(
-                &v,
-                ns,
-                &names::name_is_dns_label,
-                &Path::new("metadata"),
-            ))
+            texts(validate_object_meta(&v, ns, &names::name_is_dns_label, &Path::new("metadata")))
         };
         assert_eq!(
             check(json!({"metadata": {}}), true),
@@ -572,10 +481,7 @@ mod tests {
             {"apiVersion": "v1", "kind": "Pod", "name": "y", "uid": "2", "controller": true}]}});
         assert!(check(two, false)[0].ends_with("in references for Pod/x and Pod/y"));
         assert_eq!(
-            check(
-                json!({"metadata": {"name": "a", "annotations": {"k": "v".repeat(300_000)}}}),
-                false
-            ),
+            check(json!({"metadata": {"name": "a", "annotations": {"k": "v".repeat(300_000)}}}), false),
             ["metadata.annotations: Too long: may not be more than 262144 bytes"]
         );
     }
@@ -586,11 +492,7 @@ mod tests {
         let new = json!({"metadata": {"name": "a", "uid": "2", "resourceVersion": "1", "finalizers": ["a/b"],
             "deletionTimestamp": "2026-01-01T00:00:00Z"}});
         assert_eq!(
-            texts(validate_object_meta_update(
-                &new,
-                &old,
-                &Path::new("metadata")
-            )),
+            texts(validate_object_meta_update(&new, &old, &Path::new("metadata"))),
             [
                 "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"a/b\"}",
                 "metadata.uid: Invalid value: \"2\": field is immutable"

@@ -45,10 +45,7 @@ pub fn regex_error(message: &str, format: &str, examples: &[&str]) -> String {
         return format!("{message} (regex used for validation is '{format}')");
     }
     let quoted: Vec<String> = examples.iter().map(|e| format!("'{e}', ")).collect();
-    format!(
-        "{message} (e.g. {}regex used for validation is '{format}')",
-        quoted.join(" or ")
-    )
+    format!("{message} (e.g. {}regex used for validation is '{format}')", quoted.join(" or "))
 }
 
 fn lower_alnum(b: u8) -> bool {
@@ -72,8 +69,7 @@ fn label_underscore_shape(s: &str) -> bool {
         (Some(f), Some(l)) => {
             lower_alnum(*f)
                 && lower_alnum(*l)
-                && b.iter()
-                    .all(|c| lower_alnum(*c) || *c == b'-' || *c == b'_')
+                && b.iter().all(|c| lower_alnum(*c) || *c == b'-' || *c == b'_')
         }
         _ => false,
     }
@@ -131,11 +127,7 @@ pub fn is_dns1123_subdomain_with_underscore(value: &str) -> Vec<String> {
         errors.push(max_len_error(DNS1123_SUBDOMAIN_MAX));
     }
     if !value.split('.').all(label_underscore_shape) {
-        errors.push(regex_error(
-            SUBDOMAIN_UNDERSCORE_MSG,
-            SUBDOMAIN_UNDERSCORE_FMT,
-            &["example.com"],
-        ));
+        errors.push(regex_error(SUBDOMAIN_UNDERSCORE_MSG, SUBDOMAIN_UNDERSCORE_FMT, &["example.com"]));
     }
     errors
 }
@@ -147,11 +139,7 @@ pub fn is_dns1035_label(value: &str) -> Vec<String> {
         errors.push(max_len_error(DNS1123_LABEL_MAX));
     }
     if !(label_shape(value) && value.as_bytes()[0].is_ascii_lowercase()) {
-        errors.push(regex_error(
-            LABEL_1035_MSG,
-            LABEL_1035_FMT,
-            &["my-name", "abc-123"],
-        ));
+        errors.push(regex_error(LABEL_1035_MSG, LABEL_1035_FMT, &["my-name", "abc-123"]));
     }
     errors
 }
@@ -175,8 +163,7 @@ fn label_key_shape(s: &str) -> bool {
         (Some(f), Some(l)) => {
             f.is_ascii_alphanumeric()
                 && l.is_ascii_alphanumeric()
-                && b.iter()
-                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+                && b.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
         }
         _ => false,
     }
@@ -193,11 +180,7 @@ pub fn is_qualified_name(value: &str) -> Vec<String> {
             if prefix.is_empty() {
                 errors.push(format!("prefix part {}", empty_error()));
             } else {
-                errors.extend(
-                    is_dns1123_subdomain(prefix)
-                        .into_iter()
-                        .map(|m| format!("prefix part {m}")),
-                );
+                errors.extend(is_dns1123_subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
             }
             name
         }
@@ -214,10 +197,7 @@ pub fn is_qualified_name(value: &str) -> Vec<String> {
         errors.push(format!("name part {}", max_len_error(LABEL_VALUE_MAX)));
     }
     if !label_key_shape(name) {
-        errors.push(format!(
-            "name part {}",
-            regex_error(LABEL_KEY_MSG, LABEL_KEY_FMT, &examples)
-        ));
+        errors.push(format!("name part {}", regex_error(LABEL_KEY_MSG, LABEL_KEY_FMT, &examples)));
     }
     errors
 }
@@ -229,40 +209,24 @@ pub fn is_label_value(value: &str) -> Vec<String> {
         errors.push(max_len_error(LABEL_VALUE_MAX));
     }
     if !value.is_empty() && !label_key_shape(value) {
-        errors.push(regex_error(
-            LABEL_VALUE_MSG,
-            LABEL_VALUE_FMT,
-            &["MyValue", "my_value", "12345"],
-        ));
+        errors.push(regex_error(LABEL_VALUE_MSG, LABEL_VALUE_FMT, &["MyValue", "my_value", "12345"]));
     }
     errors
 }
 
 /// `generateName` aware DNS subdomain, the usual name rule of objects.
 pub fn name_is_dns_subdomain(name: &str, prefix: bool) -> Vec<String> {
-    if prefix {
-        is_dns1123_subdomain(&mask_trailing_dash(name))
-    } else {
-        is_dns1123_subdomain(name)
-    }
+    if prefix { is_dns1123_subdomain(&mask_trailing_dash(name)) } else { is_dns1123_subdomain(name) }
 }
 
 /// `generateName` aware DNS label (namespaces, nodes' pods, ...).
 pub fn name_is_dns_label(name: &str, prefix: bool) -> Vec<String> {
-    if prefix {
-        is_dns1123_label(&mask_trailing_dash(name))
-    } else {
-        is_dns1123_label(name)
-    }
+    if prefix { is_dns1123_label(&mask_trailing_dash(name)) } else { is_dns1123_label(name) }
 }
 
 /// `generateName` aware RFC 1035 label.
 pub fn name_is_dns1035_label(name: &str, prefix: bool) -> Vec<String> {
-    if prefix {
-        is_dns1035_label(&mask_trailing_dash(name))
-    } else {
-        is_dns1035_label(name)
-    }
+    if prefix { is_dns1035_label(&mask_trailing_dash(name)) } else { is_dns1035_label(name) }
 }
 
 /// A name that fits in one path segment (RBAC roles and bindings).
@@ -270,11 +234,7 @@ pub fn path_segment_name(name: &str, prefix: bool) -> Vec<String> {
     if !prefix && (name == "." || name == "..") {
         return vec![format!("may not be '{name}'")];
     }
-    ["/", "%"]
-        .iter()
-        .filter(|c| name.contains(**c))
-        .map(|c| format!("may not contain '{c}'"))
-        .collect()
+    ["/", "%"].iter().filter(|c| name.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
 }
 
 /// A port number.
@@ -284,11 +244,7 @@ pub fn is_valid_port_num(port: i64) -> Vec<String> {
 
 /// A bounded number.
 pub fn is_in_range(value: i64, low: i64, high: i64) -> Vec<String> {
-    if (low..=high).contains(&value) {
-        Vec::new()
-    } else {
-        vec![inclusive_range_error(low, high)]
-    }
+    if (low..=high).contains(&value) { Vec::new() } else { vec![inclusive_range_error(low, high)] }
 }
 
 /// A numeric user id.
@@ -308,9 +264,7 @@ pub fn is_valid_port_name(port: &str) -> Vec<String> {
         errors.push(max_len_error(15));
     }
     if port.is_empty() || !port.bytes().all(|b| lower_alnum(b) || b == b'-') {
-        errors.push(
-            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_string(),
-        );
+        errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_string());
     }
     if !port.bytes().any(|b| b.is_ascii_lowercase()) {
         errors.push("must contain at least one letter (a-z)".to_string());
@@ -336,11 +290,7 @@ pub fn is_percent(value: &str) -> Vec<String> {
 
 /// An HTTP header name.
 pub fn is_http_header_name(value: &str) -> Vec<String> {
-    if !value.is_empty()
-        && value
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    {
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Vec::new();
     }
     let message = "a valid HTTP header must consist of alphanumeric characters or '-'";
@@ -350,18 +300,12 @@ pub fn is_http_header_name(value: &str) -> Vec<String> {
 /// A C identifier.
 pub fn is_c_identifier(value: &str) -> Vec<String> {
     let b = value.as_bytes();
-    let head = b
-        .first()
-        .is_some_and(|c| c.is_ascii_alphabetic() || *c == b'_');
+    let head = b.first().is_some_and(|c| c.is_ascii_alphabetic() || *c == b'_');
     if head && b.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'_') {
         return Vec::new();
     }
     let message = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'";
-    vec![regex_error(
-        message,
-        "[A-Za-z_][A-Za-z0-9_]*",
-        &["my_name", "MY_NAME", "MyName"],
-    )]
+    vec![regex_error(message, "[A-Za-z_][A-Za-z0-9_]*", &["my_name", "MY_NAME", "MyName"])]
 }
 
 fn dot_prefix(value: &str) -> Option<String> {
@@ -381,11 +325,7 @@ pub fn is_env_var_name(value: &str) -> Vec<String> {
     if !(b.first().is_some_and(plain) && b.iter().all(|c| plain(c) || c.is_ascii_digit())) {
         let message = "a valid environment variable name must consist of alphabetic characters, digits, '_', '-', or '.', and must not start with a digit";
         let examples = ["my.env-name", "MY_ENV.NAME", "MyEnvName1"];
-        errors.push(regex_error(
-            message,
-            "[-._a-zA-Z][-._a-zA-Z0-9]*",
-            &examples,
-        ));
+        errors.push(regex_error(message, "[-._a-zA-Z][-._a-zA-Z0-9]*", &examples));
     }
     errors.extend(dot_prefix(value));
     errors
@@ -413,16 +353,10 @@ pub fn is_config_map_key(value: &str) -> Vec<String> {
         errors.push(max_len_error(DNS1123_SUBDOMAIN_MAX));
     }
     if value.is_empty()
-        || !value
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+        || !value.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
     {
         let message = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
-        errors.push(regex_error(
-            message,
-            "[-._a-zA-Z0-9]+",
-            &["key.name", "KEY_NAME", "key-name"],
-        ));
+        errors.push(regex_error(message, "[-._a-zA-Z0-9]+", &["key.name", "KEY_NAME", "key-name"]));
     }
     errors.extend(dot_prefix(value));
     errors
@@ -435,31 +369,19 @@ pub fn is_fully_qualified_name(name: &str) -> Vec<String> {
         return vec![errors.join(",")];
     }
     if name.split('.').count() < 3 {
-        return vec![
-            "should be a domain with at least three segments separated by dots".to_string(),
-        ];
+        return vec!["should be a domain with at least three segments separated by dots".to_string()];
     }
     Vec::new()
 }
 
 /// A domain followed by a path (`acme.io/foo`).
 pub fn is_domain_prefixed_path(value: &str) -> Vec<String> {
-    let Some((host, path)) = value
-        .split_once('/')
-        .filter(|(h, p)| !h.is_empty() && !p.is_empty())
-    else {
+    let Some((host, path)) = value.split_once('/').filter(|(h, p)| !h.is_empty() && !p.is_empty()) else {
         return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_string()];
     };
     let mut errors = is_dns1123_subdomain(host);
-    if !path
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b))
-    {
-        errors.push(regex_error(
-            "Invalid path",
-            r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+",
-            &[],
-        ));
+    if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        errors.push(regex_error("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[]));
     }
     errors
 }
@@ -575,23 +497,10 @@ mod tests {
 
     #[test]
     fn qualified_names() {
-        for ok in [
-            "simple",
-            "a/b",
-            "example.com/Upper_Is.OK",
-            "requests.storage-foo",
-        ] {
+        for ok in ["simple", "a/b", "example.com/Upper_Is.OK", "requests.storage-foo"] {
             assert!(is_qualified_name(ok).is_empty(), "{ok}");
         }
-        for bad in [
-            "",
-            "a/",
-            "/a",
-            "only/one/slash",
-            "Example.com/a",
-            "ends-",
-            "%",
-        ] {
+        for bad in ["", "a/", "/a", "only/one/slash", "Example.com/a", "ends-", "%"] {
             assert!(!is_qualified_name(bad).is_empty(), "{bad}");
         }
     }
@@ -600,19 +509,14 @@ mod tests {
     fn generate_names() {
         assert!(name_is_dns_subdomain("web-", true).is_empty());
         assert!(!name_is_dns_subdomain("web-", false).is_empty());
-        assert!(
-            !name_is_dns_label("é-", true).is_empty() || name_is_dns_label("é-", true).is_empty()
-        );
+        assert!(!name_is_dns_label("é-", true).is_empty() || name_is_dns_label("é-", true).is_empty());
     }
 
     #[test]
     fn addresses() {
         assert!(is_valid_ip("10.0.0.1").is_empty());
         assert_eq!(is_valid_ip("010.0.0.1"), ["must not have leading 0s"]);
-        assert_eq!(
-            is_valid_ip("2001:DB8::1"),
-            ["must be in canonical form (\"2001:db8::1\")"]
-        );
+        assert_eq!(is_valid_ip("2001:DB8::1"), ["must be in canonical form (\"2001:db8::1\")"]);
         assert!(!is_valid_ip("1.2.3").is_empty());
         assert!(is_cidr("10.0.0.1/24").is_empty());
         assert!(!is_cidr("10.0.0.0/33").is_empty());

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+pub use crate::strategic::strategic;
+
 use crate::status::{ApiError, Details};
 
 /// Most operations a JSON patch may have.
@@ -17,10 +19,7 @@ pub fn unprocessable(cause: &str) -> ApiError {
         reason: "Invalid".to_string(),
         message: "the server rejected our request due to an error in our request".to_string(),
         details: Some(Box::new(Details {
-            causes: vec![crate::status::Cause {
-                message: cause.to_string(),
-                ..Default::default()
-            }],
+            causes: vec![crate::status::Cause { message: cause.to_string(), ..Default::default() }],
             ..Details::default()
         })),
     }
@@ -56,9 +55,7 @@ pub fn json_patch_operations(doc: &Value, operations: &[Value]) -> Result<Value,
     let mut copied = 0;
     for op in operations {
         if !op.is_object() {
-            return Err(ApiError::bad_request(
-                "error decoding patch: an operation is not an object",
-            ));
+            return Err(ApiError::bad_request("error decoding patch: an operation is not an object"));
         }
         apply_operation(&mut doc, op, &mut copied).map_err(|e| unprocessable(&e))?;
     }
@@ -68,8 +65,7 @@ pub fn json_patch_operations(doc: &Value, operations: &[Value]) -> Result<Value,
 fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<(), String> {
     let kind = op["op"].as_str().unwrap_or("unknown");
     let path = op.get("path").and_then(Value::as_str);
-    let path =
-        path.ok_or_else(|| "Unexpected kind: unknown: operation without path".to_string())?;
+    let path = path.ok_or_else(|| "Unexpected kind: unknown: operation without path".to_string())?;
     let from = || {
         let from = op.get("from").and_then(Value::as_str);
         from.ok_or_else(|| format!("{kind} operation: missing from field"))
@@ -86,9 +82,7 @@ fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<()
             match lookup(doc, path) {
                 Some(slot) => *slot = value(),
                 None => {
-                    return Err(format!(
-                        "replace operation does not apply: doc is missing key: {path}"
-                    ));
+                    return Err(format!("replace operation does not apply: doc is missing key: {path}"));
                 }
             }
             Ok(())
@@ -96,17 +90,15 @@ fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<()
         "move" => {
             let from = from()?;
             if path.starts_with(&format!("{from}/")) {
-                return Err(format!(
-                    "move operation does not apply: {path} lies within {from}"
-                ));
+                return Err(format!("move operation does not apply: {path} lies within {from}"));
             }
             let moved = remove(doc, from)?;
             add(doc, path, moved)
         }
         "copy" => {
             let from = from()?;
-            let source = lookup(doc, from)
-                .ok_or_else(|| format!("copy operation does not apply: missing {from}"))?;
+            let source =
+                lookup(doc, from).ok_or_else(|| format!("copy operation does not apply: missing {from}"))?;
             let source = source.clone();
             *copied += source.to_string().len();
             if *copied > JSON_PATCH_COPY_BYTES_MAX {
@@ -120,11 +112,7 @@ fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<()
             // An absent value equals null.
             let want = value();
             let same = lookup(doc, path).map_or(want.is_null(), |v| *v == want);
-            if same {
-                Ok(())
-            } else {
-                Err(format!("testing value {path} failed"))
-            }
+            if same { Ok(()) } else { Err(format!("testing value {path} failed")) }
         }
         other => Err(format!("Unexpected kind: {other}")),
     }
@@ -160,8 +148,7 @@ fn lookup<'a>(doc: &'a mut Value, path: &str) -> Option<&'a mut Value> {
         return Some(doc);
     }
     let path = path.strip_prefix('/')?;
-    path.split('/')
-        .try_fold(doc, |v, raw| child(v, &token(raw)))
+    path.split('/').try_fold(doc, |v, raw| child(v, &token(raw)))
 }
 
 /// The container of the value at `path`, and the last token.
@@ -188,11 +175,7 @@ fn add(doc: &mut Value, path: &str, value: Value) -> Result<(), String> {
         }
         Value::Array(items) => {
             // A negative place counts from the end of the grown list.
-            let len = if last.starts_with('-') {
-                items.len() + 1
-            } else {
-                items.len()
-            };
+            let len = if last.starts_with('-') { items.len() + 1 } else { items.len() };
             let i = position(&last, len).filter(|i| *i <= items.len());
             let i = i.ok_or_else(|| format!("Unable to access invalid index: {last}"))?;
             items.insert(i, value);
@@ -206,9 +189,9 @@ fn remove(doc: &mut Value, path: &str) -> Result<Value, String> {
     let missing = || format!("remove operation does not apply: doc is missing path: \"{path}\"");
     let (container, last) = parent(doc, path).ok_or_else(missing)?;
     match container {
-        Value::Object(map) => map
-            .remove(&last)
-            .ok_or_else(|| format!("Unable to remove nonexistent key: {last}")),
+        Value::Object(map) => {
+            map.remove(&last).ok_or_else(|| format!("Unable to remove nonexistent key: {last}"))
+        }
         Value::Array(items) => {
             let i = position(&last, items.len()).filter(|i| *i < items.len());
             let i = i.ok_or_else(|| format!("Unable to access invalid index: {last}"))?;
@@ -270,42 +253,18 @@ mod tests {
     fn operations() {
         let doc = json!({"a": {"b": [1, 2]}, "c/d": 1});
         for (patch, want) in [
-            (
-                json!([{"op": "add", "path": "/a/b/-", "value": 3}]),
-                json!({"a": {"b": [1, 2, 3]}, "c/d": 1}),
-            ),
-            (
-                json!([{"op": "add", "path": "/a/b/0", "value": 3}]),
-                json!({"a": {"b": [3, 1, 2]}, "c/d": 1}),
-            ),
-            (
-                json!([{"op": "remove", "path": "/c~1d"}]),
-                json!({"a": {"b": [1, 2]}}),
-            ),
-            (
-                json!([{"op": "remove", "path": "/a/b/-1"}]),
-                json!({"a": {"b": [1]}, "c/d": 1}),
-            ),
-            (
-                json!([{"op": "replace", "path": "/a", "value": 1}]),
-                json!({"a": 1, "c/d": 1}),
-            ),
-            (
-                json!([{"op": "move", "from": "/a/b", "path": "/x"}]),
-                json!({"a": {}, "c/d": 1, "x": [1, 2]}),
-            ),
+            (json!([{"op": "add", "path": "/a/b/-", "value": 3}]), json!({"a": {"b": [1, 2, 3]}, "c/d": 1})),
+            (json!([{"op": "add", "path": "/a/b/0", "value": 3}]), json!({"a": {"b": [3, 1, 2]}, "c/d": 1})),
+            (json!([{"op": "remove", "path": "/c~1d"}]), json!({"a": {"b": [1, 2]}})),
+            (json!([{"op": "remove", "path": "/a/b/-1"}]), json!({"a": {"b": [1]}, "c/d": 1})),
+            (json!([{"op": "replace", "path": "/a", "value": 1}]), json!({"a": 1, "c/d": 1})),
+            (json!([{"op": "move", "from": "/a/b", "path": "/x"}]), json!({"a": {}, "c/d": 1, "x": [1, 2]})),
             (
                 json!([{"op": "copy", "from": "/c~1d", "path": "/x"}]),
                 json!({"a": {"b": [1, 2]}, "c/d": 1, "x": 1}),
             ),
-            (
-                json!([{"op": "test", "path": "/a/b", "value": [1, 2]}]),
-                doc.clone(),
-            ),
-            (
-                json!([{"op": "test", "path": "/none", "value": null}]),
-                doc.clone(),
-            ),
+            (json!([{"op": "test", "path": "/a/b", "value": [1, 2]}]), doc.clone()),
+            (json!([{"op": "test", "path": "/none", "value": null}]), doc.clone()),
         ] {
             let text = patch.to_string();
             assert_eq!(json_patch(&doc, text.as_bytes()).unwrap(), want, "{patch}");
@@ -325,15 +284,11 @@ mod tests {
         ] {
             let e = json_patch(&doc, patch.to_string().as_bytes()).unwrap_err();
             assert_eq!((e.code, e.reason.as_str()), (422, "Invalid"), "{patch}");
-            assert_eq!(
-                e.message,
-                "the server rejected our request due to an error in our request"
-            );
+            assert_eq!(e.message, "the server rejected our request due to an error in our request");
         }
         assert_eq!(json_patch(&doc, b"{}").unwrap_err().code, 400);
         assert_eq!(json_patch(&doc, b"[").unwrap_err().code, 400);
-        let many =
-            vec![json!({"op": "test", "path": "/b", "value": null}); JSON_PATCH_OPERATIONS_MAX + 1];
+        let many = vec![json!({"op": "test", "path": "/b", "value": null}); JSON_PATCH_OPERATIONS_MAX + 1];
         assert_eq!(json_patch_operations(&doc, &many).unwrap_err().code, 413);
     }
 
@@ -341,10 +296,7 @@ mod tests {
     fn merge() {
         let doc = json!({"a": {"b": 1, "c": 2}, "l": [1]});
         assert_eq!(
-            merge_patch(
-                doc.clone(),
-                &json!({"a": {"b": null, "d": {"e": null}}, "l": [2]})
-            ),
+            merge_patch(doc.clone(), &json!({"a": {"b": null, "d": {"e": null}}, "l": [2]})),
             json!({"a": {"c": 2, "d": {}}, "l": [2]})
         );
         let to = json!({"a": {"b": 2}, "l": [1], "n": 1});

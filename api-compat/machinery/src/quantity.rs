@@ -49,12 +49,7 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let rest = unsigned.trim_start_matches('0');
     if rest.is_empty() {
-        return Ok(Parts {
-            negative,
-            whole: "0",
-            fraction: "",
-            suffix: "",
-        });
+        return Ok(Parts { negative, whole: "0", fraction: "", suffix: "" });
     }
     let n = digits(rest);
     let (whole, mut rest) = rest.split_at(n);
@@ -63,28 +58,16 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
         let n = digits(after);
         (fraction, rest) = after.split_at(n);
     }
-    let letters = rest
-        .bytes()
-        .take_while(|b| b"eEinumkKMGTP".contains(b))
-        .count();
+    let letters = rest.bytes().take_while(|b| b"eEinumkKMGTP".contains(b)).count();
     let mut end = letters;
-    if rest
-        .as_bytes()
-        .get(end)
-        .is_some_and(|b| *b == b'-' || *b == b'+')
-    {
+    if rest.as_bytes().get(end).is_some_and(|b| *b == b'-' || *b == b'+') {
         end += 1;
     }
     end += digits(&rest[end..]);
     if end != rest.len() {
         return Err(FORMAT_ERROR.to_string());
     }
-    Ok(Parts {
-        negative,
-        whole: if whole.is_empty() { "0" } else { whole },
-        fraction,
-        suffix: rest,
-    })
+    Ok(Parts { negative, whole: if whole.is_empty() { "0" } else { whole }, fraction, suffix: rest })
 }
 
 /// Base, exponent and format of a suffix.
@@ -121,11 +104,7 @@ fn pow10(n: u32) -> Option<i128> {
 
 fn div_away(value: i128, by: i128) -> i128 {
     let q = value / by;
-    if value % by == 0 {
-        q
-    } else {
-        q + value.signum()
-    }
+    if value % by == 0 { q } else { q + value.signum() }
 }
 
 fn clamp(v: i128) -> i64 {
@@ -159,31 +138,18 @@ impl Quantity {
         if format == Format::BinarySi && nanos > 0 && nanos < NANO {
             format = Format::DecimalSi;
         }
-        let text =
-            kept(&parts, text, &digits, format, exponent, fraction).then(|| text.to_string());
-        Ok(Self {
-            nanos: if parts.negative { -nanos } else { nanos },
-            format,
-            text,
-        })
+        let text = kept(&parts, text, &digits, format, exponent, fraction).then(|| text.to_string());
+        Ok(Self { nanos: if parts.negative { -nanos } else { nanos }, format, text })
     }
 
     /// A whole number.
     pub fn from_value(value: i64, format: Format) -> Self {
-        Self {
-            nanos: i128::from(value) * NANO,
-            format,
-            text: None,
-        }
+        Self { nanos: i128::from(value) * NANO, format, text: None }
     }
 
     /// Thousandths.
     pub fn from_milli(value: i64, format: Format) -> Self {
-        Self {
-            nanos: i128::from(value) * (NANO / 1000),
-            format,
-            text: None,
-        }
+        Self { nanos: i128::from(value) * (NANO / 1000), format, text: None }
     }
 
     /// The quantity of a JSON string or number.
@@ -236,16 +202,8 @@ impl Quantity {
     }
 
     fn combine(&self, other: &Self, nanos: i128) -> Self {
-        let format = if self.is_zero() {
-            other.format
-        } else {
-            self.format
-        };
-        Self {
-            nanos,
-            format,
-            text: None,
-        }
+        let format = if self.is_zero() { other.format } else { self.format };
+        Self { nanos, format, text: None }
     }
 
     /// The sum; a zero takes the other's format.
@@ -289,14 +247,7 @@ fn scale_to_nanos(mantissa: i128, fraction: i32, base: u32, exponent: i32) -> (i
 }
 
 /// Whether upstream keeps the text as it was given: it takes such numbers for canonical.
-fn kept(
-    parts: &Parts<'_>,
-    text: &str,
-    digits: &str,
-    format: Format,
-    exponent: i32,
-    fraction: i32,
-) -> bool {
+fn kept(parts: &Parts<'_>, text: &str, digits: &str, format: Format, exponent: i32, fraction: i32) -> bool {
     if text == "0" {
         return true;
     }
@@ -356,11 +307,7 @@ impl fmt::Display for Quantity {
         }
         let (mut mantissa, mut exponent) = decimal(self.nanos);
         if self.format == Format::DecimalExponent {
-            return if exponent == 0 {
-                write!(f, "{mantissa}")
-            } else {
-                write!(f, "{mantissa}e{exponent}")
-            };
+            return if exponent == 0 { write!(f, "{mantissa}") } else { write!(f, "{mantissa}e{exponent}") };
         }
         while exponent > 18 {
             mantissa *= 1000;

@@ -65,12 +65,7 @@ pub struct ApiError {
 impl ApiError {
     /// Any error without details.
     pub fn new(code: u16, reason: &str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason: reason.to_string(),
-            message: message.into(),
-            details: None,
-        }
+        Self { code, reason: reason.to_string(), message: message.into(), details: None }
     }
 
     fn of(code: u16, reason: &str, gr: &GroupResource, name: &str, message: String) -> Self {
@@ -80,34 +75,17 @@ impl ApiError {
             kind: gr.resource.to_string(),
             ..Details::default()
         };
-        Self {
-            code,
-            reason: reason.to_string(),
-            message,
-            details: Some(Box::new(details)),
-        }
+        Self { code, reason: reason.to_string(), message, details: Some(Box::new(details)) }
     }
 
     /// 404 NotFound.
     pub fn not_found(gr: &GroupResource, name: &str) -> Self {
-        Self::of(
-            404,
-            "NotFound",
-            gr,
-            name,
-            format!("{gr} \"{name}\" not found"),
-        )
+        Self::of(404, "NotFound", gr, name, format!("{gr} \"{name}\" not found"))
     }
 
     /// 409 AlreadyExists.
     pub fn already_exists(gr: &GroupResource, name: &str) -> Self {
-        Self::of(
-            409,
-            "AlreadyExists",
-            gr,
-            name,
-            format!("{gr} \"{name}\" already exists"),
-        )
+        Self::of(409, "AlreadyExists", gr, name, format!("{gr} \"{name}\" already exists"))
     }
 
     /// 409 Conflict with its cause.
@@ -143,18 +121,10 @@ impl ApiError {
     /// 422 Invalid with all field errors at once.
     pub fn invalid(gk: &GroupKind, name: &str, errors: &[FieldError]) -> Self {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let list = if texts.len() == 1 {
-            texts[0].clone()
-        } else {
-            format!("[{}]", texts.join(", "))
-        };
+        let list = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
         let causes = errors
             .iter()
-            .map(|e| Cause {
-                reason: e.kind.reason().to_string(),
-                message: e.body(),
-                field: e.field.clone(),
-            })
+            .map(|e| Cause { reason: e.kind.reason().to_string(), message: e.body(), field: e.field.clone() })
             .collect();
         let details = Details {
             name: name.to_string(),
@@ -183,22 +153,14 @@ impl ApiError {
 
     /// 405 MethodNotAllowed.
     pub fn method_not_allowed() -> Self {
-        Self::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        )
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
     }
 
     /// 404 for a path that no handler serves.
     pub fn path_not_found() -> Self {
         Self {
             details: Some(Box::new(Details::default())),
-            ..Self::new(
-                404,
-                "NotFound",
-                "the server could not find the requested resource",
-            )
+            ..Self::new(404, "NotFound", "the server could not find the requested resource")
         }
     }
 
@@ -245,10 +207,7 @@ impl ApiError {
     /// 500 InternalError.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         let details = Details {
-            causes: vec![Cause {
-                message: cause.to_string(),
-                ..Cause::default()
-            }],
+            causes: vec![Cause { message: cause.to_string(), ..Cause::default() }],
             ..Details::default()
         };
         Self {

@@ -44,12 +44,7 @@ impl IncludeObject {
 }
 
 /// A Table. `list_meta` is the ListMeta (resourceVersion, continue, remainingItemCount).
-pub fn table(
-    version: &str,
-    columns: &[ColumnDefinition],
-    rows: Vec<Value>,
-    list_meta: Value,
-) -> Value {
+pub fn table(version: &str, columns: &[ColumnDefinition], rows: Vec<Value>, list_meta: Value) -> Value {
     let columns: Vec<Value> = columns.iter().map(column).collect();
     json!({
         "kind": "Table",
@@ -133,12 +128,7 @@ mod tests {
         assert_eq!(r["object"]["metadata"]["name"], "a");
         assert!(row(vec![], &o, IncludeObject::None).get("object").is_none());
         assert_eq!(row(vec![], &o, IncludeObject::Object)["object"], o);
-        let t = table(
-            "v1",
-            &default_columns(),
-            vec![r],
-            json!({"resourceVersion": "5"}),
-        );
+        let t = table("v1", &default_columns(), vec![r], json!({"resourceVersion": "5"}));
         assert_eq!(t["apiVersion"], "meta.k8s.io/v1");
         assert_eq!(t["columnDefinitions"][0]["format"], "name");
         assert_eq!(IncludeObject::parse("x"), None);

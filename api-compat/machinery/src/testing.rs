@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::types::{
-    Field, ListKey, ListKind, ListType, MapType, PatchStrategy, Scalar, StructId, StructType, Type,
-    TypeRef, TypeSet,
+    Field, ListKey, ListKind, ListType, MapType, PatchStrategy, Scalar, StructId, StructType, Type, TypeRef,
+    TypeSet,
 };
 use serde_json::{Value, json};
 
@@ -25,29 +25,16 @@ pub(crate) fn field(name: &'static str, ty: Type) -> Field {
 }
 
 pub(crate) fn required(f: Field) -> Field {
-    Field {
-        required: true,
-        ..f
-    }
+    Field { required: true, ..f }
 }
 
 pub(crate) fn inline(f: Field) -> Field {
-    Field {
-        default: Some(json!({})),
-        ..f
-    }
+    Field { default: Some(json!({})), ..f }
 }
 
 pub(crate) fn merged(f: Field, key: &'static str) -> Field {
-    let strategy = PatchStrategy {
-        merge: true,
-        ..f.strategy
-    };
-    Field {
-        strategy,
-        merge_key: (!key.is_empty()).then(|| key.into()),
-        ..f
-    }
+    let strategy = PatchStrategy { merge: true, ..f.strategy };
+    Field { strategy, merge_key: (!key.is_empty()).then(|| key.into()), ..f }
 }
 
 pub(crate) fn list(item: Type, kind: ListKind) -> Type {
@@ -55,29 +42,15 @@ pub(crate) fn list(item: Type, kind: ListKind) -> Type {
 }
 
 pub(crate) fn keyed(item: Type, keys: &[(&'static str, Option<Value>)]) -> Type {
-    let keys = keys
-        .iter()
-        .map(|(n, d)| ListKey {
-            name: (*n).into(),
-            default: d.clone(),
-        })
-        .collect();
+    let keys = keys.iter().map(|(n, d)| ListKey { name: (*n).into(), default: d.clone() }).collect();
     list(item, ListKind::Map(keys))
 }
 
 pub(crate) fn map(value: Type) -> Type {
-    Type::Map(Arc::new(MapType {
-        value,
-        atomic: false,
-    }))
+    Type::Map(Arc::new(MapType { value, atomic: false }))
 }
 
-pub(crate) fn structure(
-    set: &mut TypeSet,
-    name: &'static str,
-    atomic: bool,
-    fields: Vec<Field>,
-) -> Type {
+pub(crate) fn structure(set: &mut TypeSet, name: &'static str, atomic: bool, fields: Vec<Field>) -> Type {
     Type::Struct(add(set, name, atomic, fields))
 }
 
@@ -96,12 +69,7 @@ fn metadata(set: &mut TypeSet) -> Type {
         set,
         "io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference",
         true,
-        vec![
-            field("uid", STR),
-            field("name", STR),
-            field("kind", STR),
-            field("apiVersion", STR),
-        ],
+        vec![field("uid", STR), field("name", STR), field("kind", STR), field("apiVersion", STR)],
     );
     structure(
         set,
@@ -118,10 +86,7 @@ fn metadata(set: &mut TypeSet) -> Type {
             field("labels", map(STR)),
             field("annotations", map(STR)),
             merged(field("finalizers", list(STR, ListKind::Set)), ""),
-            merged(
-                field("ownerReferences", keyed(owner, &[("uid", None)])),
-                "uid",
-            ),
+            merged(field("ownerReferences", keyed(owner, &[("uid", None)])), "uid"),
             field("managedFields", list(Type::Any, ListKind::Atomic)),
         ],
     )
@@ -136,10 +101,7 @@ fn container(set: &mut TypeSet) -> Type {
             required(field("containerPort", INT)),
             field("hostPort", INT),
             field("name", STR),
-            Field {
-                default: Some(json!("TCP")),
-                ..field("protocol", STR)
-            },
+            Field { default: Some(json!("TCP")), ..field("protocol", STR) },
         ],
     );
     let env = structure(
@@ -155,10 +117,7 @@ fn container(set: &mut TypeSet) -> Type {
         false,
         vec![field("limits", limits.clone()), field("requests", limits)],
     );
-    let ports = keyed(
-        port,
-        &[("containerPort", None), ("protocol", Some(json!("TCP")))],
-    );
+    let ports = keyed(port, &[("containerPort", None), ("protocol", Some(json!("TCP")))]);
     structure(
         set,
         "io.k8s.api.core.v1.Container",
@@ -178,31 +137,14 @@ fn container(set: &mut TypeSet) -> Type {
 fn pod_spec(set: &mut TypeSet) -> Type {
     let container = container(set);
     let containers = keyed(container, &[("name", None)]);
-    let selector = Type::Map(Arc::new(MapType {
-        value: STR,
-        atomic: true,
-    }));
-    let source = structure(
-        set,
-        "io.k8s.api.core.v1.EmptyDir",
-        false,
-        vec![field("medium", STR)],
-    );
-    let host = structure(
-        set,
-        "io.k8s.api.core.v1.HostPath",
-        false,
-        vec![required(field("path", STR))],
-    );
+    let selector = Type::Map(Arc::new(MapType { value: STR, atomic: true }));
+    let source = structure(set, "io.k8s.api.core.v1.EmptyDir", false, vec![field("medium", STR)]);
+    let host = structure(set, "io.k8s.api.core.v1.HostPath", false, vec![required(field("path", STR))]);
     let volume = structure(
         set,
         "io.k8s.api.core.v1.Volume",
         false,
-        vec![
-            required(field("name", STR)),
-            field("emptyDir", source),
-            field("hostPath", host),
-        ],
+        vec![required(field("name", STR)), field("emptyDir", source), field("hostPath", host)],
     );
     let mut volumes = merged(field("volumes", keyed(volume, &[("name", None)])), "name");
     volumes.strategy.retain_keys = true;
@@ -223,32 +165,20 @@ fn pod_spec(set: &mut TypeSet) -> Type {
 
 fn root(set: &mut TypeSet, name: &'static str, mut fields: Vec<Field>) -> Type {
     let meta = metadata(set);
-    fields.extend([
-        field("apiVersion", STR),
-        field("kind", STR),
-        inline(field("metadata", meta)),
-    ]);
+    fields.extend([field("apiVersion", STR), field("kind", STR), inline(field("metadata", meta))]);
     structure(set, name, false, fields)
 }
 
 pub(crate) fn pod_types() -> TypeRef {
     let mut set = TypeSet::default();
     let spec = pod_spec(&mut set);
-    let status = structure(
-        &mut set,
-        "io.k8s.api.core.v1.PodStatus",
-        false,
-        vec![field("phase", STR)],
-    );
+    let status = structure(&mut set, "io.k8s.api.core.v1.PodStatus", false, vec![field("phase", STR)]);
     let root = root(
         &mut set,
         "io.k8s.api.core.v1.Pod",
         vec![inline(field("spec", spec)), inline(field("status", status))],
     );
-    TypeRef {
-        set: Arc::new(set),
-        root,
-    }
+    TypeRef { set: Arc::new(set), root }
 }
 
 pub(crate) fn deployment_types() -> TypeRef {
@@ -292,21 +222,14 @@ pub(crate) fn deployment_types() -> TypeRef {
             strategy,
         ],
     );
-    let status = structure(
-        &mut set,
-        "io.k8s.api.apps.v1.DeploymentStatus",
-        false,
-        vec![field("replicas", INT)],
-    );
+    let status =
+        structure(&mut set, "io.k8s.api.apps.v1.DeploymentStatus", false, vec![field("replicas", INT)]);
     let root = root(
         &mut set,
         "io.k8s.api.apps.v1.Deployment",
         vec![inline(field("spec", spec)), inline(field("status", status))],
     );
-    TypeRef {
-        set: Arc::new(set),
-        root,
-    }
+    TypeRef { set: Arc::new(set), root }
 }
 
 pub(crate) fn service_types() -> TypeRef {
@@ -318,36 +241,19 @@ pub(crate) fn service_types() -> TypeRef {
         vec![
             field("name", STR),
             required(field("port", INT)),
-            Field {
-                default: Some(json!("TCP")),
-                ..field("protocol", STR)
-            },
+            Field { default: Some(json!("TCP")), ..field("protocol", STR) },
             field("targetPort", Type::Scalar(Scalar::IntOrString)),
             field("nodePort", INT),
         ],
     );
     let ports = keyed(port, &[("port", None), ("protocol", Some(json!("TCP")))]);
-    let selector = Type::Map(Arc::new(MapType {
-        value: STR,
-        atomic: true,
-    }));
+    let selector = Type::Map(Arc::new(MapType { value: STR, atomic: true }));
     let spec = structure(
         &mut set,
         "io.k8s.api.core.v1.ServiceSpec",
         false,
-        vec![
-            merged(field("ports", ports), "port"),
-            field("selector", selector),
-            field("type", STR),
-        ],
+        vec![merged(field("ports", ports), "port"), field("selector", selector), field("type", STR)],
     );
-    let root = root(
-        &mut set,
-        "io.k8s.api.core.v1.Service",
-        vec![inline(field("spec", spec))],
-    );
-    TypeRef {
-        set: Arc::new(set),
-        root,
-    }
+    let root = root(&mut set, "io.k8s.api.core.v1.Service", vec![inline(field("spec", spec))]);
+    TypeRef { set: Arc::new(set), root }
 }

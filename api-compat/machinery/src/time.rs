@@ -37,11 +37,7 @@ pub fn normalize_micro(text: &str) -> Option<String> {
 /// Age in kubectl's short form (`5s`, `2m3s`, `3d4h`).
 pub fn human_duration(seconds: i64) -> String {
     let with = |big: i64, big_unit: &str, small: i64, small_unit: &str| {
-        if small == 0 {
-            format!("{big}{big_unit}")
-        } else {
-            format!("{big}{big_unit}{small}{small_unit}")
-        }
+        if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit}{small}{small_unit}") }
     };
     let (minutes, hours) = (seconds / 60, seconds / 3600);
     let days = hours / 24;
@@ -86,16 +82,10 @@ mod tests {
         let t: Timestamp = "2026-01-02T03:04:05.678901234+01:00".parse().unwrap();
         assert_eq!(rfc3339(t), "2026-01-02T02:04:05Z");
         assert_eq!(rfc3339_micro(t), "2026-01-02T02:04:05.678901Z");
-        assert_eq!(
-            normalize("2026-01-02T03:04:05+01:00").as_deref(),
-            Some("2026-01-02T02:04:05Z")
-        );
+        assert_eq!(normalize("2026-01-02T03:04:05+01:00").as_deref(), Some("2026-01-02T02:04:05Z"));
         assert_eq!(normalize("2026-01-02"), None);
         assert_eq!(normalize("yesterday"), None);
-        assert_eq!(
-            add_seconds("2026-01-02T03:04:05Z", 30),
-            "2026-01-02T03:04:35Z"
-        );
+        assert_eq!(add_seconds("2026-01-02T03:04:05Z", 30), "2026-01-02T03:04:35Z");
     }
 
     #[test]

@@ -158,12 +158,7 @@ pub struct TypeSet {
 impl TypeSet {
     /// Adds a struct (filling `by_name` of its fields) and returns its index; a later one of the same name wins.
     pub fn add(&mut self, mut s: StructType) -> StructId {
-        s.by_name = s
-            .fields
-            .iter()
-            .enumerate()
-            .map(|(i, f)| (f.name.clone(), i as u32))
-            .collect();
+        s.by_name = s.fields.iter().enumerate().map(|(i, f)| (f.name.clone(), i as u32)).collect();
         let id = StructId(self.structs.len() as u32);
         self.by_name.insert(s.name.clone(), id);
         self.structs.push(s);

@@ -27,11 +27,7 @@ impl UserInfo {
     pub fn component(username: &str, groups: &[&str]) -> Self {
         let mut all: Vec<String> = groups.iter().map(|g| (*g).to_string()).collect();
         all.push("system:authenticated".to_string());
-        Self {
-            username: username.to_string(),
-            groups: all,
-            ..Self::default()
-        }
+        Self { username: username.to_string(), groups: all, ..Self::default() }
     }
 
     /// The anonymous user of upstream.

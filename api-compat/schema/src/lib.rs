@@ -5,6 +5,7 @@
 //! `api-compat/codegen`; they are decoded once, on first use. This crate knows no tokio, no HTTP, no disk, no clock.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod docs;
 mod facts;
 pub mod proto;
 
@@ -12,6 +13,8 @@ use std::sync::Arc;
 
 use knarr_machinery::GroupVersionKind;
 use knarr_machinery::types::{Type, TypeRef, TypeSet};
+
+pub use docs::{DocsError, openapi_schemas};
 
 /// All built-in definitions. Decoded on the first call.
 pub fn builtin_types() -> &'static Arc<TypeSet> {
