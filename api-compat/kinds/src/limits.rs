@@ -19,7 +19,9 @@ pub(crate) fn default(obj: &mut Value) {
             return;
         }
         for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
-            let Some(source) = map(item, &format!("/{from}")).filter(|m| !m.is_empty()).cloned() else { continue };
+            let Some(source) = map(item, &format!("/{from}")).filter(|m| !m.is_empty()).cloned() else {
+                continue;
+            };
             let target = sub(item, to);
             for (key, value) in source {
                 fill(target, &key, value);
@@ -47,7 +49,10 @@ pub(crate) fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         if kind == "Pod" {
             for key in ["default", "defaultRequest"] {
                 if map(item, &format!("/{key}")).is_some_and(|m| !m.is_empty()) {
-                    errors.push(FieldError::forbidden(&at.child(key), "may not be specified when `type` is 'Pod'"));
+                    errors.push(FieldError::forbidden(
+                        &at.child(key),
+                        "may not be specified when `type` is 'Pod'",
+                    ));
                 }
             }
         }
@@ -67,15 +72,34 @@ fn validate_order(errors: &mut Vec<FieldError>, item: &Value, at: &Path) {
     keys.sort();
     keys.dedup();
     for key in keys {
-        for (low, high) in [("min", "max"), ("min", "defaultRequest"), ("defaultRequest", "max"), ("defaultRequest", "default"), ("min", "default"), ("default", "max")] {
+        for (low, high) in [
+            ("min", "max"),
+            ("min", "defaultRequest"),
+            ("defaultRequest", "max"),
+            ("defaultRequest", "default"),
+            ("min", "default"),
+            ("default", "max"),
+        ] {
             let (Some(l), Some(h)) = (get(low, key), get(high, key)) else { continue };
             if l > h {
                 let (field, value, detail) = match (low, high) {
-                    ("min", "defaultRequest") => (high, &h, format!("min value {l} is greater than default request value {h}")),
-                    ("defaultRequest", "max") => (low, &l, format!("default request value {l} is greater than max value {h}")),
-                    ("defaultRequest", "default") => (low, &l, format!("default request value {l} is greater than default limit value {h}")),
-                    ("min", "default") => ("default", &l, format!("min value {l} is greater than default value {h}")),
-                    ("default", "max") => ("default", &l, format!("default value {l} is greater than max value {h}")),
+                    ("min", "defaultRequest") => {
+                        (high, &h, format!("min value {l} is greater than default request value {h}"))
+                    }
+                    ("defaultRequest", "max") => {
+                        (low, &l, format!("default request value {l} is greater than max value {h}"))
+                    }
+                    ("defaultRequest", "default") => (
+                        low,
+                        &l,
+                        format!("default request value {l} is greater than default limit value {h}"),
+                    ),
+                    ("min", "default") => {
+                        ("default", &l, format!("min value {l} is greater than default value {h}"))
+                    }
+                    ("default", "max") => {
+                        ("default", &l, format!("default value {l} is greater than max value {h}"))
+                    }
                     _ => ("min", &l, format!("min value {l} is greater than max value {h}")),
                 };
                 errors.push(FieldError::invalid(&at.child(field).key(key), value.to_string(), detail));

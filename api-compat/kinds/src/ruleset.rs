@@ -96,9 +96,8 @@ fn part_spec_and_status(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         return;
     }
-    let keys = |v: &Value| -> Vec<String> {
-        v.as_object().map(|m| m.keys().cloned().collect()).unwrap_or_default()
-    };
+    let keys =
+        |v: &Value| -> Vec<String> { v.as_object().map(|m| m.keys().cloned().collect()).unwrap_or_default() };
     for key in keys(obj).into_iter().chain(keys(old)) {
         if !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind") {
             keep(obj, old, &key);

@@ -6,7 +6,11 @@ use std::sync::LazyLock;
 use knarr_machinery::GroupVersionResource;
 
 use crate::kind::Kind;
-use crate::{admissionregistration, apiextensions, apiregistration, apps, authentication, authorization, autoscaling, batch, certificates, coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage, storagemigration};
+use crate::{
+    admissionregistration, apiextensions, apiregistration, apps, authentication, authorization, autoscaling,
+    batch, certificates, coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac,
+    resource, scheduling, storage, storagemigration,
+};
 
 /// One line for each group/version/resource, sorted by group, version and plural name.
 const BUILTINS: &[fn() -> Kind] = &[

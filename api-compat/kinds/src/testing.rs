@@ -52,7 +52,14 @@ pub(crate) fn check_update(api_version: &str, plural: &str, obj: Value, old: Val
 }
 
 /// The errors of an update of a subresource.
-pub(crate) fn check_sub(api_version: &str, plural: &str, sub: Option<&str>, obj: Value, old: Value, expected: &[&str]) {
+pub(crate) fn check_sub(
+    api_version: &str,
+    plural: &str,
+    sub: Option<&str>,
+    obj: Value,
+    old: Value,
+    expected: &[&str],
+) {
     let old = created(api_version, plural, old);
     let mut obj = defaulted(api_version, plural, obj);
     let user = UserInfo::component("tester", &[]);

@@ -20,7 +20,11 @@ pub(crate) fn selector_and_template(errors: &mut Errors, obj: &Value, what: &str
         Some(s) => {
             check::label_selector(errors, Some(s), &at);
             if is_empty(s.get("matchLabels")) && is_empty(s.get("matchExpressions")) {
-                errors.push(FieldError::invalid(&at, s.clone(), format!("empty selector is invalid for {what}")));
+                errors.push(FieldError::invalid(
+                    &at,
+                    s.clone(),
+                    format!("empty selector is invalid for {what}"),
+                ));
             }
         }
     }
@@ -32,9 +36,11 @@ pub(crate) fn selector_and_template(errors: &mut Errors, obj: &Value, what: &str
             .flatten()
             .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string()))
             .collect();
-        let nothing = selector.is_some_and(|s| is_empty(s.get("matchLabels")) && is_empty(s.get("matchExpressions")));
+        let nothing =
+            selector.is_some_and(|s| is_empty(s.get("matchLabels")) && is_empty(s.get("matchExpressions")));
         if !nothing && !parsed.matches(&labels) {
-            let value = template.pointer("/metadata/labels").cloned().unwrap_or_else(|| serde_json::json!({}));
+            let value =
+                template.pointer("/metadata/labels").cloned().unwrap_or_else(|| serde_json::json!({}));
             errors.push(FieldError::invalid(
                 &path.child("metadata").child("labels"),
                 value,

@@ -24,9 +24,9 @@ static RULES: RuleSet = RuleSet {
             with(spec, "/template", default_template);
         });
     },
-    status: Some(|| {
-        json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0})
-    }),
+    status: Some(
+        || json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}),
+    ),
     validate,
     validate_update: Some(validate_update),
     row,
@@ -73,12 +73,22 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
             workload::at_most_all(&mut errors, surge, &path.child("maxSurge"));
             let shown = |v: Option<&Value>| v.cloned().unwrap_or(json!(0));
             match (workload::is_zero(unavailable), workload::is_zero(surge)) {
-                (true, true) => errors.push(FieldError::invalid(&path.child("maxUnavailable"), shown(unavailable), "cannot be 0 when maxSurge is 0")),
-                (false, false) => errors.push(FieldError::invalid(&path.child("maxSurge"), shown(surge), "may not be set when maxUnavailable is non-zero")),
+                (true, true) => errors.push(FieldError::invalid(
+                    &path.child("maxUnavailable"),
+                    shown(unavailable),
+                    "cannot be 0 when maxSurge is 0",
+                )),
+                (false, false) => errors.push(FieldError::invalid(
+                    &path.child("maxSurge"),
+                    shown(surge),
+                    "may not be set when maxUnavailable is non-zero",
+                )),
                 _ => {}
             }
         }
-        other => errors.push(FieldError::not_supported(&at.child("type"), other, &["OnDelete", "RollingUpdate"])),
+        other => {
+            errors.push(FieldError::not_supported(&at.child("type"), other, &["OnDelete", "RollingUpdate"]))
+        }
     }
     errors
 }
@@ -86,7 +96,16 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
 fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     if ctx.subresource == Some("status") {
         let mut errors = Vec::new();
-        let keys = ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady", "observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable"];
+        let keys = [
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+        ];
         workload::status_counts(&mut errors, obj, &keys);
         workload::collision_count(&mut errors, obj, old);
         return errors;

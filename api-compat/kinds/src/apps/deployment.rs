@@ -102,7 +102,11 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         }
         other => errors.push(FieldError::not_supported(&at, other, &["Recreate", "RollingUpdate"])),
     }
-    workload::counts(&mut errors, obj, &["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"]);
+    workload::counts(
+        &mut errors,
+        obj,
+        &["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"],
+    );
     let ready = int(obj, "/spec/minReadySeconds").unwrap_or(0);
     if let Some(n) = int(obj, "/spec/progressDeadlineSeconds").filter(|n| *n <= ready) {
         errors.push(FieldError::invalid(
@@ -117,10 +121,22 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
 fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if ctx.subresource == Some("status") {
-        let keys = ["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"];
+        let keys = [
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+        ];
         workload::status_counts(&mut errors, obj, &keys);
         let get = |k: &str| int(obj, &format!("/status/{k}")).unwrap_or(0);
-        for (key, bound) in [("updatedReplicas", "replicas"), ("readyReplicas", "replicas"), ("availableReplicas", "replicas"), ("availableReplicas", "readyReplicas")] {
+        for (key, bound) in [
+            ("updatedReplicas", "replicas"),
+            ("readyReplicas", "replicas"),
+            ("availableReplicas", "replicas"),
+            ("availableReplicas", "readyReplicas"),
+        ] {
             if get(key) > get(bound) {
                 let at = Path::new("status").child(key);
                 let what = if bound == "replicas" { "status.replicas" } else { "readyReplicas" };
@@ -167,7 +183,10 @@ mod tests {
     fn defaults() {
         let d = defaulted("apps/v1", "deployments", deployment());
         assert_eq!(d["spec"]["replicas"], 1);
-        assert_eq!(d["spec"]["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}));
+        assert_eq!(
+            d["spec"]["strategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}})
+        );
         assert_eq!(d["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"], "Always");
         assert!(d["spec"]["template"]["spec"].get("enableServiceLinks").is_none());
     }
@@ -179,16 +198,25 @@ mod tests {
         bad["spec"]["template"]["metadata"]["labels"] = json!({"app": "b"});
         bad["spec"]["template"]["spec"]["restartPolicy"] = "Never".into();
         bad["spec"]["progressDeadlineSeconds"] = 0.into();
-        check("apps/v1", "deployments", bad, &[
-            "spec.template.metadata.labels: Invalid value: {\"app\":\"b\"}: `selector` does not match template `labels`",
-            "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
-            "spec.progressDeadlineSeconds: Invalid value: 0: must be greater than minReadySeconds",
-        ]);
+        check(
+            "apps/v1",
+            "deployments",
+            bad,
+            &[
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"b\"}: `selector` does not match template `labels`",
+                "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+                "spec.progressDeadlineSeconds: Invalid value: 0: must be greater than minReadySeconds",
+            ],
+        );
         let mut other = deployment();
         other["spec"]["selector"] = json!({"matchLabels": {"x": "y"}});
         other["spec"]["template"]["metadata"]["labels"] = json!({"x": "y"});
-        check_update("apps/v1", "deployments", other, deployment(), &[
-            "spec.selector: Invalid value: {\"matchLabels\":{\"x\":\"y\"}}: field is immutable",
-        ]);
+        check_update(
+            "apps/v1",
+            "deployments",
+            other,
+            deployment(),
+            &["spec.selector: Invalid value: {\"matchLabels\":{\"x\":\"y\"}}: field is immutable"],
+        );
     }
 }

@@ -58,10 +58,16 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
 /// Observed counts that may not be above `replicas`.
 pub(crate) fn validate_status(obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let keys = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+    let keys =
+        ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
     workload::status_counts(&mut errors, obj, &keys);
     let get = |k: &str| int(obj, &format!("/status/{k}")).unwrap_or(0);
-    for (key, bound) in [("fullyLabeledReplicas", "replicas"), ("readyReplicas", "replicas"), ("availableReplicas", "replicas"), ("availableReplicas", "readyReplicas")] {
+    for (key, bound) in [
+        ("fullyLabeledReplicas", "replicas"),
+        ("readyReplicas", "replicas"),
+        ("availableReplicas", "replicas"),
+        ("availableReplicas", "readyReplicas"),
+    ] {
         if get(key) > get(bound) {
             let at = knarr_machinery::Path::new("status").child(key);
             let what = if bound == "replicas" { "status.replicas" } else { "readyReplicas" };

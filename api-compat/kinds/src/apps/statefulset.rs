@@ -60,7 +60,13 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let spec = Path::new("spec");
     let policies = ["OrderedReady", "Parallel"];
-    check::one_of(&mut errors, text(obj, "/spec/podManagementPolicy"), &spec.child("podManagementPolicy"), &policies, Some(""));
+    check::one_of(
+        &mut errors,
+        text(obj, "/spec/podManagementPolicy"),
+        &spec.child("podManagementPolicy"),
+        &policies,
+        Some(""),
+    );
     let at = spec.child("updateStrategy");
     let rolling = obj.pointer("/spec/updateStrategy/rollingUpdate").filter(|r| !r.is_null());
     match text(obj, "/spec/updateStrategy/type") {
@@ -76,8 +82,16 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         }
         "RollingUpdate" => {
             let path = at.child("rollingUpdate");
-            check::non_negative(&mut errors, rolling.and_then(|r| int(r, "/partition")), &path.child("partition"));
-            workload::count_or_percent(&mut errors, rolling.and_then(|r| r.get("maxUnavailable")), &path.child("maxUnavailable"));
+            check::non_negative(
+                &mut errors,
+                rolling.and_then(|r| int(r, "/partition")),
+                &path.child("partition"),
+            );
+            workload::count_or_percent(
+                &mut errors,
+                rolling.and_then(|r| r.get("maxUnavailable")),
+                &path.child("maxUnavailable"),
+            );
         }
         other => errors.push(FieldError::invalid(&at, other, "must be 'RollingUpdate' or 'OnDelete'")),
     }
@@ -87,7 +101,11 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         check::one_of(&mut errors, &value, &at, &["Delete", "Retain"], None);
     }
     workload::counts(&mut errors, obj, &["replicas", "minReadySeconds", "revisionHistoryLimit"]);
-    check::non_negative(&mut errors, int(obj, "/spec/ordinals/start"), &spec.child("ordinals").child("start"));
+    check::non_negative(
+        &mut errors,
+        int(obj, "/spec/ordinals/start"),
+        &spec.child("ordinals").child("start"),
+    );
     let template_of = with_claims(obj);
     workload::selector_and_template(&mut errors, &template_of, "statefulset");
     errors
@@ -123,7 +141,15 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = validate(ctx, obj);
     let mut munged = obj.get("spec").cloned().unwrap_or_default();
     let before = old.get("spec").cloned().unwrap_or_default();
-    for key in ["replicas", "ordinals", "template", "updateStrategy", "minReadySeconds", "persistentVolumeClaimRetentionPolicy", "revisionHistoryLimit"] {
+    for key in [
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "minReadySeconds",
+        "persistentVolumeClaimRetentionPolicy",
+        "revisionHistoryLimit",
+    ] {
         keep(&mut munged, &before, key);
     }
     if munged != before {

@@ -6,9 +6,11 @@ use serde_json::Value;
 use super::job;
 use crate::check::{self, Errors};
 use crate::facts::{AGE, CONTAINERS, Facts, IMAGES, NAME, SELECTOR};
-use crate::kind::{Ctx, Kind};
+use crate::kind::Kind;
 use crate::ruleset::{PLAIN, RuleSet, empty_status};
-use crate::value::{age, container_cells, fill, fill_text, flag, int, list, name, or_none, selector_text, since, text, with};
+use crate::value::{
+    age, container_cells, fill, fill_text, flag, int, list, name, or_none, selector_text, since, text, with,
+};
 
 static RULES: RuleSet = RuleSet {
     default: |obj| {
@@ -64,7 +66,11 @@ fn validate(obj: &Value, old: Option<&Value>) -> Errors {
     let spec = Path::new("spec");
     if old.is_none() && text(obj, "/metadata/name").len() > 52 {
         let at = Path::new("metadata").child("name");
-        errors.push(FieldError::invalid(&at, text(obj, "/metadata/name"), "must be no more than 52 characters"));
+        errors.push(FieldError::invalid(
+            &at,
+            text(obj, "/metadata/name"),
+            "must be no more than 52 characters",
+        ));
     }
     let schedule = text(obj, "/spec/schedule");
     let zone = obj.pointer("/spec/timeZone").and_then(Value::as_str);
@@ -73,25 +79,47 @@ fn validate(obj: &Value, old: Option<&Value>) -> Errors {
     } else {
         validate_schedule(&mut errors, schedule, zone, &spec.child("schedule"));
     }
-    check::non_negative(&mut errors, int(obj, "/spec/startingDeadlineSeconds"), &spec.child("startingDeadlineSeconds"));
+    check::non_negative(
+        &mut errors,
+        int(obj, "/spec/startingDeadlineSeconds"),
+        &spec.child("startingDeadlineSeconds"),
+    );
     if let Some(z) = zone {
         let at = spec.child("timeZone");
         if z.is_empty() {
             errors.push(FieldError::invalid(&at, z, "timeZone must be nil or non-empty string"));
         } else if z.eq_ignore_ascii_case("local") {
-            errors.push(FieldError::invalid(&at, z, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"));
+            errors.push(FieldError::invalid(
+                &at,
+                z,
+                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+            ));
         } else if !known_zone(z) {
             errors.push(FieldError::invalid(&at, z, format!("unknown time zone {z}")));
         }
     }
     let policies = ["Allow", "Forbid", "Replace"];
-    check::one_of(&mut errors, text(obj, "/spec/concurrencyPolicy"), &spec.child("concurrencyPolicy"), &policies, Some(""));
+    check::one_of(
+        &mut errors,
+        text(obj, "/spec/concurrencyPolicy"),
+        &spec.child("concurrencyPolicy"),
+        &policies,
+        Some(""),
+    );
     let template = spec.child("jobTemplate");
     let job_spec = obj.pointer("/spec/jobTemplate/spec").unwrap_or(&Value::Null);
-    check::labels(&mut errors, obj.pointer("/spec/jobTemplate/metadata/labels"), &template.child("metadata").child("labels"));
+    check::labels(
+        &mut errors,
+        obj.pointer("/spec/jobTemplate/metadata/labels"),
+        &template.child("metadata").child("labels"),
+    );
     job::validate_template_spec(&mut errors, job_spec, &template.child("spec"));
     if flag(job_spec, "/manualSelector") {
-        errors.push(FieldError::not_supported(&template.child("spec").child("manualSelector"), true, &["nil", "false"]));
+        errors.push(FieldError::not_supported(
+            &template.child("spec").child("manualSelector"),
+            true,
+            &["nil", "false"],
+        ));
     }
     for key in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         check::non_negative(&mut errors, int(obj, &format!("/spec/{key}")), &spec.child(key));
@@ -119,7 +147,8 @@ fn validate_schedule(errors: &mut Errors, schedule: &str, zone: Option<&str>, pa
         return;
     }
     if let Some(rest) = schedule.strip_prefix('@') {
-        let named = matches!(rest, "yearly" | "annually" | "monthly" | "weekly" | "daily" | "midnight" | "hourly");
+        let named =
+            matches!(rest, "yearly" | "annually" | "monthly" | "weekly" | "daily" | "midnight" | "hourly");
         if !named && !rest.starts_with("every ") {
             errors.push(FieldError::invalid(path, schedule, format!("unrecognized descriptor: {schedule}")));
         }
@@ -127,7 +156,14 @@ fn validate_schedule(errors: &mut Errors, schedule: &str, zone: Option<&str>, pa
     }
     let count = schedule.split_whitespace().count();
     if count != 5 {
-        errors.push(FieldError::invalid(path, schedule, format!("expected exactly 5 fields, found {count}: [{}]", schedule.split_whitespace().collect::<Vec<_>>().join(" "))));
+        errors.push(FieldError::invalid(
+            path,
+            schedule,
+            format!(
+                "expected exactly 5 fields, found {count}: [{}]",
+                schedule.split_whitespace().collect::<Vec<_>>().join(" ")
+            ),
+        ));
         return;
     }
     if let Err(e) = schedule.parse::<croner::Cron>() {
@@ -169,8 +205,11 @@ mod tests {
         for good in ["*/5 * * * *", "@daily", "0 3 * * 1-5"] {
             check("batch/v1", "cronjobs", with(good), &[]);
         }
-        check("batch/v1", "cronjobs", with("* * *"), &[
-            "spec.schedule: Invalid value: \"* * *\": expected exactly 5 fields, found 3: [* * *]",
-        ]);
+        check(
+            "batch/v1",
+            "cronjobs",
+            with("* * *"),
+            &["spec.schedule: Invalid value: \"* * *\": expected exactly 5 fields, found 3: [* * *]"],
+        );
     }
 }

@@ -21,7 +21,9 @@ static RULES: RuleSet = RuleSet {
     validate: validation::validate,
     validate_update: Some(validation::validate_update),
     row,
-    fields: |obj| vec![(Str::from("status.successful"), int(obj, "/status/succeeded").unwrap_or(0).to_string())],
+    fields: |obj| {
+        vec![(Str::from("status.successful"), int(obj, "/status/succeeded").unwrap_or(0).to_string())]
+    },
     orphan: true,
     ..PLAIN
 };
@@ -132,7 +134,16 @@ fn row(obj: &Value, now: &str) -> Vec<Value> {
         t => t,
     };
     let duration = if start.is_empty() { String::new() } else { time::age(start, end) };
-    vec![name(obj), status.into(), completions.into(), duration.into(), age(obj, now), names, images, selector]
+    vec![
+        name(obj),
+        status.into(),
+        completions.into(),
+        duration.into(),
+        age(obj, now),
+        names,
+        images,
+        selector,
+    ]
 }
 
 #[cfg(test)]
@@ -148,7 +159,10 @@ mod tests {
     #[test]
     fn selector_is_generated() {
         let j = created("batch/v1", "jobs", job());
-        assert_eq!(j["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
+        assert_eq!(
+            j["spec"]["selector"],
+            json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}})
+        );
         assert_eq!(j["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
         assert_eq!(j["spec"]["backoffLimit"], 6);
         assert_eq!(j["spec"]["completions"], 1);
@@ -160,9 +174,14 @@ mod tests {
         let mut bad = job();
         bad["spec"]["template"]["spec"]["restartPolicy"] = "Always".into();
         bad["spec"]["backoffLimit"] = (-1).into();
-        check("batch/v1", "jobs", bad, &[
-            "spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0",
-            "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
-        ]);
+        check(
+            "batch/v1",
+            "jobs",
+            bad,
+            &[
+                "spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0",
+                "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+            ],
+        );
     }
 }

@@ -48,11 +48,15 @@ pub(crate) fn immutable_data(errors: &mut Errors, obj: &Value, old: &Value, fiel
         return;
     }
     if !flag(obj, "/immutable") {
-        errors.push(FieldError::forbidden(&Path::new("immutable"), "field is immutable when `immutable` is set"));
+        errors.push(FieldError::forbidden(
+            &Path::new("immutable"),
+            "field is immutable when `immutable` is set",
+        ));
     }
     for field in fields {
         if !check::same(obj.get(*field), old.get(*field)) {
-            errors.push(FieldError::forbidden(&Path::new(field), "field is immutable when `immutable` is set"));
+            errors
+                .push(FieldError::forbidden(&Path::new(field), "field is immutable when `immutable` is set"));
         }
     }
 }
@@ -77,14 +81,25 @@ mod tests {
     #[test]
     fn errors() {
         check("v1", "configmaps", json!({"data": {"a.b-c_d": "x"}}), &[]);
-        check("v1", "configmaps", json!({"data": {"a": "x"}, "binaryData": {"a": "eA=="}}), &[
-            "data[a]: Invalid value: \"a\": duplicate of key present in binaryData",
-        ]);
-        check_update("v1", "configmaps", json!({"immutable": true, "data": {"a": "2"}}), json!({"immutable": true, "data": {"a": "1"}}), &[
-            "data: Forbidden: field is immutable when `immutable` is set",
-        ]);
-        check_update("v1", "configmaps", json!({"data": {"a": "1"}}), json!({"immutable": true, "data": {"a": "1"}}), &[
-            "immutable: Forbidden: field is immutable when `immutable` is set",
-        ]);
+        check(
+            "v1",
+            "configmaps",
+            json!({"data": {"a": "x"}, "binaryData": {"a": "eA=="}}),
+            &["data[a]: Invalid value: \"a\": duplicate of key present in binaryData"],
+        );
+        check_update(
+            "v1",
+            "configmaps",
+            json!({"immutable": true, "data": {"a": "2"}}),
+            json!({"immutable": true, "data": {"a": "1"}}),
+            &["data: Forbidden: field is immutable when `immutable` is set"],
+        );
+        check_update(
+            "v1",
+            "configmaps",
+            json!({"data": {"a": "1"}}),
+            json!({"immutable": true, "data": {"a": "1"}}),
+            &["immutable: Forbidden: field is immutable when `immutable` is set"],
+        );
     }
 }

@@ -13,7 +13,9 @@ use crate::value::{age, each, fill_text, int, list, name, text};
 static RULES: RuleSet = RuleSet {
     default: |obj| each(obj, "/subsets", |s| each(s, "/ports", |p| fill_text(p, "protocol", "TCP"))),
     validate,
-    warnings: |_, _, _| vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_string()],
+    warnings: |_, _, _| {
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_string()]
+    },
     row,
     create_on_update: true,
     ..PLAIN
@@ -55,7 +57,13 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
                 check::dns_label(&mut errors, given, &here.child("name"));
             }
             check::port(&mut errors, int(p, "/port").unwrap_or(0), &here.child("port"));
-            check::one_of(&mut errors, text(p, "/protocol"), &here.child("protocol"), &["SCTP", "TCP", "UDP"], Some(""));
+            check::one_of(
+                &mut errors,
+                text(p, "/protocol"),
+                &here.child("protocol"),
+                &["SCTP", "TCP", "UDP"],
+                Some(""),
+            );
         }
     }
     errors

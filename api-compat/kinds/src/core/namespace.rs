@@ -67,7 +67,11 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         let at = Path::new("spec").child("finalizers").index(i);
         check::qualified_name(&mut errors, f, &at);
         if !f.contains('/') && f != "kubernetes" && names::is_qualified_name(f).is_empty() {
-            errors.push(FieldError::invalid(&at, f, "name is neither a standard finalizer name nor is it fully qualified"));
+            errors.push(FieldError::invalid(
+                &at,
+                f,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
         }
     }
     errors
@@ -79,10 +83,18 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, _old: &Value) -> Vec<FieldError> 
         let deleted = obj.pointer("/metadata/deletionTimestamp").is_some_and(|d| !d.is_null());
         let at = Path::new("status").child("phase");
         if deleted && phase != "Terminating" && !phase.is_empty() {
-            return vec![FieldError::invalid(&at, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")];
+            return vec![FieldError::invalid(
+                &at,
+                phase,
+                "may only be 'Terminating' if `deletionTimestamp` is not empty",
+            )];
         }
         if !deleted && phase != "Active" {
-            return vec![FieldError::invalid(&at, phase, "may only be 'Active' if `deletionTimestamp` is empty")];
+            return vec![FieldError::invalid(
+                &at,
+                phase,
+                "may only be 'Active' if `deletionTimestamp` is empty",
+            )];
         }
         return Vec::new();
     }

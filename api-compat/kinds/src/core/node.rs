@@ -105,11 +105,17 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     let spec = Path::new("spec");
     let before = list(old, "/spec/podCIDRs");
     if !before.is_empty() && list(obj, "/spec/podCIDRs") != before {
-        errors.push(FieldError::forbidden(&spec.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid"));
+        errors.push(FieldError::forbidden(
+            &spec.child("podCIDRs"),
+            "node updates may not change podCIDR except from \"\" to valid",
+        ));
     }
     let provider = text(old, "/spec/providerID");
     if !provider.is_empty() && text(obj, "/spec/providerID") != provider {
-        errors.push(FieldError::forbidden(&spec.child("providerID"), "node updates may not change providerID except from \"\" to valid"));
+        errors.push(FieldError::forbidden(
+            &spec.child("providerID"),
+            "node updates may not change providerID except from \"\" to valid",
+        ));
     }
     errors
 }
@@ -133,7 +139,12 @@ fn row(obj: &Value, now: &str) -> Vec<Value> {
     }
     roles.sort_unstable();
     let address = |kind: &str| {
-        or_none(list(obj, "/status/addresses").iter().find(|a| text(a, "/type") == kind).map_or("", |a| text(a, "/address")))
+        or_none(
+            list(obj, "/status/addresses")
+                .iter()
+                .find(|a| text(a, "/type") == kind)
+                .map_or("", |a| text(a, "/address")),
+        )
     };
     let info = |key: &str| match text(obj, &format!("/status/nodeInfo/{key}")) {
         "" => Value::from("<unknown>"),

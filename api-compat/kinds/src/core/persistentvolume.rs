@@ -49,8 +49,15 @@ pub(crate) fn kind() -> Kind {
 
 /// Fields of the spec that are not sources.
 const NOT_SOURCES: &[&str] = &[
-    "accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy",
-    "storageClassName", "volumeAttributesClassName", "volumeMode",
+    "accessModes",
+    "capacity",
+    "claimRef",
+    "mountOptions",
+    "nodeAffinity",
+    "persistentVolumeReclaimPolicy",
+    "storageClassName",
+    "volumeAttributesClassName",
+    "volumeMode",
 ];
 
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
@@ -84,15 +91,22 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         [] => errors.push(FieldError::required(&spec, "must specify a volume type")),
         [only] => {
             if *only == "local" && obj.pointer("/spec/nodeAffinity/required").is_none_or(Value::is_null) {
-                errors.push(FieldError::required(&Path::new("metadata").child("annotations"), "Local volume requires node affinity"));
+                errors.push(FieldError::required(
+                    &Path::new("metadata").child("annotations"),
+                    "Local volume requires node affinity",
+                ));
             }
             if *only == "hostPath" && text(obj, "/spec/hostPath/path") == "/" && policy == "Recycle" {
-                errors.push(FieldError::forbidden(&spec.child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'"));
+                errors.push(FieldError::forbidden(
+                    &spec.child("persistentVolumeReclaimPolicy"),
+                    "may not be 'recycle' for a hostPath mount of '/'",
+                ));
             }
         }
         [_, rest @ ..] => {
             for key in rest {
-                errors.push(FieldError::forbidden(&spec.child(key), "may not specify more than 1 volume type"));
+                errors
+                    .push(FieldError::forbidden(&spec.child(key), "may not specify more than 1 volume type"));
             }
         }
     }
@@ -103,7 +117,13 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     if !class.is_empty() {
         check::dns_subdomain(&mut errors, class, &spec.child("storageClassName"));
     }
-    check::one_of(&mut errors, text(obj, "/spec/volumeMode"), &spec.child("volumeMode"), &["Block", "Filesystem"], None);
+    check::one_of(
+        &mut errors,
+        text(obj, "/spec/volumeMode"),
+        &spec.child("volumeMode"),
+        &["Block", "Filesystem"],
+        None,
+    );
     errors
 }
 
@@ -115,7 +135,10 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     for (key, value) in map(old, "/spec").into_iter().flatten() {
         let source = !NOT_SOURCES.contains(&key.as_str());
         if source && obj["spec"].get(key) != Some(value) {
-            errors.push(FieldError::forbidden(&Path::new("spec").child("persistentvolumesource"), "spec.persistentvolumesource is immutable after creation"));
+            errors.push(FieldError::forbidden(
+                &Path::new("spec").child("persistentvolumesource"),
+                "spec.persistentvolumesource is immutable after creation",
+            ));
         }
     }
     let at = Path::new("spec").child("volumeMode");
@@ -124,7 +147,11 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 fn row(obj: &Value, now: &str) -> Vec<Value> {
-    let phase = if obj.pointer("/metadata/deletionTimestamp").is_some() { "Terminating" } else { text(obj, "/status/phase") };
+    let phase = if obj.pointer("/metadata/deletionTimestamp").is_some() {
+        "Terminating"
+    } else {
+        text(obj, "/status/phase")
+    };
     let claim = match obj.pointer("/spec/claimRef").filter(|c| !c.is_null()) {
         Some(c) => format!("{}/{}", text(c, "/namespace"), text(c, "/name")),
         None => String::new(),
@@ -141,6 +168,7 @@ fn row(obj: &Value, now: &str) -> Vec<Value> {
         if attributes.is_empty() { "<unset>" } else { attributes }.into(),
         text(obj, "/status/reason").into(),
         age(obj, now),
-        if text(obj, "/spec/volumeMode").is_empty() { "<unset>" } else { text(obj, "/spec/volumeMode") }.into(),
+        if text(obj, "/spec/volumeMode").is_empty() { "<unset>" } else { text(obj, "/spec/volumeMode") }
+            .into(),
     ]
 }

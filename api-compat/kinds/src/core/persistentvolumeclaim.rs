@@ -50,12 +50,17 @@ pub(crate) fn shown(value: Option<&Value>) -> String {
 
 /// `RWO,ROX,...`
 pub(crate) fn access_modes(modes: &[Value]) -> String {
-    [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")]
-        .iter()
-        .filter(|(long, _)| modes.iter().any(|m| m == long))
-        .map(|(_, short)| *short)
-        .collect::<Vec<_>>()
-        .join(",")
+    [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ]
+    .iter()
+    .filter(|(long, _)| modes.iter().any(|m| m == long))
+    .map(|(_, short)| *short)
+    .collect::<Vec<_>>()
+    .join(",")
 }
 
 /// The spec of a claim, also in templates.
@@ -70,13 +75,18 @@ pub(crate) fn validate_spec(errors: &mut Errors, spec: &Value, path: &Path) {
         check::one_of(errors, m, &path.child("accessModes"), &valid, Some(""));
     }
     if modes.len() > 1 && modes.iter().any(|m| m == "ReadWriteOncePod") {
-        errors.push(FieldError::forbidden(&path.child("accessModes"), "may not use ReadWriteOncePod with other access modes"));
+        errors.push(FieldError::forbidden(
+            &path.child("accessModes"),
+            "may not use ReadWriteOncePod with other access modes",
+        ));
     }
     let at = path.child("resources").key("storage");
     match spec.pointer("/resources/requests/storage") {
         None => errors.push(FieldError::required(&at, "")),
         Some(v) => match Quantity::from_json(v) {
-            Ok(q) if q.sign() <= 0 => errors.push(FieldError::invalid(&at, v.clone(), "must be greater than zero")),
+            Ok(q) if q.sign() <= 0 => {
+                errors.push(FieldError::invalid(&at, v.clone(), "must be greater than zero"))
+            }
             Ok(_) => {}
             Err(e) => errors.push(FieldError::invalid(&at, v.clone(), e)),
         },
@@ -85,7 +95,13 @@ pub(crate) fn validate_spec(errors: &mut Errors, spec: &Value, path: &Path) {
     if !class.is_empty() {
         check::dns_subdomain(errors, class, &path.child("storageClassName"));
     }
-    check::one_of(errors, text(spec, "/volumeMode"), &path.child("volumeMode"), &["Block", "Filesystem"], None);
+    check::one_of(
+        errors,
+        text(spec, "/volumeMode"),
+        &path.child("volumeMode"),
+        &["Block", "Filesystem"],
+        None,
+    );
 }
 
 fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
@@ -106,7 +122,8 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
         crate::ruleset::keep(&mut munged, &before, "storageClassName");
     }
     crate::ruleset::keep(&mut munged, &before, "volumeAttributesClassName");
-    let storage = |v: &Value| v.pointer("/resources/requests/storage").and_then(|q| Quantity::from_json(q).ok());
+    let storage =
+        |v: &Value| v.pointer("/resources/requests/storage").and_then(|q| Quantity::from_json(q).ok());
     if bound {
         crate::ruleset::keep(&mut munged, &before, "resources");
         if storage(spec) < storage(&before) {
@@ -124,7 +141,11 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 fn row(obj: &Value, now: &str) -> Vec<Value> {
-    let phase = if obj.pointer("/metadata/deletionTimestamp").is_some() { "Terminating" } else { text(obj, "/status/phase") };
+    let phase = if obj.pointer("/metadata/deletionTimestamp").is_some() {
+        "Terminating"
+    } else {
+        text(obj, "/status/phase")
+    };
     let bound = !text(obj, "/spec/volumeName").is_empty();
     let modes = if bound { access_modes(list(obj, "/status/accessModes")) } else { String::new() };
     let capacity = if bound { shown(obj.pointer("/status/capacity/storage")) } else { String::new() };
@@ -138,6 +159,7 @@ fn row(obj: &Value, now: &str) -> Vec<Value> {
         text(obj, "/spec/storageClassName").into(),
         if attributes.is_empty() { "<unset>" } else { attributes }.into(),
         age(obj, now),
-        if text(obj, "/spec/volumeMode").is_empty() { "<unset>" } else { text(obj, "/spec/volumeMode") }.into(),
+        if text(obj, "/spec/volumeMode").is_empty() { "<unset>" } else { text(obj, "/spec/volumeMode") }
+            .into(),
     ]
 }

@@ -24,8 +24,14 @@ static RULES: RuleSet = RuleSet {
 };
 
 const SELECTABLE: &[&str] = &[
-    "spec.hostNetwork", "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
-    "status.nominatedNodeName", "status.phase", "status.podIP",
+    "spec.hostNetwork",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "status.nominatedNodeName",
+    "status.phase",
+    "status.podIP",
 ];
 
 pub(crate) fn kind() -> Kind {
@@ -121,7 +127,10 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         errors.push(FieldError::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
     }
     if !text(spec, "/nodeName").is_empty() && !list(spec, "/schedulingGates").is_empty() {
-        errors.push(FieldError::forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared"));
+        errors.push(FieldError::forbidden(
+            &path.child("nodeName"),
+            "cannot be set until all schedulingGates have been cleared",
+        ));
     }
     errors
 }
@@ -140,10 +149,15 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
             errors
         }
         Some("status") => {
-            let (new, before) = (text(obj, "/status/nominatedNodeName"), text(old, "/status/nominatedNodeName"));
+            let (new, before) =
+                (text(obj, "/status/nominatedNodeName"), text(old, "/status/nominatedNodeName"));
             let mut errors = Vec::new();
             if new != before && !new.is_empty() {
-                crate::check::dns_subdomain(&mut errors, new, &Path::new("status").child("nominatedNodeName"));
+                crate::check::dns_subdomain(
+                    &mut errors,
+                    new,
+                    &Path::new("status").child("nominatedNodeName"),
+                );
             }
             errors
         }
@@ -154,7 +168,8 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
 /// The grace that was asked for or that the spec gives; none for pods that never ran or have ended.
 fn delete(obj: &Value, requested: Option<i64>) -> DeletePlan {
     let mut seconds = requested.or_else(|| int(obj, "/spec/terminationGracePeriodSeconds")).unwrap_or(30);
-    if text(obj, "/spec/nodeName").is_empty() || matches!(text(obj, "/status/phase"), "Failed" | "Succeeded") {
+    if text(obj, "/spec/nodeName").is_empty() || matches!(text(obj, "/status/phase"), "Failed" | "Succeeded")
+    {
         seconds = 0;
     }
     match seconds {

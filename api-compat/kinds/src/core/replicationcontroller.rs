@@ -15,7 +15,11 @@ static RULES: RuleSet = RuleSet {
     status: Some(|| json!({"replicas": 0})),
     validate,
     validate_update: Some(|ctx, obj, _| {
-        if ctx.subresource == Some("status") { crate::apps::replicaset::validate_status(obj) } else { validate(ctx, obj) }
+        if ctx.subresource == Some("status") {
+            crate::apps::replicaset::validate_status(obj)
+        } else {
+            validate(ctx, obj)
+        }
     }),
     row,
     fields: |obj| vec![(Str::from("status.replicas"), int(obj, "/status/replicas").unwrap_or(0).to_string())],
@@ -80,7 +84,11 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let fits = selector.into_iter().flatten().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v));
     if !fits {
         let value = template.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));
-        errors.push(FieldError::invalid(&path.child("metadata").child("labels"), value, "`selector` does not match template `labels`"));
+        errors.push(FieldError::invalid(
+            &path.child("metadata").child("labels"),
+            value,
+            "`selector` does not match template `labels`",
+        ));
     }
     errors.extend(podspec::validate_template(template, &path));
     workload::always_restarts(&mut errors, template, &path, "replicationcontroller");

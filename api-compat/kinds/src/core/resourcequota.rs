@@ -44,10 +44,23 @@ fn quantities(errors: &mut Errors, obj: &Value, pointer: &str, path: &Path) {
         let at = path.key(key);
         check::qualified_name(errors, key, &at);
         match Quantity::from_json(value) {
-            Ok(q) if q.sign() < 0 => errors.push(FieldError::invalid(&at, value.clone(), "must be greater than or equal to 0")),
+            Ok(q) if q.sign() < 0 => {
+                errors.push(FieldError::invalid(&at, value.clone(), "must be greater than or equal to 0"))
+            }
             Ok(q) => {
                 let counted = key.starts_with("count/")
-                    || matches!(key.as_str(), "pods" | "services" | "replicationcontrollers" | "resourcequotas" | "secrets" | "configmaps" | "persistentvolumeclaims" | "services.nodeports" | "services.loadbalancers");
+                    || matches!(
+                        key.as_str(),
+                        "pods"
+                            | "services"
+                            | "replicationcontrollers"
+                            | "resourcequotas"
+                            | "secrets"
+                            | "configmaps"
+                            | "persistentvolumeclaims"
+                            | "services.nodeports"
+                            | "services.loadbalancers"
+                    );
                 if counted && !q.is_integer() {
                     errors.push(FieldError::invalid(&at, value.clone(), "must be an integer"));
                 }
@@ -58,7 +71,22 @@ fn quantities(errors: &mut Errors, obj: &Value, pointer: &str, path: &Path) {
             || key.starts_with("requests.")
             || key.starts_with("limits.")
             || key.starts_with("hugepages-")
-            || matches!(key.as_str(), "cpu" | "memory" | "ephemeral-storage" | "storage" | "pods" | "services" | "replicationcontrollers" | "resourcequotas" | "secrets" | "configmaps" | "persistentvolumeclaims" | "services.nodeports" | "services.loadbalancers");
+            || matches!(
+                key.as_str(),
+                "cpu"
+                    | "memory"
+                    | "ephemeral-storage"
+                    | "storage"
+                    | "pods"
+                    | "services"
+                    | "replicationcontrollers"
+                    | "resourcequotas"
+                    | "secrets"
+                    | "configmaps"
+                    | "persistentvolumeclaims"
+                    | "services.nodeports"
+                    | "services.loadbalancers"
+            );
         if !known {
             errors.push(FieldError::invalid(&at, key.as_str(), "must be a standard resource for quota"));
         }
@@ -68,7 +96,15 @@ fn quantities(errors: &mut Errors, obj: &Value, pointer: &str, path: &Path) {
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     quantities(&mut errors, obj, "/spec/hard", &Path::new("spec").child("hard"));
-    let scopes = ["BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating", "VolumeAttributesClass"];
+    let scopes = [
+        "BestEffort",
+        "CrossNamespacePodAffinity",
+        "NotBestEffort",
+        "NotTerminating",
+        "PriorityClass",
+        "Terminating",
+        "VolumeAttributesClass",
+    ];
     let at = Path::new("spec").child("scopes");
     let given = list(obj, "/spec/scopes");
     for s in given.iter().filter_map(Value::as_str) {
@@ -99,9 +135,11 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
 
 fn row(obj: &Value, now: &str) -> Vec<Value> {
     let (mut requests, mut limits) = (Vec::new(), Vec::new());
-    let show = |v: Option<&Value>| v.map_or("0".to_string(), |v| v.as_str().map_or_else(|| v.to_string(), str::to_string));
+    let show = |v: Option<&Value>| {
+        v.map_or("0".to_string(), |v| v.as_str().map_or_else(|| v.to_string(), str::to_string))
+    };
     let mut hard: Vec<(&String, &Value)> = map(obj, "/status/hard").into_iter().flatten().collect();
-    hard.sort();
+    hard.sort_by_key(|(k, _)| *k);
     for (key, bound) in hard {
         let used = map(obj, "/status/used").and_then(|u| u.get(key));
         let cell = format!("{key}: {}/{}", show(used), show(Some(bound)));

@@ -40,7 +40,8 @@ fn default(obj: &mut Value) {
         && let Some(data) = sub(obj, "data").as_object_mut()
     {
         for (key, value) in plain {
-            let encoded = base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
+            let encoded =
+                base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
             data.insert(key, encoded.into());
         }
     }
@@ -135,6 +136,11 @@ mod tests {
 
     #[test]
     fn errors() {
-        check("v1", "secrets", json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}}), &["data[tls.key]: Required value"]);
+        check(
+            "v1",
+            "secrets",
+            json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}}),
+            &["data[tls.key]: Required value"],
+        );
     }
 }

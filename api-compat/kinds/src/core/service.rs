@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use crate::facts::{AGE, Facts, NAME, PROXY, SELECTOR};
 use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet};
-use crate::value::{age, each, fill, fill_text, int, is_empty, labels_text, list, map, name, or_none, sub, text, with};
+use crate::value::{
+    age, each, fill, fill_text, int, is_empty, labels_text, list, map, name, or_none, sub, text, with,
+};
 
 static RULES: RuleSet = RuleSet {
     name: names::name_is_dns1035_label,
@@ -104,7 +106,11 @@ fn update(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
         let (one, was) = (text(spec, "/clusterIP").to_string(), text(&before, "/clusterIP"));
         let many = list(spec, "/clusterIPs").to_vec();
         // A client that knows only clusterIP clears or changes both with it.
-        if one.is_empty() && !was.is_empty() && many == list(&before, "/clusterIPs") && new_kind == "ExternalName" {
+        if one.is_empty()
+            && !was.is_empty()
+            && many == list(&before, "/clusterIPs")
+            && new_kind == "ExternalName"
+        {
             crate::value::drop_key(spec, "clusterIPs");
         } else if one != was && !one.is_empty() && many == list(&before, "/clusterIPs") {
             spec["clusterIPs"] = json!([one]);
@@ -117,7 +123,14 @@ fn update(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
             }
         }
         if new_kind == "ExternalName" && old_kind != "ExternalName" {
-            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy", "externalTrafficPolicy"] {
+            for key in [
+                "clusterIP",
+                "clusterIPs",
+                "ipFamilies",
+                "ipFamilyPolicy",
+                "internalTrafficPolicy",
+                "externalTrafficPolicy",
+            ] {
                 crate::value::drop_key(spec, key);
             }
         }
@@ -139,7 +152,8 @@ fn port_key(p: &Value) -> (i64, String) {
 }
 
 fn keep_node_ports(spec: &mut Value, before: &Value) {
-    let mut used: Vec<i64> = list(spec, "/ports").iter().filter_map(|p| int(p, "/nodePort")).filter(|n| *n != 0).collect();
+    let mut used: Vec<i64> =
+        list(spec, "/ports").iter().filter_map(|p| int(p, "/nodePort")).filter(|n| *n != 0).collect();
     let known: Vec<((i64, String), i64)> =
         list(before, "/ports").iter().map(|p| (port_key(p), int(p, "/nodePort").unwrap_or(0))).collect();
     each(spec, "/ports", |p| {
@@ -170,7 +184,13 @@ fn drop_same_node_ports(spec: &mut Value, before: &Value) {
 fn external_ip(obj: &Value) -> String {
     let ips: Vec<&str> = list(obj, "/spec/externalIPs").iter().filter_map(Value::as_str).collect();
     match text(obj, "/spec/type") {
-        "ClusterIP" | "NodePort" => if ips.is_empty() { "<none>".to_string() } else { ips.join(",") },
+        "ClusterIP" | "NodePort" => {
+            if ips.is_empty() {
+                "<none>".to_string()
+            } else {
+                ips.join(",")
+            }
+        }
         "LoadBalancer" => {
             let balancer = crate::networking::ingress::ingress_addresses(obj);
             let mut all: Vec<&str> = balancer.split(',').filter(|s| !s.is_empty()).collect();

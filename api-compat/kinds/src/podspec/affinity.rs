@@ -29,7 +29,11 @@ pub(super) fn validate(errors: &mut Errors, affinity: &Value, path: &Path) {
         for (i, term) in list(pod, &format!("/{PREFERRED}")).iter().enumerate() {
             let here = path.child(key).child(PREFERRED).index(i);
             weight(errors, term, &here);
-            pod_term(errors, term.get("podAffinityTerm").unwrap_or(&Value::Null), &here.child("podAffinityTerm"));
+            pod_term(
+                errors,
+                term.get("podAffinityTerm").unwrap_or(&Value::Null),
+                &here.child("podAffinityTerm"),
+            );
         }
     }
 }
@@ -65,12 +69,23 @@ fn node_term(errors: &mut Errors, term: &Value, path: &Path) {
         let at = path.child("matchFields").index(i);
         let values = list(e, "/values");
         if !matches!(text(e, "/operator"), "In" | "NotIn") {
-            errors.push(FieldError::invalid(&at.child("operator"), text(e, "/operator"), "not a valid selector operator"));
+            errors.push(FieldError::invalid(
+                &at.child("operator"),
+                text(e, "/operator"),
+                "not a valid selector operator",
+            ));
         } else if values.len() != 1 {
-            errors.push(FieldError::required(&at.child("values"), "must be only one value when `operator` is 'In' or 'NotIn' for node field selector"));
+            errors.push(FieldError::required(
+                &at.child("values"),
+                "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
+            ));
         }
         if text(e, "/key") != "metadata.name" {
-            errors.push(FieldError::invalid(&at.child("key"), text(e, "/key"), "not a valid field selector key"));
+            errors.push(FieldError::invalid(
+                &at.child("key"),
+                text(e, "/key"),
+                "not a valid field selector key",
+            ));
         }
     }
 }
@@ -79,16 +94,27 @@ fn requirement(errors: &mut Errors, e: &Value, path: &Path) {
     let count = list(e, "/values").len();
     match text(e, "/operator") {
         "In" | "NotIn" if count == 0 => {
-            errors.push(FieldError::required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+            errors.push(FieldError::required(
+                &path.child("values"),
+                "must be specified when `operator` is 'In' or 'NotIn'",
+            ));
         }
         "Exists" | "DoesNotExist" if count > 0 => {
-            errors.push(FieldError::forbidden(&path.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+            errors.push(FieldError::forbidden(
+                &path.child("values"),
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            ));
         }
         "Gt" | "Lt" if count != 1 => {
-            errors.push(FieldError::required(&path.child("values"), "must be specified single value when `operator` is 'Lt' or 'Gt'"));
+            errors.push(FieldError::required(
+                &path.child("values"),
+                "must be specified single value when `operator` is 'Lt' or 'Gt'",
+            ));
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-        other => errors.push(FieldError::invalid(&path.child("operator"), other, "not a valid selector operator")),
+        other => {
+            errors.push(FieldError::invalid(&path.child("operator"), other, "not a valid selector operator"))
+        }
     }
 }
 

@@ -27,7 +27,11 @@ pub(super) fn validate_all(errors: &mut Errors, spec: &Value, volumes: &Volumes,
     if list(spec, "/containers").is_empty() {
         errors.push(FieldError::required(&path.child("containers"), ""));
     }
-    for (place, key) in [(Place::App, "containers"), (Place::Init, "initContainers"), (Place::Ephemeral, "ephemeralContainers")] {
+    for (place, key) in [
+        (Place::App, "containers"),
+        (Place::Init, "initContainers"),
+        (Place::Ephemeral, "ephemeralContainers"),
+    ] {
         for (i, c) in list(spec, &format!("/{key}")).iter().enumerate() {
             let at = path.child(key).index(i);
             let given = text(c, "/name");
@@ -46,10 +50,15 @@ pub(super) fn validate_all(errors: &mut Errors, spec: &Value, volumes: &Volumes,
             }
             if flag(spec, "/hostNetwork") {
                 for (j, p) in list(c, "/ports").iter().enumerate() {
-                    let (host, container) = (int(p, "/hostPort").unwrap_or(0), int(p, "/containerPort").unwrap_or(0));
+                    let (host, container) =
+                        (int(p, "/hostPort").unwrap_or(0), int(p, "/containerPort").unwrap_or(0));
                     if host != 0 && host != container {
                         let here = at.child("ports").index(j).child("hostPort");
-                        errors.push(FieldError::invalid(&here, host, "must match `containerPort` when `hostNetwork` is true"));
+                        errors.push(FieldError::invalid(
+                            &here,
+                            host,
+                            "must match `containerPort` when `hostNetwork` is true",
+                        ));
                     }
                 }
             }
@@ -65,17 +74,31 @@ fn validate_one(errors: &mut Errors, c: &Value, place: Place, volumes: &Volumes,
     if image.is_empty() {
         errors.push(FieldError::required(&path.child("image"), ""));
     } else if image.trim() != image {
-        errors.push(FieldError::invalid(&path.child("image"), image, "must not have leading or trailing whitespace"));
+        errors.push(FieldError::invalid(
+            &path.child("image"),
+            image,
+            "must not have leading or trailing whitespace",
+        ));
     }
     let policies = ["Always", "IfNotPresent", "Never"];
     check::one_of(errors, text(c, "/imagePullPolicy"), &path.child("imagePullPolicy"), &policies, Some(""));
     let messages = ["FallbackToLogsOnError", "File"];
-    check::one_of(errors, text(c, "/terminationMessagePolicy"), &path.child("terminationMessagePolicy"), &messages, Some(""));
+    check::one_of(
+        errors,
+        text(c, "/terminationMessagePolicy"),
+        &path.child("terminationMessagePolicy"),
+        &messages,
+        Some(""),
+    );
     validate_ports(errors, list(c, "/ports"), &path.child("ports"));
     env::validate(errors, list(c, "/env"), &path.child("env"));
     env::validate_from(errors, list(c, "/envFrom"), &path.child("envFrom"));
     validate_mounts(errors, c, volumes, path);
-    resources::validate_requirements(errors, c.get("resources").unwrap_or(&Value::Null), &path.child("resources"));
+    resources::validate_requirements(
+        errors,
+        c.get("resources").unwrap_or(&Value::Null),
+        &path.child("resources"),
+    );
     if let Some(s) = c.get("securityContext").filter(|s| !s.is_null()) {
         security::validate_container(errors, s, &path.child("securityContext"));
     }
@@ -87,7 +110,10 @@ fn validate_one(errors: &mut Errors, c: &Value, place: Place, volumes: &Volumes,
         if hooks_allowed {
             probes::validate(errors, key, value, &path.child(key));
         } else if place == Place::Init {
-            errors.push(FieldError::forbidden(&path.child(key), "may not be set for init containers without restartPolicy=Always"));
+            errors.push(FieldError::forbidden(
+                &path.child(key),
+                "may not be set for init containers without restartPolicy=Always",
+            ));
         } else {
             errors.push(FieldError::forbidden(&path.child(key), "cannot be set for an Ephemeral Container"));
         }
@@ -101,7 +127,9 @@ fn validate_restart(errors: &mut Errors, c: &Value, place: Place, path: &Path) {
     }
     let at = path.child("restartPolicy");
     match place {
-        Place::Ephemeral => errors.push(FieldError::forbidden(&at, "cannot be set for an Ephemeral Container")),
+        Place::Ephemeral => {
+            errors.push(FieldError::forbidden(&at, "cannot be set for an Ephemeral Container"))
+        }
         Place::Init | Place::App => {
             check::one_of(errors, policy, &at, &["Always", "Never", "OnFailure"], None);
         }
@@ -115,7 +143,10 @@ fn validate_ephemeral(errors: &mut Errors, c: &Value, spec: &Value, path: &Path)
         }
     }
     let target = text(c, "/targetContainerName");
-    let known = list(spec, "/containers").iter().chain(list(spec, "/initContainers")).any(|o| text(o, "/name") == target);
+    let known = list(spec, "/containers")
+        .iter()
+        .chain(list(spec, "/initContainers"))
+        .any(|o| text(o, "/name") == target);
     if !target.is_empty() && !known {
         errors.push(FieldError::not_found(&path.child("targetContainerName"), target));
     }
@@ -183,13 +214,20 @@ fn validate_mounts(errors: &mut Errors, c: &Value, volumes: &Volumes, path: &Pat
             local_path(errors, text(m, &format!("/{key}")), &at.child(key));
         }
         if !text(m, "/subPath").is_empty() && !text(m, "/subPathExpr").is_empty() {
-            errors.push(FieldError::invalid(&at.child("subPathExpr"), text(m, "/subPathExpr"), "subPathExpr and subPath are mutually exclusive"));
+            errors.push(FieldError::invalid(
+                &at.child("subPathExpr"),
+                text(m, "/subPathExpr"),
+                "subPathExpr and subPath are mutually exclusive",
+            ));
         }
         let propagation = text(m, "/mountPropagation");
         let modes = ["Bidirectional", "HostToContainer", "None"];
         check::one_of(errors, propagation, &at.child("mountPropagation"), &modes, None);
         if propagation == "Bidirectional" && !flag(c, "/securityContext/privileged") {
-            errors.push(FieldError::forbidden(&at.child("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers"));
+            errors.push(FieldError::forbidden(
+                &at.child("mountPropagation"),
+                "Bidirectional mount propagation is available only to privileged containers",
+            ));
         }
     }
     let mut devices: BTreeSet<&str> = BTreeSet::new();
@@ -199,7 +237,11 @@ fn validate_mounts(errors: &mut Errors, c: &Value, volumes: &Volumes, path: &Pat
         match volumes.get(given) {
             _ if given.is_empty() => errors.push(FieldError::required(&at.child("name"), "")),
             None => errors.push(FieldError::not_found(&at.child("name"), given)),
-            Some(false) => errors.push(FieldError::invalid(&at.child("name"), given, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode")),
+            Some(false) => errors.push(FieldError::invalid(
+                &at.child("name"),
+                given,
+                "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode",
+            )),
             Some(true) => {}
         }
         if device.is_empty() {
@@ -207,7 +249,11 @@ fn validate_mounts(errors: &mut Errors, c: &Value, volumes: &Volumes, path: &Pat
         } else if !devices.insert(device) {
             errors.push(FieldError::invalid(&at.child("devicePath"), device, "must be unique"));
         } else if paths.contains(device) {
-            errors.push(FieldError::invalid(&at.child("devicePath"), device, "must not already exist as a path in volumeMounts"));
+            errors.push(FieldError::invalid(
+                &at.child("devicePath"),
+                device,
+                "must not already exist as a path in volumeMounts",
+            ));
         }
     }
 }

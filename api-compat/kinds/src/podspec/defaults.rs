@@ -57,7 +57,9 @@ pub(crate) fn default_pod(pod: &mut Value) {
 }
 
 fn requests_from_limits(container: &mut Value) {
-    let Some(limits) = container.pointer("/resources/limits").and_then(Value::as_object).cloned() else { return };
+    let Some(limits) = container.pointer("/resources/limits").and_then(Value::as_object).cloned() else {
+        return;
+    };
     if limits.is_empty() {
         return;
     }
@@ -73,7 +75,9 @@ fn requests_from_limits_of_pod(spec: &mut Value) {
     for (key, limit) in limits {
         let mut sum: Option<Quantity> = None;
         for c in list(spec, "/containers") {
-            if let Some(q) = c.pointer(&format!("/resources/requests/{key}")).and_then(|v| Quantity::from_json(v).ok()) {
+            if let Some(q) =
+                c.pointer(&format!("/resources/requests/{key}")).and_then(|v| Quantity::from_json(v).ok())
+            {
                 sum = Some(sum.map_or_else(|| q.clone(), |s| s.add(&q)));
             }
         }
@@ -107,7 +111,12 @@ fn default_container(c: &mut Value) {
         with(c, key, |probe| {
             with(probe, "/grpc", |g| fill(g, "service", ""));
             default_http(probe);
-            for (field, n) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+            for (field, n) in [
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ] {
                 if int(probe, &format!("/{field}")).unwrap_or(0) == 0 {
                     probe[field] = n.into();
                 }

@@ -71,8 +71,15 @@ fn validate_source(errors: &mut Errors, source: &Value, value: &str, path: &Path
 
 /// Fields that environment variables may take.
 const ENV_FIELDS: &[&str] = &[
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
-    "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
 
 /// Fields that downward API volumes may take.
@@ -91,24 +98,44 @@ pub(super) fn validate_field_ref(errors: &mut Errors, field: &Value, allowed: &[
         errors.push(FieldError::required(&at, ""));
         return;
     }
-    let subscript = given
-        .strip_suffix("']")
-        .and_then(|g| g.strip_prefix("metadata.labels['").or_else(|| g.strip_prefix("metadata.annotations['")));
+    let subscript = given.strip_suffix("']").and_then(|g| {
+        g.strip_prefix("metadata.labels['").or_else(|| g.strip_prefix("metadata.annotations['"))
+    });
     match subscript {
         Some(key) => check::qualified_name(errors, &key.to_lowercase(), &at),
         None if allowed.contains(&given) => {}
         None if version == "v1" && known_path(given) => {
             errors.push(FieldError::not_supported(&at, given, allowed));
         }
-        None => errors.push(FieldError::invalid(&at, given, format!("error converting fieldPath: field label not supported: {given}"))),
+        None => errors.push(FieldError::invalid(
+            &at,
+            given,
+            format!("error converting fieldPath: field label not supported: {given}"),
+        )),
     }
 }
 
 /// Whether the path names a field of pods at all.
 fn known_path(path: &str) -> bool {
-    matches!(path, "metadata.annotations" | "metadata.labels" | "metadata.name" | "metadata.namespace" | "metadata.uid"
-        | "spec.nodeName" | "spec.restartPolicy" | "spec.serviceAccountName" | "spec.schedulerName" | "spec.hostNetwork"
-        | "status.phase" | "status.hostIP" | "status.hostIPs" | "status.podIP" | "status.podIPs" | "status.nominatedNodeName")
+    matches!(
+        path,
+        "metadata.annotations"
+            | "metadata.labels"
+            | "metadata.name"
+            | "metadata.namespace"
+            | "metadata.uid"
+            | "spec.nodeName"
+            | "spec.restartPolicy"
+            | "spec.serviceAccountName"
+            | "spec.schedulerName"
+            | "spec.hostNetwork"
+            | "status.phase"
+            | "status.hostIP"
+            | "status.hostIPs"
+            | "status.podIP"
+            | "status.podIPs"
+            | "status.nominatedNodeName"
+    )
 }
 
 /// A reference to a resource of a container.
@@ -117,10 +144,20 @@ pub(super) fn validate_resource_ref(errors: &mut Errors, field: &Value, path: &P
         errors.push(FieldError::required(&path.child("containerName"), ""));
     }
     let resource = text(field, "/resource");
-    let all = ["limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"];
+    let all = [
+        "limits.cpu",
+        "limits.ephemeral-storage",
+        "limits.memory",
+        "requests.cpu",
+        "requests.ephemeral-storage",
+        "requests.memory",
+    ];
     if resource.is_empty() {
         errors.push(FieldError::required(&path.child("resource"), ""));
-    } else if !all.contains(&resource) && !resource.starts_with("limits.hugepages-") && !resource.starts_with("requests.hugepages-") {
+    } else if !all.contains(&resource)
+        && !resource.starts_with("limits.hugepages-")
+        && !resource.starts_with("requests.hugepages-")
+    {
         errors.push(FieldError::not_supported(&path.child("resource"), resource, &all));
     }
 }
@@ -143,9 +180,17 @@ pub(super) fn validate_from(errors: &mut Errors, sources: &[Value], path: &Path)
             }
         }
         match count {
-            0 => errors.push(FieldError::invalid(path, "", "must specify one of: `configMapRef` or `secretRef`")),
+            0 => errors.push(FieldError::invalid(
+                path,
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            )),
             1 => {}
-            _ => errors.push(FieldError::invalid(path, "", "may not have more than one field specified at a time")),
+            _ => errors.push(FieldError::invalid(
+                path,
+                "",
+                "may not have more than one field specified at a time",
+            )),
         }
     }
 }

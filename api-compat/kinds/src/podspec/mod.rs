@@ -20,10 +20,9 @@ use serde_json::Value;
 
 use crate::check;
 
-pub(crate) use defaults::{default_pod, default_spec, default_volume_claim, canonical_quantities};
-pub(crate) use qos::qos_class;
 pub(crate) use affinity::validate_node_selector;
-pub(crate) use resources::validate_requirements;
+pub(crate) use defaults::{canonical_quantities, default_pod, default_spec, default_volume_claim};
+pub(crate) use qos::qos_class;
 pub(crate) use scheduling::validate_tolerations;
 pub(crate) use spec::validate_spec;
 pub(crate) use update::{validate_ephemeral_update, validate_pod_update, validate_resize_update};

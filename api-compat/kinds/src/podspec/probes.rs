@@ -17,17 +17,27 @@ pub(super) fn validate(errors: &mut Errors, key: &str, value: &Value, path: &Pat
         return;
     }
     handler(errors, value, &["exec", "httpGet", "tcpSocket", "grpc"], path);
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for field in
+        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+    {
         check::non_negative(errors, int(value, &format!("/{field}")), &path.child(field));
     }
     let grace = int(value, "/terminationGracePeriodSeconds");
     if key == "readinessProbe" {
         if let Some(g) = grace {
-            errors.push(FieldError::invalid(&path.child("terminationGracePeriodSeconds"), g, "must not be set for readinessProbes"));
+            errors.push(FieldError::invalid(
+                &path.child("terminationGracePeriodSeconds"),
+                g,
+                "must not be set for readinessProbes",
+            ));
         }
     } else {
         if let Some(g) = grace.filter(|g| *g <= 0) {
-            errors.push(FieldError::invalid(&path.child("terminationGracePeriodSeconds"), g, "must be greater than 0"));
+            errors.push(FieldError::invalid(
+                &path.child("terminationGracePeriodSeconds"),
+                g,
+                "must be greater than 0",
+            ));
         }
         if let Some(n) = int(value, "/successThreshold").filter(|n| *n != 1) {
             errors.push(FieldError::invalid(&path.child("successThreshold"), n, "must be 1"));
@@ -74,6 +84,11 @@ fn http_get(errors: &mut Errors, h: &Value, path: &Path) {
     check::one_of(errors, text(h, "/scheme"), &path.child("scheme"), &["HTTP", "HTTPS"], Some(""));
     for (i, header) in list(h, "/httpHeaders").iter().enumerate() {
         let given = text(header, "/name");
-        check::names(errors, names::is_http_header_name(given), given.into(), &path.child("httpHeaders").index(i));
+        check::names(
+            errors,
+            names::is_http_header_name(given),
+            given.into(),
+            &path.child("httpHeaders").index(i),
+        );
     }
 }

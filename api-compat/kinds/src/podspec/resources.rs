@@ -14,7 +14,11 @@ fn is_overcommittable(resource: &str) -> bool {
 }
 
 /// A map of quantities: known names, parsable, not negative.
-pub(crate) fn validate_list<'a>(errors: &mut Errors, value: Option<&'a Value>, path: &Path) -> BTreeMap<&'a str, Quantity> {
+pub(crate) fn validate_list<'a>(
+    errors: &mut Errors,
+    value: Option<&'a Value>,
+    path: &Path,
+) -> BTreeMap<&'a str, Quantity> {
     let mut parsed = BTreeMap::new();
     for (key, v) in value.and_then(Value::as_object).into_iter().flatten() {
         let at = path.key(key);
@@ -37,7 +41,10 @@ pub(crate) fn validate_list<'a>(errors: &mut Errors, value: Option<&'a Value>, p
 
 fn resource_name(errors: &mut Errors, key: &str, path: &Path) {
     check::qualified_name(errors, key, path);
-    if !key.contains('/') && !matches!(key, "cpu" | "memory" | "ephemeral-storage" | "storage" | "pods") && !key.starts_with("hugepages-") {
+    if !key.contains('/')
+        && !matches!(key, "cpu" | "memory" | "ephemeral-storage" | "storage" | "pods")
+        && !key.starts_with("hugepages-")
+    {
         errors.push(FieldError::invalid(path, key, "must be a standard resource type or fully qualified"));
     }
 }
@@ -50,13 +57,24 @@ pub(crate) fn validate_requirements(errors: &mut Errors, resources: &Value, path
         let at = path.child("requests");
         match limits.get(key) {
             Some(limit) if !is_overcommittable(key) && request != limit => {
-                errors.push(FieldError::invalid(&at, request.to_string(), format!("must be equal to {key} limit of {limit}")));
+                errors.push(FieldError::invalid(
+                    &at,
+                    request.to_string(),
+                    format!("must be equal to {key} limit of {limit}"),
+                ));
             }
             Some(limit) if request > limit => {
-                errors.push(FieldError::invalid(&at, request.to_string(), format!("must be less than or equal to {key} limit of {limit}")));
+                errors.push(FieldError::invalid(
+                    &at,
+                    request.to_string(),
+                    format!("must be less than or equal to {key} limit of {limit}"),
+                ));
             }
             None if !is_overcommittable(key) => {
-                errors.push(FieldError::required(&path.child("limits"), "Limit must be set for non overcommitable resources"));
+                errors.push(FieldError::required(
+                    &path.child("limits"),
+                    "Limit must be set for non overcommitable resources",
+                ));
             }
             _ => {}
         }

@@ -40,10 +40,16 @@ pub(crate) fn validate_tolerations(tolerations: &[Value], path: &Path) -> Errors
             }
             "Exists" => {
                 if !text(t, "/value").is_empty() {
-                    errors.push(FieldError::invalid(&at.child("operator"), t.clone(), "value must be empty when `operator` is 'Exists'"));
+                    errors.push(FieldError::invalid(
+                        &at.child("operator"),
+                        t.clone(),
+                        "value must be empty when `operator` is 'Exists'",
+                    ));
                 }
             }
-            other => errors.push(FieldError::not_supported(&at.child("operator"), other, &["Equal", "Exists"])),
+            other => {
+                errors.push(FieldError::not_supported(&at.child("operator"), other, &["Equal", "Exists"]))
+            }
         }
         let effects = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
         check::one_of(&mut errors, effect, &at.child("effect"), &effects, None);
@@ -67,10 +73,17 @@ pub(super) fn validate_spread(errors: &mut Errors, constraints: &[Value], path: 
         }
         let action = text(c, "/whenUnsatisfiable");
         if !matches!(action, "DoNotSchedule" | "ScheduleAnyway") {
-            errors.push(FieldError::not_supported(&at.child("whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]));
+            errors.push(FieldError::not_supported(
+                &at.child("whenUnsatisfiable"),
+                action,
+                &["DoNotSchedule", "ScheduleAnyway"],
+            ));
         }
         if seen.contains(&(key, action)) {
-            errors.push(FieldError::duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), format!("{{{key}, {action}}}")));
+            errors.push(FieldError::duplicate(
+                &at.child("{topologyKey, whenUnsatisfiable}"),
+                format!("{{{key}, {action}}}"),
+            ));
         }
         seen.push((key, action));
         if let Some(n) = int(c, "/minDomains") {
@@ -78,11 +91,21 @@ pub(super) fn validate_spread(errors: &mut Errors, constraints: &[Value], path: 
                 errors.push(FieldError::invalid(&at.child("minDomains"), n, "must be greater than zero"));
             }
             if action != "DoNotSchedule" {
-                errors.push(FieldError::invalid(&at.child("minDomains"), n, format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}")));
+                errors.push(FieldError::invalid(
+                    &at.child("minDomains"),
+                    n,
+                    format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}"),
+                ));
             }
         }
         for field in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            check::one_of(errors, text(c, &format!("/{field}")), &at.child(field), &["Honor", "Ignore"], None);
+            check::one_of(
+                errors,
+                text(c, &format!("/{field}")),
+                &at.child(field),
+                &["Honor", "Ignore"],
+                None,
+            );
         }
         check::label_selector(errors, c.get("labelSelector"), &at.child("labelSelector"));
     }

@@ -16,7 +16,12 @@ fn ids(errors: &mut Errors, context: &Value, path: &Path) {
         }
     }
     for (i, n) in list(context, "/supplementalGroups").iter().filter_map(Value::as_i64).enumerate() {
-        check::names(errors, names::is_valid_group_id(n), n.into(), &path.child("supplementalGroups").index(i));
+        check::names(
+            errors,
+            names::is_valid_group_id(n),
+            n.into(),
+            &path.child("supplementalGroups").index(i),
+        );
     }
 }
 
@@ -39,9 +44,19 @@ fn profiles(errors: &mut Errors, context: &Value, path: &Path) {
             }
         } else if !local.is_empty() {
             let what = if key == "seccompProfile" { "seccomp" } else { "AppArmor" };
-            errors.push(FieldError::invalid(&at.child("localhostProfile"), local, format!("can only be set when {what} type is Localhost")));
+            errors.push(FieldError::invalid(
+                &at.child("localhostProfile"),
+                local,
+                format!("can only be set when {what} type is Localhost"),
+            ));
         }
-        check::one_of(errors, kind, &at.child("type"), &["Localhost", "RuntimeDefault", "Unconfined"], Some("type is required"));
+        check::one_of(
+            errors,
+            kind,
+            &at.child("type"),
+            &["Localhost", "RuntimeDefault", "Unconfined"],
+            Some("type is required"),
+        );
     }
 }
 
@@ -52,18 +67,41 @@ pub(super) fn validate_pod(errors: &mut Errors, spec: &Value, path: &Path) {
     ids(errors, context, &at);
     profiles(errors, context, &at);
     if flag(spec, "/shareProcessNamespace") && flag(spec, "/hostPID") {
-        errors.push(FieldError::invalid(&path.child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled"));
+        errors.push(FieldError::invalid(
+            &path.child("shareProcessNamespace"),
+            true,
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        ));
     }
     let policies = ["Always", "OnRootMismatch"];
-    check::one_of(errors, text(context, "/fsGroupChangePolicy"), &at.child("fsGroupChangePolicy"), &policies, None);
-    check::one_of(errors, text(context, "/supplementalGroupsPolicy"), &at.child("supplementalGroupsPolicy"), &["Merge", "Strict"], None);
-    check::one_of(errors, text(context, "/seLinuxChangePolicy"), &at.child("seLinuxChangePolicy"), &["MountOption", "Recursive"], None);
+    check::one_of(
+        errors,
+        text(context, "/fsGroupChangePolicy"),
+        &at.child("fsGroupChangePolicy"),
+        &policies,
+        None,
+    );
+    check::one_of(
+        errors,
+        text(context, "/supplementalGroupsPolicy"),
+        &at.child("supplementalGroupsPolicy"),
+        &["Merge", "Strict"],
+        None,
+    );
+    check::one_of(
+        errors,
+        text(context, "/seLinuxChangePolicy"),
+        &at.child("seLinuxChangePolicy"),
+        &["MountOption", "Recursive"],
+        None,
+    );
     let mut seen: Vec<&str> = Vec::new();
     for (i, s) in list(context, "/sysctls").iter().enumerate() {
         let here = at.child("sysctls").index(i).child("name");
         let given = text(s, "/name");
         let valid = given.split(['.', '/']).all(|p| {
-            !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+            !p.is_empty()
+                && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
         });
         if given.is_empty() {
             errors.push(FieldError::required(&here, ""));
@@ -76,7 +114,11 @@ pub(super) fn validate_pod(errors: &mut Errors, spec: &Value, path: &Path) {
         if flag(spec, "/hostNetwork") && given.starts_with("net.") {
             errors.push(FieldError::invalid(&here, given, "may not be specified when 'hostNetwork' is true"));
         }
-        if flag(spec, "/hostIPC") && (given.starts_with("kernel.shm") || given.starts_with("kernel.msg") || given.starts_with("fs.mqueue.")) {
+        if flag(spec, "/hostIPC")
+            && (given.starts_with("kernel.shm")
+                || given.starts_with("kernel.msg")
+                || given.starts_with("fs.mqueue."))
+        {
             errors.push(FieldError::invalid(&here, given, "may not be specified when 'hostIPC' is true"));
         }
     }
@@ -93,13 +135,27 @@ pub(super) fn validate_pod(errors: &mut Errors, spec: &Value, path: &Path) {
 pub(super) fn validate_container(errors: &mut Errors, context: &Value, path: &Path) {
     ids(errors, context, path);
     profiles(errors, context, path);
-    check::one_of(errors, text(context, "/procMount"), &path.child("procMount"), &["Default", "Unmasked"], None);
+    check::one_of(
+        errors,
+        text(context, "/procMount"),
+        &path.child("procMount"),
+        &["Default", "Unmasked"],
+        None,
+    );
     if context.get("allowPrivilegeEscalation").and_then(Value::as_bool) == Some(false) {
         if flag(context, "/privileged") {
-            errors.push(FieldError::invalid(path, context.clone(), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+            errors.push(FieldError::invalid(
+                path,
+                context.clone(),
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            ));
         }
         if list(context, "/capabilities/add").iter().any(|c| c == "CAP_SYS_ADMIN") {
-            errors.push(FieldError::invalid(path, context.clone(), "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"));
+            errors.push(FieldError::invalid(
+                path,
+                context.clone(),
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            ));
         }
     }
 }

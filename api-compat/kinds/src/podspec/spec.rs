@@ -13,7 +13,13 @@ pub(crate) fn validate_spec(spec: &Value, path: &Path) -> Errors {
     let known = volumes::validate(&mut errors, list(spec, "/volumes"), &path.child("volumes"));
     containers::validate_all(&mut errors, spec, &known, path);
     let policy = text(spec, "/restartPolicy");
-    check::one_of(&mut errors, policy, &path.child("restartPolicy"), &["Always", "OnFailure", "Never"], Some(""));
+    check::one_of(
+        &mut errors,
+        policy,
+        &path.child("restartPolicy"),
+        &["Always", "OnFailure", "Never"],
+        Some(""),
+    );
     validate_dns(&mut errors, spec, path);
     check::labels(&mut errors, spec.get("nodeSelector"), &path.child("nodeSelector"));
     security::validate_pod(&mut errors, spec, path);
@@ -29,7 +35,11 @@ pub(crate) fn validate_spec(spec: &Value, path: &Path) -> Errors {
         let at = path.child("readinessGates").index(i).child("conditionType");
         check::qualified_name(&mut errors, text(gate, "/conditionType"), &at);
     }
-    scheduling::validate_spread(&mut errors, list(spec, "/topologySpreadConstraints"), &path.child("topologySpreadConstraints"));
+    scheduling::validate_spread(
+        &mut errors,
+        list(spec, "/topologySpreadConstraints"),
+        &path.child("topologySpreadConstraints"),
+    );
     validate_gates(&mut errors, list(spec, "/schedulingGates"), &path.child("schedulingGates"));
     validate_names(&mut errors, spec, path);
     validate_numbers(&mut errors, spec, path);
@@ -40,8 +50,20 @@ pub(crate) fn validate_spec(spec: &Value, path: &Path) -> Errors {
     }
     resources::validate_list(&mut errors, spec.get("overhead"), &path.child("overhead"));
     let preemption = text(spec, "/preemptionPolicy");
-    check::one_of(&mut errors, preemption, &path.child("preemptionPolicy"), &["Never", "PreemptLowerPriority"], None);
-    check::one_of(&mut errors, text(spec, "/os/name"), &path.child("os").child("name"), &["linux", "windows"], spec.get("os").filter(|o| !o.is_null()).map(|_| ""));
+    check::one_of(
+        &mut errors,
+        preemption,
+        &path.child("preemptionPolicy"),
+        &["Never", "PreemptLowerPriority"],
+        None,
+    );
+    check::one_of(
+        &mut errors,
+        text(spec, "/os/name"),
+        &path.child("os").child("name"),
+        &["linux", "windows"],
+        spec.get("os").filter(|o| !o.is_null()).map(|_| ""),
+    );
     validate_claims(&mut errors, spec, path);
     errors
 }
@@ -63,8 +85,14 @@ fn validate_names(errors: &mut Errors, spec: &Value, path: &Path) {
     if !scheduler.is_empty() {
         check::qualified_name(errors, scheduler, &path.child("schedulerName"));
     }
-    if flag(spec, "/setHostnameAsFQDN") && flag(spec, "/hostNetwork") && !text(spec, "/hostnameOverride").is_empty() {
-        errors.push(FieldError::forbidden(&path.child("setHostnameAsFQDN"), "cannot be set when hostnameOverride is set"));
+    if flag(spec, "/setHostnameAsFQDN")
+        && flag(spec, "/hostNetwork")
+        && !text(spec, "/hostnameOverride").is_empty()
+    {
+        errors.push(FieldError::forbidden(
+            &path.child("setHostnameAsFQDN"),
+            "cannot be set when hostnameOverride is set",
+        ));
     }
 }
 
@@ -79,7 +107,11 @@ fn validate_numbers(errors: &mut Errors, spec: &Value, path: &Path) {
         n => check::non_negative(errors, n, &path.child("terminationGracePeriodSeconds")),
     }
     if let Some(n) = int(spec, "/priority").filter(|n| *n > 2_000_001_000) {
-        errors.push(FieldError::invalid(&path.child("priority"), n, "must not be above the system priorities"));
+        errors.push(FieldError::invalid(
+            &path.child("priority"),
+            n,
+            "must not be above the system priorities",
+        ));
     }
 }
 
@@ -95,25 +127,45 @@ fn validate_dns(errors: &mut Errors, spec: &Value, path: &Path) {
             return;
         }
         if servers.is_empty() {
-            errors.push(FieldError::required(&config.child("nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None"));
+            errors.push(FieldError::required(
+                &config.child("nameservers"),
+                "must provide at least one DNS nameserver when `dnsPolicy` is None",
+            ));
         }
     }
     if servers.len() > 3 {
-        errors.push(FieldError::invalid(&config.child("nameservers"), servers.to_vec(), "must not have more than 3 nameservers"));
+        errors.push(FieldError::invalid(
+            &config.child("nameservers"),
+            servers.to_vec(),
+            "must not have more than 3 nameservers",
+        ));
     }
     for (i, s) in servers.iter().filter_map(Value::as_str).enumerate() {
         check::names(errors, names::is_valid_ip_legacy(s), s.into(), &config.child("nameservers").index(i));
     }
     let searches = list(spec, "/dnsConfig/searches");
     if searches.len() > 32 {
-        errors.push(FieldError::invalid(&config.child("searches"), searches.to_vec(), "must not have more than 32 search paths"));
+        errors.push(FieldError::invalid(
+            &config.child("searches"),
+            searches.to_vec(),
+            "must not have more than 32 search paths",
+        ));
     }
     if searches.iter().filter_map(Value::as_str).map(|s| s.len() + 1).sum::<usize>() > 2049 {
-        errors.push(FieldError::invalid(&config.child("searches"), searches.to_vec(), "must not have more than 2048 characters (including spaces) in the search list"));
+        errors.push(FieldError::invalid(
+            &config.child("searches"),
+            searches.to_vec(),
+            "must not have more than 2048 characters (including spaces) in the search list",
+        ));
     }
     for (i, s) in searches.iter().filter_map(Value::as_str).enumerate().filter(|(_, s)| *s != ".") {
         let s = s.strip_suffix('.').unwrap_or(s);
-        check::names(errors, names::is_dns1123_subdomain_with_underscore(s), s.into(), &config.child("searches").index(i));
+        check::names(
+            errors,
+            names::is_dns1123_subdomain_with_underscore(s),
+            s.into(),
+            &config.child("searches").index(i),
+        );
     }
     for (i, o) in list(spec, "/dnsConfig/options").iter().enumerate() {
         if text(o, "/name").is_empty() {
@@ -165,9 +217,17 @@ fn validate_claims(errors: &mut Errors, spec: &Value, path: &Path) {
         seen.push(given);
         let (a, b) = (text(claim, "/resourceClaimName"), text(claim, "/resourceClaimTemplateName"));
         if a.is_empty() && b.is_empty() {
-            errors.push(FieldError::invalid(&at, given, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"));
+            errors.push(FieldError::invalid(
+                &at,
+                given,
+                "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+            ));
         } else if !a.is_empty() && !b.is_empty() {
-            errors.push(FieldError::invalid(&at, given, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"));
+            errors.push(FieldError::invalid(
+                &at,
+                given,
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            ));
         }
     }
 }

@@ -25,7 +25,11 @@ pub(crate) fn validate_pod_update(obj: &Value, old: &Value) -> Errors {
             if image.is_empty() {
                 errors.push(FieldError::required(&at.index(i).child("image"), ""));
             } else if image.trim() != image {
-                errors.push(FieldError::invalid(&at.index(i).child("image"), image, "must not have leading or trailing whitespace"));
+                errors.push(FieldError::invalid(
+                    &at.index(i).child("image"),
+                    image,
+                    "must not have leading or trailing whitespace",
+                ));
             }
         }
     }
@@ -42,7 +46,8 @@ pub(crate) fn validate_pod_update(obj: &Value, old: &Value) -> Errors {
     let mut changed = Vec::new();
     difference(&munged, &before, "", &mut changed);
     if !changed.is_empty() {
-        let detail = format!("pod updates may not change fields other than {UPDATABLE}\n{}", changed.join("\n"));
+        let detail =
+            format!("pod updates may not change fields other than {UPDATABLE}\n{}", changed.join("\n"));
         errors.push(FieldError::forbidden(&spec, detail));
     }
     errors
@@ -57,7 +62,11 @@ fn deadline(errors: &mut Errors, obj: &Value, old: &Value, path: &Path) {
         (Some(n), Some(b)) if n > b => {
             errors.push(FieldError::invalid(path, n, "must be less than or equal to previous value"));
         }
-        (None, Some(_)) => errors.push(FieldError::invalid(path, Value::Null, "must not update from a positive integer to nil value")),
+        (None, Some(_)) => errors.push(FieldError::invalid(
+            path,
+            Value::Null,
+            "must not update from a positive integer to nil value",
+        )),
         _ => {}
     }
 }
@@ -84,7 +93,10 @@ fn tolerations(errors: &mut Errors, obj: &Value, old: &Value, path: &Path) {
     let new = list(obj, "/spec/tolerations");
     for before in list(old, "/spec/tolerations") {
         if !new.iter().any(|t| bare(t) == bare(before)) {
-            errors.push(FieldError::forbidden(path, "existing toleration can not be modified except its tolerationSeconds"));
+            errors.push(FieldError::forbidden(
+                path,
+                "existing toleration can not be modified except its tolerationSeconds",
+            ));
             return;
         }
     }
@@ -96,13 +108,16 @@ fn tolerations(errors: &mut Errors, obj: &Value, old: &Value, path: &Path) {
 /// Makes what may change equal to what was.
 fn munge(spec: &mut Value, before: &Value, gated: bool) {
     for key in ["containers", "initContainers"] {
-        let images: Vec<Value> = list(before, &format!("/{key}")).iter().map(|c| c["image"].clone()).collect();
+        let images: Vec<Value> =
+            list(before, &format!("/{key}")).iter().map(|c| c["image"].clone()).collect();
         for (c, image) in spec.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().zip(images) {
             c["image"] = image;
         }
     }
     let mut take = vec!["activeDeadlineSeconds", "tolerations", "schedulingGates"];
-    if int(before, "/terminationGracePeriodSeconds").is_some_and(|n| n < 0) && int(spec, "/terminationGracePeriodSeconds") == Some(1) {
+    if int(before, "/terminationGracePeriodSeconds").is_some_and(|n| n < 0)
+        && int(spec, "/terminationGracePeriodSeconds") == Some(1)
+    {
         take.push("terminationGracePeriodSeconds");
     }
     if gated {
@@ -151,9 +166,15 @@ pub(crate) fn validate_ephemeral_update(obj: &Value, old: &Value) -> Errors {
     for before in list(old, "/spec/ephemeralContainers") {
         let given = text(before, "/name");
         match new.iter().find(|c| text(c, "/name") == given) {
-            None => errors.push(FieldError::forbidden(&path, format!("existing ephemeral containers {given:?} may not be removed\n"))),
+            None => errors.push(FieldError::forbidden(
+                &path,
+                format!("existing ephemeral containers {given:?} may not be removed\n"),
+            )),
             Some(c) if c != before => {
-                errors.push(FieldError::forbidden(&path, format!("existing ephemeral containers {given:?} may not be changed\n")));
+                errors.push(FieldError::forbidden(
+                    &path,
+                    format!("existing ephemeral containers {given:?} may not be changed\n"),
+                ));
             }
             Some(_) => {}
         }
@@ -178,7 +199,10 @@ pub(crate) fn validate_resize_update(obj: &Value, old: &Value) -> Errors {
     let mut changed = Vec::new();
     difference(&munged, &before, "", &mut changed);
     if !changed.is_empty() {
-        errors.push(FieldError::forbidden(&spec, format!("only cpu and memory resources are mutable\n{}", changed.join("\n"))));
+        errors.push(FieldError::forbidden(
+            &spec,
+            format!("only cpu and memory resources are mutable\n{}", changed.join("\n")),
+        ));
     }
     let (new, was) = (super::qos_class(&obj["spec"]), super::qos_class(&before));
     if new != was {

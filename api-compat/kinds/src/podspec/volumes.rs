@@ -93,7 +93,16 @@ fn details(errors: &mut Errors, kind: &str, source: &Value, at: &Path) {
             if path.split('/').any(|p| p == "..") {
                 errors.push(FieldError::invalid(&at.child("path"), path, "must not contain '..'"));
             }
-            let types = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+            let types = [
+                "",
+                "BlockDevice",
+                "CharDevice",
+                "Directory",
+                "DirectoryOrCreate",
+                "File",
+                "FileOrCreate",
+                "Socket",
+            ];
             let given = text(source, "/type");
             if !types.contains(&given) {
                 errors.push(FieldError::not_supported(&at.child("type"), given, &types));
@@ -103,11 +112,18 @@ fn details(errors: &mut Errors, kind: &str, source: &Value, at: &Path) {
             if let Some(limit) = source.get("sizeLimit").filter(|l| !l.is_null())
                 && knarr_machinery::quantity::Quantity::from_json(limit).is_ok_and(|q| q.sign() < 0)
             {
-                errors.push(FieldError::forbidden(&at.child("sizeLimit"), "SizeLimit field must be a valid resource quantity"));
+                errors.push(FieldError::forbidden(
+                    &at.child("sizeLimit"),
+                    "SizeLimit field must be a valid resource quantity",
+                ));
             }
             let medium = text(source, "/medium");
             if !matches!(medium, "" | "Memory" | "HugePages") && !medium.starts_with("HugePages-") {
-                errors.push(FieldError::not_supported(&at.child("medium"), medium, &["", "HugePages", "Memory"]));
+                errors.push(FieldError::not_supported(
+                    &at.child("medium"),
+                    medium,
+                    &["", "HugePages", "Memory"],
+                ));
             }
         }
         "secret" | "configMap" => {
@@ -123,7 +139,11 @@ fn details(errors: &mut Errors, kind: &str, source: &Value, at: &Path) {
             projected(errors, list(source, "/sources"), &at.child("sources"));
         }
         "nfs" if !text(source, "/path").is_empty() && !text(source, "/path").starts_with('/') => {
-            errors.push(FieldError::invalid(&at.child("path"), text(source, "/path"), "must be an absolute path"));
+            errors.push(FieldError::invalid(
+                &at.child("path"),
+                text(source, "/path"),
+                "must be an absolute path",
+            ));
         }
         "ephemeral" => {
             let spec = source.pointer("/volumeClaimTemplate/spec").unwrap_or(&Value::Null);
@@ -139,7 +159,11 @@ fn details(errors: &mut Errors, kind: &str, source: &Value, at: &Path) {
 
 fn mode(errors: &mut Errors, value: Option<i64>, path: &Path) {
     if let Some(n) = value.filter(|n| !(0..=0o777).contains(n)) {
-        errors.push(FieldError::invalid(path, n, "must be a number between 0 and 0777 (octal), both inclusive"));
+        errors.push(FieldError::invalid(
+            path,
+            n,
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        ));
     }
 }
 
@@ -175,11 +199,17 @@ fn downward(errors: &mut Errors, items: &[Value], path: &Path) {
             (Some(f), other) => {
                 env::validate_field_ref(errors, f, env::VOLUME_FIELDS, &path.child("fieldRef"));
                 if other.is_some() {
-                    errors.push(FieldError::invalid(path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"));
+                    errors.push(FieldError::invalid(
+                        path,
+                        "resource",
+                        "fieldRef and resourceFieldRef can not be specified simultaneously",
+                    ));
                 }
             }
             (None, Some(r)) => env::validate_resource_ref(errors, r, &path.child("resourceFieldRef"), true),
-            (None, None) => errors.push(FieldError::required(path, "one of fieldRef and resourceFieldRef is required")),
+            (None, None) => {
+                errors.push(FieldError::required(path, "one of fieldRef and resourceFieldRef is required"))
+            }
         }
     }
 }
@@ -188,7 +218,14 @@ fn projected(errors: &mut Errors, sources: &[Value], path: &Path) {
     for (i, source) in sources.iter().enumerate() {
         let at = path.index(i);
         let mut count = 0;
-        for kind in ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"] {
+        for kind in [
+            "secret",
+            "configMap",
+            "downwardAPI",
+            "serviceAccountToken",
+            "clusterTrustBundle",
+            "podCertificate",
+        ] {
             let Some(s) = source.get(kind).filter(|s| !s.is_null()) else { continue };
             count += 1;
             let here = at.child(kind);
@@ -206,10 +243,18 @@ fn projected(errors: &mut Errors, sources: &[Value], path: &Path) {
                 "serviceAccountToken" => {
                     let seconds = int(s, "/expirationSeconds").unwrap_or(0);
                     if seconds < 600 {
-                        errors.push(FieldError::invalid(&here.child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes"));
+                        errors.push(FieldError::invalid(
+                            &here.child("expirationSeconds"),
+                            seconds,
+                            "may not specify a duration less than 10 minutes",
+                        ));
                     }
                     if seconds > 1 << 32 {
-                        errors.push(FieldError::invalid(&here.child("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds"));
+                        errors.push(FieldError::invalid(
+                            &here.child("expirationSeconds"),
+                            seconds,
+                            "may not specify a duration larger than 2^32 seconds",
+                        ));
                     }
                     file_path(errors, text(s, "/path"), &here.child("path"));
                 }

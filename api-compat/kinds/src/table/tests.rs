@@ -52,7 +52,11 @@ fn rules_bear_empty_documents() {
     for k in builtins() {
         let subs = k.info.subresources.iter().map(|s| Some(s.name.as_ref()));
         for sub in subs.chain([None]) {
-            for doc in [json!({}), json!({"spec": null, "metadata": null, "status": null}), json!({"spec": {}, "metadata": {}})] {
+            for doc in [
+                json!({}),
+                json!({"spec": null, "metadata": null, "status": null}),
+                json!({"spec": {}, "metadata": {}}),
+            ] {
                 let ctx = crate::testing::ctx(&user, sub);
                 let mut obj = doc.clone();
                 k.rules.default(&mut obj);
@@ -86,13 +90,29 @@ fn counts_by_group() {
         *counts.entry(k.info.gvk.group_version().to_string()).or_default() += 1;
     }
     let expected = [
-        ("admissionregistration.k8s.io/v1", 6), ("apiextensions.k8s.io/v1", 1), ("apiregistration.k8s.io/v1", 1),
-        ("apps/v1", 5), ("authentication.k8s.io/v1", 2), ("authorization.k8s.io/v1", 4), ("autoscaling/v1", 1),
-        ("autoscaling/v2", 1), ("batch/v1", 2), ("certificates.k8s.io/v1", 3), ("coordination.k8s.io/v1", 1),
-        ("discovery.k8s.io/v1", 1), ("events.k8s.io/v1", 1), ("flowcontrol.apiserver.k8s.io/v1", 2),
-        ("networking.k8s.io/v1", 5), ("node.k8s.io/v1", 1), ("policy/v1", 1), ("rbac.authorization.k8s.io/v1", 4),
-        ("resource.k8s.io/v1", 5), ("scheduling.k8s.io/v1", 1), ("storage.k8s.io/v1", 6),
-        ("storagemigration.k8s.io/v1", 1), ("v1", 17),
+        ("admissionregistration.k8s.io/v1", 6),
+        ("apiextensions.k8s.io/v1", 1),
+        ("apiregistration.k8s.io/v1", 1),
+        ("apps/v1", 5),
+        ("authentication.k8s.io/v1", 2),
+        ("authorization.k8s.io/v1", 4),
+        ("autoscaling/v1", 1),
+        ("autoscaling/v2", 1),
+        ("batch/v1", 2),
+        ("certificates.k8s.io/v1", 3),
+        ("coordination.k8s.io/v1", 1),
+        ("discovery.k8s.io/v1", 1),
+        ("events.k8s.io/v1", 1),
+        ("flowcontrol.apiserver.k8s.io/v1", 2),
+        ("networking.k8s.io/v1", 5),
+        ("node.k8s.io/v1", 1),
+        ("policy/v1", 1),
+        ("rbac.authorization.k8s.io/v1", 4),
+        ("resource.k8s.io/v1", 5),
+        ("scheduling.k8s.io/v1", 1),
+        ("storage.k8s.io/v1", 6),
+        ("storagemigration.k8s.io/v1", 1),
+        ("v1", 17),
     ];
     let expected: BTreeMap<String, usize> = expected.iter().map(|(k, v)| ((*k).to_string(), *v)).collect();
     assert_eq!(counts, expected);

@@ -25,7 +25,12 @@ pub(super) fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Errors {
         let host = format!("{}-{last}", text(obj, "/metadata/name"));
         if host.len() > 63 {
             let messages = knarr_machinery::names::is_dns1123_label(&host);
-            check::names(&mut errors, messages, text(obj, "/metadata/name").into(), &Path::new("metadata").child("name"));
+            check::names(
+                &mut errors,
+                messages,
+                text(obj, "/metadata/name").into(),
+                &Path::new("metadata").child("name"),
+            );
         }
     }
     errors
@@ -33,17 +38,35 @@ pub(super) fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Errors {
 
 /// A job spec without its selector, also in the template of a CronJob.
 pub(crate) fn validate_template_spec(errors: &mut Errors, spec: &Value, path: &Path) {
-    for key in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"] {
+    for key in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
         check::non_negative(errors, int(spec, &format!("/{key}")), &path.child(key));
     }
     let indexed = text(spec, "/completionMode") == "Indexed";
-    check::one_of(errors, text(spec, "/completionMode"), &path.child("completionMode"), &["Indexed", "NonIndexed"], None);
+    check::one_of(
+        errors,
+        text(spec, "/completionMode"),
+        &path.child("completionMode"),
+        &["Indexed", "NonIndexed"],
+        None,
+    );
     if indexed {
         if int(spec, "/completions").is_none() {
             errors.push(FieldError::required(&path.child("completions"), "when completion mode is Indexed"));
         }
         if let Some(n) = int(spec, "/parallelism").filter(|n| *n > 100_000) {
-            errors.push(FieldError::invalid(&path.child("parallelism"), n, "must be less than or equal to 100000 when completion mode is Indexed"));
+            errors.push(FieldError::invalid(
+                &path.child("parallelism"),
+                n,
+                "must be less than or equal to 100000 when completion mode is Indexed",
+            ));
         }
     } else {
         for key in ["backoffLimitPerIndex", "maxFailedIndexes"] {
@@ -54,18 +77,32 @@ pub(crate) fn validate_template_spec(errors: &mut Errors, spec: &Value, path: &P
     }
     failure_policy(errors, spec, path);
     let policies = ["Failed", "TerminatingOrFailed"];
-    check::one_of(errors, text(spec, "/podReplacementPolicy"), &path.child("podReplacementPolicy"), &policies, None);
+    check::one_of(
+        errors,
+        text(spec, "/podReplacementPolicy"),
+        &path.child("podReplacementPolicy"),
+        &policies,
+        None,
+    );
     let at = path.child("template");
     let template = spec.get("template").unwrap_or(&Value::Null);
     errors.extend(podspec::validate_template(template, &at));
     let restart = at.child("spec").child("restartPolicy");
     match text(template, "/spec/restartPolicy") {
-        "Always" | "" => errors.push(FieldError::required(&restart, "valid values: \"OnFailure\", \"Never\"")),
+        "Always" | "" => {
+            errors.push(FieldError::required(&restart, "valid values: \"OnFailure\", \"Never\""))
+        }
         "OnFailure" | "Never" => {}
         other => errors.push(FieldError::not_supported(&restart, other, &["Never", "OnFailure"])),
     }
-    if spec.get("podFailurePolicy").is_some_and(|p| !p.is_null()) && text(template, "/spec/restartPolicy") != "Never" {
-        errors.push(FieldError::invalid(&restart, text(template, "/spec/restartPolicy"), "only \"Never\" is supported when podFailurePolicy is specified"));
+    if spec.get("podFailurePolicy").is_some_and(|p| !p.is_null())
+        && text(template, "/spec/restartPolicy") != "Never"
+    {
+        errors.push(FieldError::invalid(
+            &restart,
+            text(template, "/spec/restartPolicy"),
+            "only \"Never\" is supported when podFailurePolicy is specified",
+        ));
     }
 }
 
@@ -78,7 +115,13 @@ fn failure_policy(errors: &mut Errors, spec: &Value, path: &Path) {
     for (i, rule) in rules.iter().enumerate() {
         let here = at.index(i);
         let actions = ["Count", "FailIndex", "FailJob", "Ignore"];
-        check::one_of(errors, text(rule, "/action"), &here.child("action"), &actions, Some("valid values: \"Count\", \"FailIndex\", \"FailJob\", \"Ignore\""));
+        check::one_of(
+            errors,
+            text(rule, "/action"),
+            &here.child("action"),
+            &actions,
+            Some("valid values: \"Count\", \"FailIndex\", \"FailJob\", \"Ignore\""),
+        );
         let codes = rule.get("onExitCodes").is_some_and(|v| !v.is_null());
         let conditions = !list(rule, "/onPodConditions").is_empty();
         if codes == conditions {
@@ -90,10 +133,20 @@ fn failure_policy(errors: &mut Errors, spec: &Value, path: &Path) {
             errors.push(FieldError::invalid(&here, rule.clone(), detail));
         }
         if codes {
-            check::one_of(errors, text(rule, "/onExitCodes/operator"), &here.child("onExitCodes").child("operator"), &["In", "NotIn"], Some("valid values: \"In\", \"NotIn\""));
+            check::one_of(
+                errors,
+                text(rule, "/onExitCodes/operator"),
+                &here.child("onExitCodes").child("operator"),
+                &["In", "NotIn"],
+                Some("valid values: \"In\", \"NotIn\""),
+            );
             let values = list(rule, "/onExitCodes/values");
             if values.is_empty() {
-                errors.push(FieldError::invalid(&here.child("onExitCodes").child("values"), values.to_vec(), "at least one value is required"));
+                errors.push(FieldError::invalid(
+                    &here.child("onExitCodes").child("values"),
+                    values.to_vec(),
+                    "at least one value is required",
+                ));
             }
         }
     }
@@ -112,7 +165,14 @@ pub(super) fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Errors
     let elastic = indexed
         && int(obj, "/spec/completions") == int(obj, "/spec/parallelism")
         && int(old, "/spec/completions") == int(old, "/spec/parallelism");
-    let mut fixed = vec!["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"];
+    let mut fixed = vec![
+        "selector",
+        "completionMode",
+        "podFailurePolicy",
+        "backoffLimitPerIndex",
+        "managedBy",
+        "successPolicy",
+    ];
     if !elastic {
         fixed.insert(0, "completions");
     }
@@ -132,7 +192,11 @@ pub(super) fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Errors
         }
     }
     if template != before {
-        errors.push(FieldError::invalid(&spec.child("template"), obj["spec"]["template"].clone(), "field is immutable"));
+        errors.push(FieldError::invalid(
+            &spec.child("template"),
+            obj["spec"]["template"].clone(),
+            "field is immutable",
+        ));
     }
     errors
 }

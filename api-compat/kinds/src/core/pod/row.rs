@@ -53,7 +53,8 @@ pub(super) fn row(obj: &Value, now: &str) -> Vec<Value> {
     } else {
         tally.restarts.to_string()
     };
-    let ip = list(obj, "/status/podIPs").first().map_or_else(|| text(obj, "/status/podIP"), |p| text(p, "/ip"));
+    let ip =
+        list(obj, "/status/podIPs").first().map_or_else(|| text(obj, "/status/podIP"), |p| text(p, "/ip"));
     vec![
         name(obj),
         format!("{}/{}", tally.ready, tally.total).into(),
@@ -90,7 +91,8 @@ fn ended(terminated: &Value) -> String {
 /// `Init:...` while init containers have not finished. Sidecars are counted like containers.
 fn init_reason<'a>(obj: &'a Value, tally: &mut Tally<'a>) -> Option<String> {
     let specs = list(obj, "/spec/initContainers");
-    let is_sidecar = |n: &str| specs.iter().any(|c| text(c, "/name") == n && text(c, "/restartPolicy") == "Always");
+    let is_sidecar =
+        |n: &str| specs.iter().any(|c| text(c, "/name") == n && text(c, "/restartPolicy") == "Always");
     tally.total += specs.iter().filter(|c| text(c, "/restartPolicy") == "Always").count();
     let mut sidecars = Tally::default();
     for (i, status) in list(obj, "/status/initContainerStatuses").iter().enumerate() {
@@ -110,7 +112,9 @@ fn init_reason<'a>(obj: &'a Value, tally: &mut Tally<'a>) -> Option<String> {
                 continue;
             }
             Some(t) => return Some(format!("Init:{}", ended(t))),
-            None if !waiting.is_empty() && waiting != "PodInitializing" => return Some(format!("Init:{waiting}")),
+            None if !waiting.is_empty() && waiting != "PodInitializing" => {
+                return Some(format!("Init:{waiting}"));
+            }
             None => return Some(format!("Init:{i}/{}", specs.len())),
         }
     }

@@ -38,16 +38,32 @@ pub(super) fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Errors {
     check::labels(&mut errors, obj.pointer("/spec/selector"), &spec.child("selector"));
     session(&mut errors, obj, &spec);
     for (i, ip) in list(obj, "/spec/externalIPs").iter().filter_map(Value::as_str).enumerate() {
-        check::names(&mut errors, names::is_valid_ip_legacy(ip), ip.into(), &spec.child("externalIPs").index(i));
+        check::names(
+            &mut errors,
+            names::is_valid_ip_legacy(ip),
+            ip.into(),
+            &spec.child("externalIPs").index(i),
+        );
     }
     traffic(&mut errors, obj, kind, &spec);
-    for (i, ip) in list(obj, "/spec/clusterIPs").iter().filter_map(Value::as_str).enumerate().filter(|(_, ip)| *ip != "None") {
+    for (i, ip) in list(obj, "/spec/clusterIPs")
+        .iter()
+        .filter_map(Value::as_str)
+        .enumerate()
+        .filter(|(_, ip)| *ip != "None")
+    {
         let messages = names::is_valid_ip_legacy(ip);
         if !messages.is_empty() {
             errors.push(FieldError::invalid(&spec.child("clusterIPs").index(i), ip, messages.join("; ")));
         }
     }
-    check::one_of(&mut errors, text(obj, "/spec/ipFamilyPolicy"), &spec.child("ipFamilyPolicy"), &["PreferDualStack", "RequireDualStack", "SingleStack"], None);
+    check::one_of(
+        &mut errors,
+        text(obj, "/spec/ipFamilyPolicy"),
+        &spec.child("ipFamilyPolicy"),
+        &["PreferDualStack", "RequireDualStack", "SingleStack"],
+        None,
+    );
     for (i, f) in list(obj, "/spec/ipFamilies").iter().filter_map(Value::as_str).enumerate() {
         check::one_of(&mut errors, f, &spec.child("ipFamilies").index(i), &["IPv4", "IPv6"], None);
     }
@@ -104,7 +120,8 @@ fn duplicates(errors: &mut Errors, ports: &[Value], spec: &Path) {
         let number = int(p, "/port").unwrap_or(0);
         if !seen.insert((protocol, number)) {
             let at = spec.child("ports").index(i);
-            errors.push(FieldError::duplicate(&at, serde_json::json!({"protocol": protocol, "port": number})));
+            errors
+                .push(FieldError::duplicate(&at, serde_json::json!({"protocol": protocol, "port": number})));
         }
     }
 }
@@ -114,7 +131,8 @@ fn session(errors: &mut Errors, obj: &Value, spec: &Path) {
     check::one_of(errors, affinity, &spec.child("sessionAffinity"), &["ClientIP", "None"], Some(""));
     let at = spec.child("sessionAffinityConfig").child("clientIP").child("timeoutSeconds");
     if affinity == "ClientIP"
-        && let Some(n) = int(obj, "/spec/sessionAffinityConfig/clientIP/timeoutSeconds").filter(|n| *n <= 0 || *n > 86_400)
+        && let Some(n) =
+            int(obj, "/spec/sessionAffinityConfig/clientIP/timeoutSeconds").filter(|n| *n <= 0 || *n > 86_400)
     {
         errors.push(FieldError::invalid(&at, n, "must be greater than 0 and less than 86400"));
     }
@@ -122,7 +140,8 @@ fn session(errors: &mut Errors, obj: &Value, spec: &Path) {
 
 fn traffic(errors: &mut Errors, obj: &Value, kind: &str, spec: &Path) {
     let external = text(obj, "/spec/externalTrafficPolicy");
-    let exposed = matches!(kind, "LoadBalancer" | "NodePort") || (kind == "ClusterIP" && !list(obj, "/spec/externalIPs").is_empty());
+    let exposed = matches!(kind, "LoadBalancer" | "NodePort")
+        || (kind == "ClusterIP" && !list(obj, "/spec/externalIPs").is_empty());
     let at = spec.child("externalTrafficPolicy");
     if !exposed && !external.is_empty() {
         errors.push(FieldError::invalid(&at, external, "may only be set for externally-accessible services"));
@@ -131,12 +150,21 @@ fn traffic(errors: &mut Errors, obj: &Value, kind: &str, spec: &Path) {
     }
     let internal = text(obj, "/spec/internalTrafficPolicy");
     if kind != "ExternalName" {
-        check::one_of(errors, internal, &spec.child("internalTrafficPolicy"), &["Cluster", "Local"], Some(""));
+        check::one_of(
+            errors,
+            internal,
+            &spec.child("internalTrafficPolicy"),
+            &["Cluster", "Local"],
+            Some(""),
+        );
     }
     if kind != "LoadBalancer" {
         for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
             if obj.pointer(&format!("/spec/{key}")).is_some_and(|v| !v.is_null()) {
-                errors.push(FieldError::forbidden(&spec.child(key), "may only be used when `type` is 'LoadBalancer'"));
+                errors.push(FieldError::forbidden(
+                    &spec.child(key),
+                    "may only be used when `type` is 'LoadBalancer'",
+                ));
             }
         }
     }
@@ -159,7 +187,11 @@ pub(super) fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Errors
     let (new_kind, old_kind) = (text(obj, "/spec/type"), text(old, "/spec/type"));
     let before = list(old, "/spec/clusterIPs");
     let now = list(obj, "/spec/clusterIPs");
-    if new_kind != "ExternalName" && old_kind != "ExternalName" && !before.is_empty() && now.first() != before.first() {
+    if new_kind != "ExternalName"
+        && old_kind != "ExternalName"
+        && !before.is_empty()
+        && now.first() != before.first()
+    {
         errors.push(FieldError::invalid(
             &Path::new("spec").child("clusterIPs").index(0),
             now.to_vec(),
