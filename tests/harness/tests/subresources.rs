@@ -23,12 +23,28 @@ async fn status_generation_and_scale() {
     let mut object = deployment();
     object["status"] = json!({"replicas": 9});
     let made = s.post(DEPLOYMENTS, &object).await.expect(201);
-    assert_eq!((made["metadata"]["generation"].as_i64(), made["status"]["replicas"].as_i64()), (Some(1), None));
-    let told = s.patch(&format!("{path}/status"), "merge", &json!({"status": {"replicas": 2}, "spec": {"replicas": 7}})).await.expect(200);
+    assert_eq!(
+        (made["metadata"]["generation"].as_i64(), made["status"]["replicas"].as_i64()),
+        (Some(1), None)
+    );
+    let told = s
+        .patch(
+            &format!("{path}/status"),
+            "merge",
+            &json!({"status": {"replicas": 2}, "spec": {"replicas": 7}}),
+        )
+        .await
+        .expect(200);
     assert_eq!((told["spec"]["replicas"].as_i64(), told["status"]["replicas"].as_i64()), (Some(2), Some(2)));
     assert_eq!(told["metadata"]["generation"], 1);
-    let changed = s.patch(&path, "merge", &json!({"spec": {"replicas": 3}, "status": {"replicas": 5}})).await.expect(200);
-    assert_eq!((changed["metadata"]["generation"].as_i64(), changed["status"]["replicas"].as_i64()), (Some(2), Some(2)));
+    let changed = s
+        .patch(&path, "merge", &json!({"spec": {"replicas": 3}, "status": {"replicas": 5}}))
+        .await
+        .expect(200);
+    assert_eq!(
+        (changed["metadata"]["generation"].as_i64(), changed["status"]["replicas"].as_i64()),
+        (Some(2), Some(2))
+    );
 
     let scale = s.get(&format!("{path}/scale")).await.expect(200);
     assert_eq!(scale["spec"], json!({"replicas": 3}));
@@ -37,12 +53,18 @@ async fn status_generation_and_scale() {
     wanted["spec"]["replicas"] = 4.into();
     assert_eq!(s.put(&format!("{path}/scale"), &wanted).await.expect(200)["spec"]["replicas"], 4);
     assert_eq!(s.put(&format!("{path}/scale"), &wanted).await.status, 409);
-    let patched = s.patch(&format!("{path}/scale"), "merge", &json!({"spec": {"replicas": 0}})).await.expect(200);
+    let patched =
+        s.patch(&format!("{path}/scale"), "merge", &json!({"spec": {"replicas": 0}})).await.expect(200);
     assert_eq!(patched["spec"], json!({}));
     assert_eq!(s.get(&path).await.expect(200)["spec"]["replicas"], 0);
     wanted["spec"]["replicas"] = (-1).into();
     wanted["metadata"].as_object_mut().unwrap().remove("resourceVersion");
-    assert!(s.put(&format!("{path}/scale"), &wanted).await.message(422).contains("must be greater than or equal to 0"));
+    assert!(
+        s.put(&format!("{path}/scale"), &wanted)
+            .await
+            .message(422)
+            .contains("must be greater than or equal to 0")
+    );
 
     // Strategic merge finds containers by name.
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "new"}]}}}});
@@ -68,7 +90,10 @@ async fn binding_grace_and_eviction() {
     s.patch(&format!("{path}/status"), "merge", &json!({"status": {"phase": "Running"}})).await.expect(200);
     let going = s.delete(&path).await.expect(200);
     assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
-    assert_eq!(s.get(&path).await.expect(200)["metadata"]["deletionTimestamp"], going["metadata"]["deletionTimestamp"]);
+    assert_eq!(
+        s.get(&path).await.expect(200)["metadata"]["deletionTimestamp"],
+        going["metadata"]["deletionTimestamp"]
+    );
     // A longer grace changes nothing, a shorter one does, none removes.
     let same = s.raw("DELETE", &format!("{path}?gracePeriodSeconds=60"), &[], "").await.expect(200);
     assert_eq!(same["metadata"]["deletionGracePeriodSeconds"], 30);
@@ -80,7 +105,8 @@ async fn binding_grace_and_eviction() {
     // A disruption budget allows one, then none.
     for name in ["a", "b"] {
         s.post(PODS, &pod(name)).await.expect(201);
-        let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        let running =
+            json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
         s.patch(&format!("{PODS}/{name}/status"), "merge", &running).await.expect(200);
     }
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
@@ -120,16 +146,19 @@ async fn services_get_addresses() {
     assert!(address.starts_with("10.43."), "{address}");
     let port = made["spec"]["ports"][0]["nodePort"].as_u64().unwrap();
     assert!((30000..=32767).contains(&port));
-    let plain = s.patch(&format!("{services}/s"), "merge", &json!({"spec": {"type": "ClusterIP"}})).await.expect(200);
+    let plain =
+        s.patch(&format!("{services}/s"), "merge", &json!({"spec": {"type": "ClusterIP"}})).await.expect(200);
     assert_eq!(plain["spec"]["clusterIP"].as_str(), Some(address.as_str()));
-    let moved = s.patch(&format!("{services}/s"), "merge", &json!({"spec": {"clusterIP": "10.43.77.77"}})).await;
+    let moved =
+        s.patch(&format!("{services}/s"), "merge", &json!({"spec": {"clusterIP": "10.43.77.77"}})).await;
     assert_eq!(moved.status, 422, "{}", moved.text());
     s.delete(&format!("{services}/s")).await.expect(200);
     let again = json!({"metadata": {"name": "t"}, "spec": {"clusterIP": address, "ports": [{"port": 80}]}});
     s.post(services, &again).await.expect(201);
     let headless = json!({"metadata": {"name": "h"}, "spec": {"clusterIP": "None", "selector": {"a": "b"}}});
     assert_eq!(s.post(services, &headless).await.expect(201)["spec"]["clusterIPs"], json!(["None"]));
-    let external = json!({"metadata": {"name": "e"}, "spec": {"type": "ExternalName", "externalName": "example.com"}});
+    let external =
+        json!({"metadata": {"name": "e"}, "spec": {"type": "ExternalName", "externalName": "example.com"}});
     assert!(s.post(services, &external).await.expect(201)["spec"].get("clusterIP").is_none());
 }
 
@@ -147,9 +176,15 @@ async fn tokens_and_admission() {
     let token = s.post(&format!("{accounts}/default/token"), &bound).await.expect(201);
     let token = token["status"]["token"].as_str().unwrap().to_string();
     let bearer = format!("authorization: Bearer {token}");
-    let who = s.raw_as(None, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &[&bearer], "{}").await.expect(201);
+    let who = s
+        .raw_as(None, "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &[&bearer], "{}")
+        .await
+        .expect(201);
     assert_eq!(who["status"]["userInfo"]["username"], "system:serviceaccount:default:default");
-    let review = s.post("/apis/authentication.k8s.io/v1/tokenreviews", &json!({"spec": {"token": token}})).await.expect(201);
+    let review = s
+        .post("/apis/authentication.k8s.io/v1/tokenreviews", &json!({"spec": {"token": token}}))
+        .await
+        .expect(201);
     assert_eq!(review["status"]["authenticated"], true);
     // The token dies with its pod.
     s.raw("DELETE", &format!("{PODS}/p?gracePeriodSeconds=0"), &[], "").await.expect(200);
