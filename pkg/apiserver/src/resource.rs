@@ -128,6 +128,10 @@ async fn watch(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response
         options.selection = options.selection.with_name(&call.info.name);
     }
     let timeout = options::watch_timeout(&call.query)?;
-    let stream = server.registry.watch(kind, namespace(kind, call), options).await?;
+    let stream = match server.registry.watch(kind, namespace(kind, call), options).await {
+        // As upstream, a start that is forgotten is told in the stream: that makes every client list anew.
+        Err(error) if error.code == 410 => return watching::respond_error(&encoder, &error),
+        other => other?,
+    };
     Ok(watching::respond(encoder, stream, timeout, server.shutdown.clone()))
 }
