@@ -240,3 +240,44 @@ fn the_node_part_can_be_repeated() {
         drop(socket);
     });
 }
+
+/// Upstream's cnitool drives the executable, where it is installed (CNITOOL or the search path):
+/// `go install github.com/containernetworking/cni/cnitool@v1.3.0`.
+#[test]
+fn cnitool_drives_the_executable() {
+    let cnitool = std::env::var("CNITOOL").unwrap_or_else(|_| "cnitool".into());
+    if std::process::Command::new(&cnitool).output().is_err() {
+        eprintln!("NOT RUN: no cnitool");
+        return;
+    }
+    on_a_host_of_its_own(move || async move {
+        let b = Bench::new();
+        let (bin, conf) = (b.dir.path().join("bin"), b.dir.path().join("net.d"));
+        std::fs::create_dir(&bin).unwrap();
+        std::fs::create_dir(&conf).unwrap();
+        let built = std::env::current_exe().unwrap();
+        let built = built.parent().unwrap().parent().unwrap().join("examples/knarr-cni");
+        std::fs::copy(built, bin.join(knarr_plugin::EXECUTABLE)).unwrap();
+        std::fs::write(conf.join("10-knarr.conflist"), conflist(&b.cfg)).unwrap();
+        let netns = b.netns("pod").await;
+        let tool = |command: &str| {
+            std::process::Command::new(&cnitool)
+                .args([command, "knarr", netns.to_str().unwrap()])
+                .env("CNI_PATH", &bin)
+                .env("NETCONFPATH", &conf)
+                .env("CAP_ARGS", r#"{"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}"#)
+                .output()
+                .unwrap()
+        };
+        let got = tool("add");
+        assert!(got.status.success(), "{got:?}");
+        let result: Value = serde_json::from_slice(&got.stdout).unwrap();
+        assert_eq!((&result["cniVersion"], &result["ips"][0]["address"]), (&json!("1.0.0"), &json!("10.42.0.2/32")));
+        for command in ["check", "del", "del"] {
+            let got = tool(command);
+            assert!(got.status.success(), "{command}: {got:?}");
+        }
+        assert!(!tool("check").status.success());
+        assert!(b.kernel.delete_netns(&netns).await.unwrap());
+    });
+}

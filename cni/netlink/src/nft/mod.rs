@@ -6,6 +6,8 @@
 //! expressions.
 
 mod diff;
+pub(crate) mod dump;
+mod expr;
 mod text;
 pub(crate) mod wire;
 
