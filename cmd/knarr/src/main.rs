@@ -4,10 +4,13 @@
 //! (`knarr-cni`, `loopback`) the same file is that plugin.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod access;
 mod host;
 mod image;
+mod node;
 mod server;
 mod status;
+mod tls;
 mod uninstall;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@
 mod attach;
 mod config;
 mod hostports;
+pub mod loopback;
 pub mod node;
 mod protocol;
 
