@@ -307,7 +307,8 @@ impl Kernel for RealKernel {
         for info in socket.list_sets_in(table, nf).await.map_err(fail)? {
             let mut set = wire::decode_set(&info, family);
             let elements = dump::elements(socket.socket(), family, table, &info.name).await;
-            let elements = elements.map_err(|e| Error::io("read nftables set", format!("{table} {}", info.name), &e))?;
+            let elements =
+                elements.map_err(|e| Error::io("read nftables set", format!("{table} {}", info.name), &e))?;
             set.elements = elements.into_iter().collect();
             out.sets.insert(info.name, set);
         }

@@ -8,7 +8,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use knarr_netlink::{AddressOptions, Kernel, Ledger, LinkChange, Netns, RealKernel, VethSpec};
+use knarr_netlink::{
+    AddressOptions, Kernel, Ledger, LinkChange, Netns, RealKernel, Route, RouteScope, VethSpec,
+};
 use knarr_plugin::{Conflist, conflist};
 use serde_json::{Value, json};
 
@@ -172,6 +174,23 @@ fn pods_reach_each_other_the_host_and_the_world() {
             "10.42.0.3",
             "host port from another pod"
         );
+        assert_eq!(ask("127.0.0.1:8080").unwrap(), "10.42.0.1", "host port on loopback");
+        // A pod that sends to loopback through the gateway gets nowhere.
+        serve(TcpListener::bind("127.0.0.1:9090").unwrap());
+        let pod = Netns::Path(c.clone());
+        k.set_sysctl(&pod, "net/ipv4/conf/eth0/route_localnet", "1").await.unwrap();
+        k.change_link(&pod, "lo", &LinkChange::Down).await.unwrap();
+        let loopback = Route {
+            destination: "127.0.0.1/32".parse().unwrap(),
+            gateway: Some("10.42.0.1".parse().unwrap()),
+            device: Some("eth0".into()),
+            source: Some("10.42.0.3".parse().unwrap()),
+            scope: RouteScope::Universe,
+        };
+        k.replace_route(&pod, &loopback).await.unwrap();
+        assert!(inside(&c, || ask("127.0.0.1:9090")).is_err(), "loopback of the host is not for pods");
+        k.delete_route(&pod, &loopback).await.unwrap();
+        k.change_link(&pod, "lo", &LinkChange::Up).await.unwrap();
         assert_eq!(
             inside(&a, || ask("192.168.77.2:8080")).unwrap(),
             "10.42.0.1",
@@ -265,14 +284,20 @@ fn cnitool_drives_the_executable() {
                 .args([command, "knarr", netns.to_str().unwrap()])
                 .env("CNI_PATH", &bin)
                 .env("NETCONFPATH", &conf)
-                .env("CAP_ARGS", r#"{"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}"#)
+                .env(
+                    "CAP_ARGS",
+                    r#"{"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}"#,
+                )
                 .output()
                 .unwrap()
         };
         let got = tool("add");
         assert!(got.status.success(), "{got:?}");
         let result: Value = serde_json::from_slice(&got.stdout).unwrap();
-        assert_eq!((&result["cniVersion"], &result["ips"][0]["address"]), (&json!("1.0.0"), &json!("10.42.0.2/32")));
+        assert_eq!(
+            (&result["cniVersion"], &result["ips"][0]["address"]),
+            (&json!("1.0.0"), &json!("10.42.0.2/32"))
+        );
         for command in ["check", "del", "del"] {
             let got = tool(command);
             assert!(got.status.success(), "{command}: {got:?}");

@@ -5,8 +5,8 @@ use nlink::netlink::nftables as nl;
 use nlink::netlink::{AttrIter, MessageBuilder, NetlinkSocket};
 
 use super::wire::{
-    NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
-    nl_family, verdict_of,
+    NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET,
+    NFTA_SET_ELEM_LIST_TABLE, nl_family, verdict_of,
 };
 use super::{Data, Family};
 
@@ -26,7 +26,8 @@ pub(crate) async fn elements(
     table: &str,
     set: &str,
 ) -> std::io::Result<Vec<(Vec<u8>, Data)>> {
-    let mut request = MessageBuilder::new(nl::nft_msg_type(nl::NFT_MSG_GETSETELEM), NLM_F_REQUEST | NLM_F_DUMP);
+    let mut request =
+        MessageBuilder::new(nl::nft_msg_type(nl::NFT_MSG_GETSETELEM), NLM_F_REQUEST | NLM_F_DUMP);
     request.append(&nl::NfGenMsg::new(nl_family(family)));
     request.append_attr_str(NFTA_SET_ELEM_LIST_TABLE, table);
     request.append_attr_str(NFTA_SET_ELEM_LIST_SET, set);
@@ -87,7 +88,9 @@ fn decode_data(bytes: &[u8]) -> Data {
         return Data::Value(value.to_vec());
     }
     let Some(verdict) = attr(bytes, nl::NFTA_DATA_VERDICT) else { return Data::None };
-    let code = attr(verdict, nl::NFTA_VERDICT_CODE).and_then(|c| c.first_chunk::<4>().copied()).map_or(0, i32::from_be_bytes);
+    let code = attr(verdict, nl::NFTA_VERDICT_CODE)
+        .and_then(|c| c.first_chunk::<4>().copied())
+        .map_or(0, i32::from_be_bytes);
     let chain = attr(verdict, nl::NFTA_VERDICT_CHAIN).unwrap_or_default();
     let chain = String::from_utf8_lossy(chain.strip_suffix(&[0]).unwrap_or(chain)).into_owned();
     Data::Verdict(verdict_of(code, chain))

@@ -139,6 +139,12 @@ fn append_stmt(stmt: &Stmt, family: Family, out: &mut Vec<Expr>) {
             out.push(Expr::Fib { dreg: reg, result: nl::FibResult::AddrType, flags });
             out.push(Expr::Cmp { sreg: reg, op: op(*sense), data: 2u32.to_ne_bytes().to_vec() });
         }
+        Stmt::FromInterface(name) => {
+            let mut data = name.clone().into_bytes();
+            data.resize(16, 0);
+            out.push(Expr::Meta { dreg: reg, key: nl::MetaKey::IifName });
+            out.push(Expr::Cmp { sreg: reg, op: CmpOp::Eq, data });
+        }
         Stmt::Protocol(p) => {
             out.push(Expr::Meta { dreg: reg, key: nl::MetaKey::L4Proto });
             out.push(Expr::Cmp { sreg: reg, op: CmpOp::Eq, data: vec![*p] });

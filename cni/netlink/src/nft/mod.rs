@@ -182,6 +182,8 @@ pub enum Stmt {
     Address(Side, Sense, IpNetwork),
     /// Type of the address is local to this host.
     LocalAddress(Side, Sense),
+    /// Came in through the named interface.
+    FromInterface(String),
     /// Transport protocol number.
     Protocol(u8),
     /// Destination port.
