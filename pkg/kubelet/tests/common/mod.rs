@@ -176,7 +176,7 @@ async fn handle(State(api): State<Api>, request: Request) -> Response {
         Method::GET if is_collection(&path) => {
             let selector = query.get("fieldSelector").cloned().unwrap_or_default();
             if query.contains_key("watch") {
-                return watch(&api, path, selector);
+                return watch(&api, path, selector, query.contains_key("sendInitialEvents"));
             }
             let store = api.store.lock();
             let items: Vec<Value> = store.objects.iter().filter(|(p, o)| belongs(&path, p) && selected(o, &selector)).map(|(_, o)| o.clone()).collect();
@@ -214,12 +214,21 @@ async fn handle(State(api): State<Api>, request: Request) -> Response {
     }
 }
 
-fn watch(api: &Api, collection: String, selector: String) -> Response {
+fn watch(api: &Api, collection: String, selector: String, initial: bool) -> Response {
+    let store = api.store.lock();
     let receiver = api.events.subscribe();
+    let mut first = String::new();
+    if initial {
+        for (_, object) in store.objects.iter().filter(|(p, o)| belongs(&collection, p) && selected(o, &selector)) {
+            first += &format!("{}\n", json!({"type": "ADDED", "object": object}));
+        }
+        let end = json!({"kind": "Bookmark", "apiVersion": "v1", "metadata": {"resourceVersion": store.version.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}});
+        first += &format!("{}\n", json!({"type": "BOOKMARK", "object": end}));
+    }
     let events = stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.ok().map(|event| (event, receiver)) });
     let lines = events.filter_map(move |(path, kind, object)| {
         let line = (belongs(&collection, &path) && selected(&object, &selector)).then(|| format!("{}\n", json!({"type": kind, "object": object})));
         async move { line.map(Ok::<_, Infallible>) }
     });
-    Body::from_stream(lines).into_response()
+    Body::from_stream(stream::iter([Ok(first)]).chain(lines)).into_response()
 }
