@@ -8,6 +8,7 @@ pub mod access;
 pub mod auth;
 pub mod body;
 pub mod bootstrap;
+pub mod chain;
 pub mod config;
 mod connect;
 pub mod discovery;
