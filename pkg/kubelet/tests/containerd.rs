@@ -29,12 +29,23 @@ impl Daemon {
             "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = {:?}\n\
              disable_apparmor = true\nrestrict_oom_score_adj = true\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"native\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = {:?}\nconf_dir = {:?}\n",
-            at("root"), at("state"), at("containerd.sock"), pause::IMAGE, at("cni/bin"), at("cni/conf"),
+            at("root"),
+            at("state"),
+            at("containerd.sock"),
+            pause::IMAGE,
+            at("cni/bin"),
+            at("cni/conf"),
         );
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
         cni(&dir.path().join("cni"));
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("containerd").arg("-c").arg(at("config.toml")).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let child = Command::new("containerd")
+            .arg("-c")
+            .arg(at("config.toml"))
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         Self { child, dir }
     }
 }
@@ -53,14 +64,19 @@ impl Daemon {
             })
             .collect();
         for shim in shims {
-            let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
+            let children =
+                std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
             for pid in children.split_whitespace().filter_map(|p| p.parse().ok()).chain([shim]) {
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
             }
         }
         std::thread::sleep(Duration::from_millis(200));
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mut points: Vec<&str> = table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| p.starts_with(&own)).collect();
+        let mut points: Vec<&str> =
+            table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| p.starts_with(&own)).collect();
         points.sort_by_key(|p| std::cmp::Reverse(p.len()));
         for point in points {
             let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
@@ -81,7 +97,11 @@ fn cni(dir: &Path) {
         std::fs::write(&path, &script).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
-    std::fs::write(dir.join("conf/10.conflist"), r#"{"cniVersion":"0.4.0","name":"fake","plugins":[{"type":"fake"}]}"#).unwrap();
+    std::fs::write(
+        dir.join("conf/10.conflist"),
+        r#"{"cniVersion":"0.4.0","name":"fake","plugins":[{"type":"fake"}]}"#,
+    )
+    .unwrap();
 }
 
 impl Drop for Daemon {
@@ -116,7 +136,9 @@ fn archive(dir: &Path) -> PathBuf {
     );
     let manifest = r#"[{"Config":"c.json","RepoTags":["demo:1"],"Layers":["l.tar"]}]"#;
     let mut tar = tar::Builder::new(Vec::new());
-    for (file, bytes) in [("c.json", config.as_bytes()), ("l.tar", &layer), ("manifest.json", manifest.as_bytes())] {
+    for (file, bytes) in
+        [("c.json", config.as_bytes()), ("l.tar", &layer), ("manifest.json", manifest.as_bytes())]
+    {
         let mut header = tar::Header::new_ustar();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
@@ -129,7 +151,11 @@ fn archive(dir: &Path) -> PathBuf {
 
 fn log(dir: &Path, pod: &Value, container: &str, n: u32) -> String {
     let m = &pod["metadata"];
-    let name = format!("logs/default_{}_{}/{container}/{n}.log", m["name"].as_str().unwrap(), m["uid"].as_str().unwrap());
+    let name = format!(
+        "logs/default_{}_{}/{container}/{n}.log",
+        m["name"].as_str().unwrap(),
+        m["uid"].as_str().unwrap()
+    );
     std::fs::read_to_string(dir.join(name)).unwrap_or_default()
 }
 
@@ -158,7 +184,10 @@ async fn pods_run_on_real_containerd() {
     api.until("/api/v1/nodes/n1", "ready", ready).await;
     runtime.import_image(&archive(&dir)).await.unwrap();
 
-    api.put("/api/v1/namespaces/default/configmaps/m", json!({"metadata": {"name": "m", "namespace": "default"}, "data": {"k": "mapped"}}));
+    api.put(
+        "/api/v1/namespaces/default/configmaps/m",
+        json!({"metadata": {"name": "m", "namespace": "default"}, "data": {"k": "mapped"}}),
+    );
     let script = "cat /v/k; echo; env; id; cat /etc/hosts; echo done > /dev/termination-log; sleep 3600";
     let web = api.pod("web", json!({
         "nodeName": "n1", "restartPolicy": "Always", "terminationGracePeriodSeconds": 1,
@@ -183,7 +212,10 @@ async fn pods_run_on_real_containerd() {
     }
     assert!(log(&dir, &pod, "i", 0).contains("init"));
     let uid = pod["metadata"]["uid"].as_str().unwrap();
-    let limit = format!("/sys/fs/cgroup/memory/knarr-test-{}/kubepods/burstable/pod{uid}/memory.limit_in_bytes", std::process::id());
+    let limit = format!(
+        "/sys/fs/cgroup/memory/knarr-test-{}/kubepods/burstable/pod{uid}/memory.limit_in_bytes",
+        std::process::id()
+    );
     if Path::new("/sys/fs/cgroup/memory").exists() {
         assert_eq!(std::fs::read_to_string(&limit).unwrap().trim(), (64 << 20).to_string());
     }
@@ -225,7 +257,8 @@ async fn pods_run_on_real_containerd() {
     eprintln!("pod seen -> Running: {times:?}");
     stop.cancel();
     second.await.unwrap();
-    for controller in ["cpu", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "cpuacct", "systemd"] {
+    for controller in ["cpu", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "cpuacct", "systemd"]
+    {
         let base = format!("/sys/fs/cgroup/{controller}/knarr-test-{}", std::process::id());
         for dir in ["kubepods/burstable", "kubepods/besteffort", "kubepods", ""] {
             let _ = std::fs::remove_dir(Path::new(&base).join(dir));
