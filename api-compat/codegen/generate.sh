@@ -13,6 +13,6 @@ go run k8s.io/kube-openapi/cmd/openapi-gen --output-dir openapi --output-pkg kna
 	--output-file zz_generated.go --go-header-file ../out/header -r ../out/lint.txt $(cat packages.txt)
 go run . "$data/types.txt" ../out/openapi.json
 cd ../docs
-cargo run --quiet --release -- ../out/openapi.json ../out/documented.json
+cargo run --quiet -- ../out/openapi.json ../out/documented.json
 cd ../facts
 go run ./pack ../out/documented.json "$data/openapi.json.zst"

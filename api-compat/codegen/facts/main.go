@@ -38,17 +38,17 @@ type modelNamer interface{ OpenAPIModelName() string }
 
 // wire forms of types that marshal themselves; the key is the definition name.
 var special = map[string]string{
-	"io.k8s.apimachinery.pkg.api.resource.Quantity":                                                     "q",
-	"io.k8s.apimachinery.pkg.util.intstr.IntOrString":                                                   "x",
-	"io.k8s.apimachinery.pkg.apis.meta.v1.Time":                                                         "t",
-	"io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime":                                                    "m",
-	"io.k8s.apimachinery.pkg.apis.meta.v1.Duration":                                                     "n",
-	"io.k8s.apimachinery.pkg.runtime.RawExtension":                                                      "*",
-	"io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1":                                                     "*",
-	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON":                                     "*",
-	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool":                    "*B",
-	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray":                   "*A",
-	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray":             "*S",
+	"io.k8s.apimachinery.pkg.api.resource.Quantity":                                         "q",
+	"io.k8s.apimachinery.pkg.util.intstr.IntOrString":                                       "x",
+	"io.k8s.apimachinery.pkg.apis.meta.v1.Time":                                             "t",
+	"io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime":                                        "m",
+	"io.k8s.apimachinery.pkg.apis.meta.v1.Duration":                                         "n",
+	"io.k8s.apimachinery.pkg.runtime.RawExtension":                                          "*",
+	"io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1":                                         "*",
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON":                         "*",
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool":        "*B",
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray":       "*A",
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray": "*S",
 }
 
 type generator struct {

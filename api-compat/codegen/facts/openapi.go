@@ -4,9 +4,6 @@ import (
 	"encoding/json"
 	"os"
 	"sort"
-	"strings"
-
-	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
 // writeOpenAPI writes the component schemas without any description, plus group, version and kind; the program in
@@ -14,13 +11,7 @@ import (
 func (g *generator) writeOpenAPI(path string, gvks map[string][]map[string]any) {
 	out := map[string]any{}
 	for name, def := range g.defs {
-		schema := def.Schema
-		if v3 := def.Schema.Extensions; v3 != nil {
-			if inner, ok := v3["x-kubernetes-v2-schema"]; ok {
-				_ = inner
-			}
-		}
-		raw, err := json.Marshal(schema)
+		raw, err := json.Marshal(def.Schema)
 		must(err)
 		var doc map[string]any
 		must(json.Unmarshal(raw, &doc))
@@ -60,6 +51,3 @@ func strip(doc map[string]any) {
 		}
 	}
 }
-
-var _ = spec.Schema{}
-var _ = strings.Contains

@@ -19,8 +19,12 @@ use knarr_machinery::GroupVersion;
 use serde_json::Value;
 use sha2::{Digest, Sha512};
 
-/// Media type of the protobuf form of `/openapi/v2`.
-pub const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// Media type of the protobuf form of `/openapi/v2`, as answers carry it.
+pub const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// What most clients call it in Accept headers. No valid media type because of its `@`: in an answer clients refuse it.
+pub const OPENAPI_V2_PROTOBUF_OLD: &str =
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// Why no OpenAPI document can be made.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,23 @@ impl Catalog<'_> {
 /// `/openapi/v2` in protobuf ([`OPENAPI_V2_PROTOBUF`]), from its JSON form.
 pub fn v2_protobuf(document: &Value) -> Vec<u8> {
     gnostic::encode(document)
+}
+
+/// The encoding of `/openapi/v2` that an Accept header asks for, the first one in its order of preference that there is;
+/// `None` means 406.
+pub fn negotiate_v2(accept: Option<&str>) -> Option<discovery::Encoding> {
+    let Some(accept) = accept.map(str::trim).filter(|a| !a.is_empty()) else {
+        return Some(discovery::Encoding::Json);
+    };
+    accept
+        .split(',')
+        .find_map(|clause| match clause.split(';').next().map(str::trim) {
+            Some("*/*" | "application/*" | "application/json") => Some(discovery::Encoding::Json),
+            Some(OPENAPI_V2_PROTOBUF | OPENAPI_V2_PROTOBUF_OLD) => {
+                Some(discovery::Encoding::Protobuf)
+            }
+            _ => None,
+        })
 }
 
 /// The hash that ETags and the index of `/openapi/v3` use: SHA-512 in capital hexadecimal digits.

@@ -24,7 +24,9 @@ fn cron_tab(_: &KindInfo) -> Option<Value> {
         "properties": {
             "spec": {
                 "type": "object",
+                "required": ["cronSpec", "port"],
                 "properties": {
+                    "template": {"type": "object", "x-kubernetes-embedded-resource": true},
                     "cronSpec": {"type": "string", "default": "* * * * *", "nullable": true},
                     "port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
                     "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
@@ -64,6 +66,7 @@ fn every_group_version_has_a_document() {
     let all = kinds();
     let catalog = catalog(&all);
     let index = catalog.v3_index();
+    dump("v3.json", index.to_string().as_bytes());
     let paths = index["paths"].as_object().unwrap();
     assert!(paths.contains_key("api/v1") && paths.contains_key("apis/stable.example.com/v1"));
     for (name, entry) in paths {
@@ -159,6 +162,13 @@ fn version_2_is_whole() {
         &doc["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"]["properties"];
     assert_eq!(tab["port"], json!({"x-kubernetes-int-or-string": true}));
     assert_eq!(tab["cronSpec"], json!({}));
+    assert_eq!(
+        tab["free"],
+        json!({"x-kubernetes-preserve-unknown-fields": true})
+    );
+    assert_eq!(tab["template"]["required"], json!(["kind", "apiVersion"]));
+    let spec = &doc["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"];
+    assert_eq!(spec["required"], json!(["port"]));
     let int = &doc["definitions"]["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
     assert_eq!(
         (&int["type"], &int["format"]),
@@ -260,6 +270,25 @@ fn discovery_documents() {
         aggregated(&all, Root::Core, Form::V2Beta1)["apiVersion"],
         "apidiscovery.k8s.io/v2beta1"
     );
+    dump("api.json", versions.to_string().as_bytes());
+    dump("apis.json", groups.to_string().as_bytes());
+    dump(
+        "api-v2.json",
+        aggregated(&all, Root::Core, Form::V2)
+            .to_string()
+            .as_bytes(),
+    );
+    dump("apis-v2.json", named.to_string().as_bytes());
+    for g in knarr_openapi::groups::groups(&all) {
+        for v in g.versions {
+            let gv = GroupVersion::new(g.name.to_owned(), v.name.to_owned());
+            let doc = api_resource_list(&all, &gv).unwrap();
+            dump(
+                &format!("rl-{}.json", gv.to_string().replace('/', "_")),
+                doc.to_string().as_bytes(),
+            );
+        }
+    }
     // The documents have the protobuf form that upstream gives them.
     for doc in [&named, &groups, &core] {
         let gv = GroupVersion::parse(doc["apiVersion"].as_str().unwrap_or("v1")).unwrap();

@@ -40,7 +40,7 @@ pub async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     failures.extend(ledger.verify(&RealKernel).await?.iter().map(|left| format!("{:?} is left: {}", left.item, left.evidence)));
     if own_runtime {
         // The runtime makes these for its shims' sockets whatever its state directory is; others may use them too.
-        for dir in ["/run/containerd/s", "/run/containerd/fifo", "/run/containerd"] {
+        for dir in ["/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd/fifo", "/run/containerd"] {
             remove_if_empty(Path::new(dir), &mut failures);
         }
     }
@@ -81,7 +81,7 @@ async fn remove_pods(config: &Config, host: &Host, failures: &mut Vec<String>) {
 
 async fn remove_sandboxes(endpoint: &Path, failures: &mut Vec<String>) -> anyhow::Result<()> {
     let runtime = knarr_cri::Containerd::new(&endpoint.display().to_string())?;
-    let sandboxes = tokio::time::timeout(Duration::from_secs(30), runtime.list_pod_sandboxes(None)).await??;
+    let sandboxes = tokio::time::timeout(Duration::from_secs(30), runtime.list_pod_sandboxes(Default::default())).await??;
     let runtime = &runtime;
     let outcomes: Vec<Option<String>> = futures::stream::iter(sandboxes)
         .map(|sandbox| async move {

@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod levels;
+mod measure;
 mod sizes;
 mod tables;
 
@@ -23,6 +24,8 @@ enum Command {
         #[arg(long)]
         shrink: bool,
     },
+    /// Starts a server of its own (as root, with no other cluster on the host) and prints what it costs.
+    Measure(measure::Options),
 }
 
 fn root() -> PathBuf {
@@ -46,5 +49,6 @@ fn main() -> anyhow::Result<()> {
             }
             std::process::exit(1);
         }
+        Command::Measure(options) => measure::run(&root(), &options),
     }
 }

@@ -25,10 +25,7 @@ pub struct Owner {
 impl Owner {
     /// An owner.
     pub fn new(container: impl Into<String>, interface: impl Into<String>) -> Self {
-        Self {
-            container: container.into(),
-            interface: interface.into(),
-        }
+        Self { container: container.into(), interface: interface.into() }
     }
 }
 
@@ -36,9 +33,7 @@ impl Owner {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// All addresses are held.
-    #[error(
-        "allocate address for container {container}: no free address in {network} ({held} held)"
-    )]
+    #[error("allocate address for container {container}: no free address in {network} ({held} held)")]
     Exhausted {
         /// Who asked.
         container: String,
@@ -118,21 +113,11 @@ fn bounds(network: IpNetwork) -> Option<(u128, u128)> {
 
 /// The address to give next: the first free one after `last`, going round. A released address is so used
 /// again as late as possible.
-pub fn pick(
-    network: IpNetwork,
-    held: &BTreeMap<IpAddr, Owner>,
-    last: Option<IpAddr>,
-) -> Option<IpAddr> {
+pub fn pick(network: IpNetwork, held: &BTreeMap<IpAddr, Owner>, last: Option<IpAddr>) -> Option<IpAddr> {
     let (lo, hi) = bounds(network)?;
-    let start = last
-        .map(number)
-        .filter(|n| (lo..hi).contains(n))
-        .map_or(lo, |n| n + 1);
+    let start = last.map(number).filter(|n| (lo..hi).contains(n)).map_or(lo, |n| n + 1);
     // At most one candidate more than there are held addresses needs to be looked at.
-    (start..=hi)
-        .chain(lo..start)
-        .map(|n| address(n, network.network()))
-        .find(|a| !held.contains_key(a))
+    (start..=hi).chain(lo..start).map(|n| address(n, network.network())).find(|a| !held.contains_key(a))
 }
 
 /// The state directory of one range.
@@ -145,10 +130,7 @@ pub struct Store {
 impl Store {
     /// The store in `dir`, made if missing, for pods of `network`.
     pub fn open(dir: impl Into<PathBuf>, network: IpNetwork) -> Result<Self> {
-        let store = Self {
-            dir: dir.into(),
-            network,
-        };
+        let store = Self { dir: dir.into(), network };
         if bounds(network).is_none() {
             return Err(Error::TooSmall(network));
         }
@@ -165,23 +147,15 @@ impl Store {
     pub fn allocate(&self, owner: &Owner, wanted: Option<IpAddr>) -> Result<IpAddr> {
         let _lock = self.lock()?;
         let held = self.read()?;
-        if let Some((have, _)) = held
-            .iter()
-            .find(|(a, o)| *o == owner && wanted.is_none_or(|w| w == **a))
-        {
+        if let Some((have, _)) = held.iter().find(|(a, o)| *o == owner && wanted.is_none_or(|w| w == **a)) {
             return Ok(*have);
         }
         let container = || owner.container.clone();
         let chosen = match wanted {
             Some(a) => {
-                let inside =
-                    bounds(self.network).is_some_and(|(lo, hi)| (lo..=hi).contains(&number(a)));
+                let inside = bounds(self.network).is_some_and(|(lo, hi)| (lo..=hi).contains(&number(a)));
                 if a.is_ipv4() != self.network.is_ipv4() || !inside {
-                    return Err(Error::Outside {
-                        container: container(),
-                        address: a,
-                        network: self.network,
-                    });
+                    return Err(Error::Outside { container: container(), address: a, network: self.network });
                 }
                 if let Some(holder) = held.get(&a) {
                     return Err(Error::Held {
@@ -198,21 +172,14 @@ impl Store {
                 held: held.len(),
             })?,
         };
-        self.write(
-            &chosen.to_string(),
-            &format!("{}\n{}\n", owner.container, owner.interface),
-        )?;
+        self.write(&chosen.to_string(), &format!("{}\n{}\n", owner.container, owner.interface))?;
         self.write("last", &format!("{chosen}\n"))?;
         Ok(chosen)
     }
 
     /// The address `owner` holds.
     pub fn find(&self, owner: &Owner) -> Result<Option<IpAddr>> {
-        Ok(self
-            .held()?
-            .into_iter()
-            .find(|(_, o)| o == owner)
-            .map(|(a, _)| a))
+        Ok(self.held()?.into_iter().find(|(_, o)| o == owner).map(|(a, _)| a))
     }
 
     /// All held addresses.
@@ -244,11 +211,7 @@ impl Store {
 
     fn lock(&self) -> Result<File> {
         let path = self.dir.join("lock");
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|e| io("open", &path, e))?;
+        let file = File::options().create(true).append(true).open(&path).map_err(|e| io("open", &path, e))?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
             .map_err(|e| io("lock", &path, e.into()))?;
         Ok(file)
@@ -258,30 +221,18 @@ impl Store {
         let mut held = BTreeMap::new();
         for entry in std::fs::read_dir(&self.dir).map_err(|e| io("read", &self.dir, e))? {
             let entry = entry.map_err(|e| io("read", &self.dir, e))?;
-            let Some(a) = entry
-                .file_name()
-                .to_str()
-                .and_then(|n| n.parse::<IpAddr>().ok())
-            else {
+            let Some(a) = entry.file_name().to_str().and_then(|n| n.parse::<IpAddr>().ok()) else {
                 continue;
             };
-            let text =
-                std::fs::read_to_string(entry.path()).map_err(|e| io("read", &entry.path(), e))?;
+            let text = std::fs::read_to_string(entry.path()).map_err(|e| io("read", &entry.path(), e))?;
             let mut lines = text.lines();
-            held.insert(
-                a,
-                Owner::new(lines.next().unwrap_or(""), lines.next().unwrap_or("")),
-            );
+            held.insert(a, Owner::new(lines.next().unwrap_or(""), lines.next().unwrap_or("")));
         }
         Ok(held)
     }
 
     fn last(&self) -> Option<IpAddr> {
-        std::fs::read_to_string(self.dir.join("last"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        std::fs::read_to_string(self.dir.join("last")).ok()?.trim().parse().ok()
     }
 
     /// Writes a file whole or not at all.
@@ -298,11 +249,7 @@ impl Store {
 }
 
 fn io(operation: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::Io {
-        operation,
-        path: path.to_owned(),
-        source,
-    }
+    Error::Io { operation, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -332,11 +279,7 @@ mod tests {
             ("fd00::/64", &["fd00::2"], None, Some("fd00::3")),
         ] {
             let held = held.iter().map(|a| (ip(a), owner.clone())).collect();
-            assert_eq!(
-                pick(net(range), &held, last.map(ip)),
-                want.map(ip),
-                "{range} {last:?}"
-            );
+            assert_eq!(pick(net(range), &held, last.map(ip)), want.map(ip), "{range} {last:?}");
         }
         assert_eq!(gateway(net("10.42.3.0/24")), ip("10.42.3.1"));
     }
@@ -351,24 +294,16 @@ mod tests {
         let again = Store::open(dir.path(), net("10.42.0.0/29")).unwrap();
         assert_eq!(again.find(&a).unwrap(), Some(first));
         for i in 0..4 {
-            again
-                .allocate(&Owner::new(format!("b{i}"), "eth0"), None)
-                .unwrap();
+            again.allocate(&Owner::new(format!("b{i}"), "eth0"), None).unwrap();
         }
         let full = again.allocate(&Owner::new("z", "eth0"), None).unwrap_err();
         assert!(matches!(full, Error::Exhausted { held: 5, .. }), "{full}");
         assert_eq!(again.release(&a).unwrap(), [first]);
         assert!(again.release(&a).unwrap().is_empty());
-        assert_eq!(
-            again.allocate(&Owner::new("z", "eth0"), None).unwrap(),
-            first
-        );
+        assert_eq!(again.allocate(&Owner::new("z", "eth0"), None).unwrap(), first);
         let keep = Owner::new("b1", "eth0");
         assert_eq!(again.retain(std::slice::from_ref(&keep)).unwrap().len(), 4);
-        assert_eq!(
-            again.held().unwrap().into_values().collect::<Vec<_>>(),
-            [keep]
-        );
+        assert_eq!(again.held().unwrap().into_values().collect::<Vec<_>>(), [keep]);
     }
 
     #[test]
@@ -376,22 +311,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), net("10.42.0.0/24")).unwrap();
         let (a, b) = (Owner::new("a", "eth0"), Owner::new("b", "eth0"));
-        assert_eq!(
-            store.allocate(&a, Some(ip("10.42.0.77"))).unwrap(),
-            ip("10.42.0.77")
-        );
-        assert!(matches!(
-            store.allocate(&b, Some(ip("10.42.0.77"))),
-            Err(Error::Held { .. })
-        ));
-        assert!(matches!(
-            store.allocate(&b, Some(ip("10.42.0.1"))),
-            Err(Error::Outside { .. })
-        ));
-        assert!(matches!(
-            store.allocate(&b, Some(ip("10.43.0.5"))),
-            Err(Error::Outside { .. })
-        ));
+        assert_eq!(store.allocate(&a, Some(ip("10.42.0.77"))).unwrap(), ip("10.42.0.77"));
+        assert!(matches!(store.allocate(&b, Some(ip("10.42.0.77"))), Err(Error::Held { .. })));
+        assert!(matches!(store.allocate(&b, Some(ip("10.42.0.1"))), Err(Error::Outside { .. })));
+        assert!(matches!(store.allocate(&b, Some(ip("10.43.0.5"))), Err(Error::Outside { .. })));
     }
 
     #[test]
@@ -403,9 +326,7 @@ mod tests {
                 let store = &store;
                 s.spawn(move || {
                     for i in 0..10 {
-                        store
-                            .allocate(&Owner::new(format!("{t}-{i}"), "eth0"), None)
-                            .unwrap();
+                        store.allocate(&Owner::new(format!("{t}-{i}"), "eth0"), None).unwrap();
                     }
                 });
             }

@@ -47,12 +47,7 @@ impl Error {
         kind: ErrorKind,
         detail: impl Into<String>,
     ) -> Self {
-        Self {
-            operation,
-            object: object.into(),
-            kind,
-            detail: detail.into(),
-        }
+        Self { operation, object: object.into(), kind, detail: detail.into() }
     }
 
     /// From a netlink failure.
@@ -76,11 +71,7 @@ impl Error {
     }
 
     /// From a file system failure.
-    pub(crate) fn io(
-        operation: &'static str,
-        object: impl Into<String>,
-        e: &std::io::Error,
-    ) -> Self {
+    pub(crate) fn io(operation: &'static str, object: impl Into<String>, e: &std::io::Error) -> Self {
         let kind = match e.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             std::io::ErrorKind::AlreadyExists => ErrorKind::Exists,

@@ -40,19 +40,11 @@ pub struct FakeKernel {
 impl FakeKernel {
     /// An empty kernel with the host namespace and these sysctls in it.
     pub fn new(sysctls: &[(&str, &str)]) -> Self {
-        let mut host = Space::default();
-        host.sysctls = sysctls
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        let state = State {
-            spaces: BTreeMap::from([(Netns::Host, host)]),
-            next_index: 1,
-            ..State::default()
-        };
-        Self {
-            state: Mutex::new(state),
-        }
+        let sysctls = sysctls.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let host = Space { sysctls, ..Space::default() };
+        let state =
+            State { spaces: BTreeMap::from([(Netns::Host, host)]), next_index: 1, ..State::default() };
+        Self { state: Mutex::new(state) }
     }
 
     /// Connections that were to be forgotten.
@@ -67,28 +59,13 @@ impl FakeKernel {
         }
     }
 
-    fn add_link(
-        &self,
-        ns: &Netns,
-        name: &str,
-        kind: &str,
-        mac: [u8; 6],
-        mtu: Option<u32>,
-    ) -> Result<()> {
+    fn add_link(&self, ns: &Netns, name: &str, kind: &str, mac: [u8; 6], mtu: Option<u32>) -> Result<()> {
         let mut state = self.state.lock();
         state.next_index += 1;
         let index = state.next_index;
-        let space = state
-            .spaces
-            .get_mut(ns)
-            .ok_or_else(|| missing("enter", ns.to_string()))?;
+        let space = state.spaces.get_mut(ns).ok_or_else(|| missing("enter", ns.to_string()))?;
         if space.links.contains_key(name) {
-            return Err(Error::new(
-                "add link",
-                name,
-                ErrorKind::Exists,
-                "file exists",
-            ));
+            return Err(Error::new("add link", name, ErrorKind::Exists, "file exists"));
         }
         let link = Link {
             index,
@@ -110,9 +87,7 @@ fn missing(operation: &'static str, object: impl Into<String>) -> Error {
 
 impl Space {
     fn require(&mut self, name: &str) -> Result<&mut Link> {
-        self.links
-            .get_mut(name)
-            .ok_or_else(|| missing("find link", name))
+        self.links.get_mut(name).ok_or_else(|| missing("find link", name))
     }
 
     fn drop_link(&mut self, name: &str) -> bool {
@@ -143,10 +118,7 @@ impl Kernel for FakeKernel {
             self.with(ns, |s| Ok(s.drop_link(&spec.name)))?;
             return Err(e);
         }
-        let ends = (
-            (ns.clone(), spec.name.clone()),
-            (spec.peer_ns.clone(), spec.peer_name.clone()),
-        );
+        let ends = ((ns.clone(), spec.name.clone()), (spec.peer_ns.clone(), spec.peer_name.clone()));
         self.state.lock().veths.push(ends);
         Ok(())
     }
@@ -198,13 +170,7 @@ impl Kernel for FakeKernel {
         })
     }
 
-    async fn add_address(
-        &self,
-        ns: &Netns,
-        link: &str,
-        address: IpNetwork,
-        _: AddressOptions,
-    ) -> Result<()> {
+    async fn add_address(&self, ns: &Netns, link: &str, address: IpNetwork, _: AddressOptions) -> Result<()> {
         self.with(ns, |s| {
             s.require(link)?;
             let list = s.addresses.entry(link.to_owned()).or_default();
@@ -261,11 +227,7 @@ impl Kernel for FakeKernel {
     }
 
     async fn netns_exists(&self, path: &Path) -> Result<bool> {
-        Ok(self
-            .state
-            .lock()
-            .spaces
-            .contains_key(&Netns::Path(path.to_owned())))
+        Ok(self.state.lock().spaces.contains_key(&Netns::Path(path.to_owned())))
     }
 
     async fn add_netns(&self, path: &Path) -> Result<()> {
@@ -296,9 +258,7 @@ impl Kernel for FakeKernel {
     }
 
     async fn nft_table(&self, ns: &Netns, family: Family, table: &str) -> Result<Option<Table>> {
-        self.with(ns, |s| {
-            Ok(s.tables.get(&(family, table.to_owned())).cloned())
-        })
+        self.with(ns, |s| Ok(s.tables.get(&(family, table.to_owned())).cloned()))
     }
 
     async fn nft_commit(&self, ns: &Netns, family: Family, table: &str, ops: &[Op]) -> Result<()> {
@@ -307,19 +267,13 @@ impl Kernel for FakeKernel {
             let mut next = s.tables.get(&key).cloned();
             for op in ops {
                 apply(&mut next, op).map_err(|detail| {
-                    Error::new(
-                        "change nftables table",
-                        table,
-                        ErrorKind::Other,
-                        format!("{op:?}: {detail}"),
-                    )
+                    Error::new("change nftables table", table, ErrorKind::Other, format!("{op:?}: {detail}"))
                 })?;
             }
             match next {
                 Some(t) => {
-                    check(&t).map_err(|d| {
-                        Error::new("change nftables table", table, ErrorKind::NotFound, d)
-                    })?;
+                    check(&t)
+                        .map_err(|d| Error::new("change nftables table", table, ErrorKind::NotFound, d))?;
                     s.tables.insert(key, t);
                 }
                 None => drop(s.tables.remove(&key)),
@@ -329,9 +283,7 @@ impl Kernel for FakeKernel {
     }
 
     async fn nft_delete_table(&self, ns: &Netns, family: Family, table: &str) -> Result<bool> {
-        self.with(ns, |s| {
-            Ok(s.tables.remove(&(family, table.to_owned())).is_some())
-        })
+        self.with(ns, |s| Ok(s.tables.remove(&(family, table.to_owned())).is_some()))
     }
 
     async fn delete_conntrack(&self, _: &Netns, flow: &ConntrackFlow) -> Result<usize> {
@@ -350,10 +302,7 @@ fn apply(table: &mut Option<Table>, op: &Op) -> std::result::Result<(), &'static
         Op::AddTable => {}
         Op::AddSet(name, set) => drop(t.sets.entry(name.clone()).or_insert_with(|| set.clone())),
         Op::AddChain(name, base) => {
-            t.chains.entry(name.clone()).or_insert_with(|| Chain {
-                base: *base,
-                rules: Vec::new(),
-            });
+            t.chains.entry(name.clone()).or_insert_with(|| Chain { base: *base, rules: Vec::new() });
         }
         Op::DeleteElements(name, list) => {
             let set = t.sets.get_mut(name).ok_or("no such set")?;
@@ -370,23 +319,13 @@ fn apply(table: &mut Option<Table>, op: &Op) -> std::result::Result<(), &'static
                         | (Data::Value(_), SetData::Value(_))
                         | (Data::Verdict(_), SetData::Verdict)
                 );
-                if !fits
-                    || set
-                        .elements
-                        .insert(key.clone(), data.clone())
-                        .is_some_and(|old| old != *data)
-                {
+                if !fits || set.elements.insert(key.clone(), data.clone()).is_some_and(|old| old != *data) {
                     return Err("element does not fit, or is there with other data");
                 }
             }
         }
         Op::ClearChain(name) => t.chains.get_mut(name).ok_or("no such chain")?.rules.clear(),
-        Op::AddRule(name, rule) => t
-            .chains
-            .get_mut(name)
-            .ok_or("no such chain")?
-            .rules
-            .push(rule.clone()),
+        Op::AddRule(name, rule) => t.chains.get_mut(name).ok_or("no such chain")?.rules.push(rule.clone()),
         Op::DeleteChain(name) => drop(t.chains.remove(name).ok_or("no such chain")?),
         Op::DeleteSet(name) => drop(t.sets.remove(name).ok_or("no such set")?),
     }
@@ -396,9 +335,7 @@ fn apply(table: &mut Option<Table>, op: &Op) -> std::result::Result<(), &'static
 /// Every chain and set that is referred to must be there.
 fn check(t: &Table) -> std::result::Result<(), String> {
     let chain = |v: &Verdict| match v {
-        Verdict::Jump(c) | Verdict::Goto(c) if !t.chains.contains_key(c) => {
-            Err(format!("no chain {c}"))
-        }
+        Verdict::Jump(c) | Verdict::Goto(c) if !t.chains.contains_key(c) => Err(format!("no chain {c}")),
         _ => Ok(()),
     };
     for data in t.sets.values().flat_map(|s| s.elements.values()) {
@@ -406,12 +343,7 @@ fn check(t: &Table) -> std::result::Result<(), String> {
             chain(v)?;
         }
     }
-    for stmt in t
-        .chains
-        .values()
-        .flat_map(|c| &c.rules)
-        .flat_map(|r| &r.stmts)
-    {
+    for stmt in t.chains.values().flat_map(|c| &c.rules).flat_map(|r| &r.stmts) {
         match stmt {
             Stmt::Verdict(v) => chain(v)?,
             Stmt::InSet(_, _, s)

@@ -20,11 +20,7 @@ const SLACK_LINES: usize = 200;
 
 /// Something we make on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    tag = "kind",
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase"
-)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Item {
     /// A link in the host namespace.
     Link {
@@ -101,19 +97,13 @@ pub enum Item {
 impl Item {
     /// An nftables table.
     pub fn nft_table(family: Family, name: &str) -> Self {
-        Self::NftTable {
-            family: family.name().to_owned(),
-            name: name.to_owned(),
-        }
+        Self::NftTable { family: family.name().to_owned(), name: name.to_owned() }
     }
 
     /// What the item is, without what it was before: two sysctl records of one key are the same thing.
     fn identity(&self) -> Self {
         match self {
-            Self::Sysctl { key, .. } => Self::Sysctl {
-                key: key.clone(),
-                old: String::new(),
-            },
+            Self::Sysctl { key, .. } => Self::Sysctl { key: key.clone(), old: String::new() },
             other => other.clone(),
         }
     }
@@ -167,32 +157,17 @@ impl Ledger {
     /// oldest "value before" of a sysctl stays. Returns after the record is on disk.
     pub fn record(&self, item: &Item) -> Result<()> {
         self.locked(|file, state| {
-            if state
-                .live
-                .iter()
-                .any(|e| e.item.identity() == item.identity())
-            {
+            if state.live.iter().any(|e| e.item.identity() == item.identity()) {
                 return Ok(());
             }
-            append(
-                file,
-                state,
-                &Line::Made {
-                    seq: state.next,
-                    made: item.clone(),
-                },
-            )
+            append(file, state, &Line::Made { seq: state.next, made: item.clone() })
         })
     }
 
     /// Writes down that `item` is gone again.
     pub fn forget(&self, item: &Item) -> Result<()> {
         self.locked(|file, state| {
-            let found = state
-                .live
-                .iter()
-                .find(|e| e.item.identity() == item.identity())
-                .map(|e| e.seq);
+            let found = state.live.iter().find(|e| e.item.identity() == item.identity()).map(|e| e.seq);
             match found {
                 Some(seq) => append(file, state, &Line::Undone { undone: seq }),
                 None => Ok(()),
@@ -203,36 +178,21 @@ impl Ledger {
 
     /// True if `item` is on record.
     pub fn contains(&self, item: &Item) -> Result<bool> {
-        Ok(self
-            .entries()?
-            .iter()
-            .any(|e| e.item.identity() == item.identity()))
+        Ok(self.entries()?.iter().any(|e| e.item.identity() == item.identity()))
     }
 
     /// Records and then writes a file of ours. A file that is there but not on record is somebody else's and
     /// is refused.
     pub fn create_file(&self, path: &Path, contents: &[u8], mode: u32) -> Result<()> {
-        let item = Item::File {
-            path: path.to_owned(),
-        };
+        let item = Item::File { path: path.to_owned() };
         if path.exists() && !self.contains(&item)? {
             let detail = "the file is there already and was not made by us";
-            return Err(Error::new(
-                "create file",
-                path.display().to_string(),
-                ErrorKind::Exists,
-                detail,
-            ));
+            return Err(Error::new("create file", path.display().to_string(), ErrorKind::Exists, detail));
         }
         self.record(&item)?;
         let tmp = path.with_extension("knarr-tmp");
         let write = || -> std::io::Result<()> {
-            let mut f = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(mode)
-                .open(&tmp)?;
+            let mut f = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&tmp)?;
             f.write_all(contents)?;
             f.sync_all()?;
             std::fs::rename(&tmp, path)
@@ -242,14 +202,10 @@ impl Ledger {
 
     /// Records and then makes a directory with its missing parents; each that was missing is recorded.
     pub fn create_directory(&self, path: &Path) -> Result<()> {
-        let missing: Vec<&Path> = path
-            .ancestors()
-            .take_while(|p| !p.as_os_str().is_empty() && !p.exists())
-            .collect();
+        let missing: Vec<&Path> =
+            path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect();
         for dir in missing.into_iter().rev() {
-            self.record(&Item::Directory {
-                path: dir.to_owned(),
-            })?;
+            self.record(&Item::Directory { path: dir.to_owned() })?;
             match std::fs::create_dir(dir) {
                 Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
                     return Err(Error::io("create directory", dir.display().to_string(), &e));
@@ -294,16 +250,8 @@ impl Ledger {
             lines += 1;
             good += raw.len() as u64;
         }
-        let live = live
-            .into_iter()
-            .map(|(seq, item)| Entry { seq, item })
-            .collect();
-        Ok(State {
-            live,
-            next,
-            lines,
-            good,
-        })
+        let live = live.into_iter().map(|(seq, item)| Entry { seq, item }).collect();
+        Ok(State { live, next, lines, good })
     }
 
     /// Opens, locks, reads, and hands over to `f`; the lock ends with the file handle. Starts over when the
@@ -328,14 +276,11 @@ impl Ledger {
                 continue;
             }
             let mut text = String::new();
-            file.read_to_string(&mut text)
-                .map_err(|e| self.io("read", &e))?;
+            file.read_to_string(&mut text).map_err(|e| self.io("read", &e))?;
             let state = self.parse(&text)?;
             if state.good < text.len() as u64 {
-                file.set_len(state.good)
-                    .map_err(|e| self.io("truncate", &e))?;
-                file.seek(SeekFrom::End(0))
-                    .map_err(|e| self.io("seek", &e))?;
+                file.set_len(state.good).map_err(|e| self.io("truncate", &e))?;
+                file.seek(SeekFrom::End(0)).map_err(|e| self.io("seek", &e))?;
             }
             return f(&mut file, &state);
         }
@@ -349,20 +294,10 @@ impl Ledger {
             }
             let tmp = self.path.with_extension("rewrite");
             let write = || -> std::io::Result<()> {
-                let mut out = OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(&tmp)?;
+                let mut out =
+                    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
                 for e in &state.live {
-                    serde_json::to_writer(
-                        &mut out,
-                        &Line::Made {
-                            seq: e.seq,
-                            made: e.item.clone(),
-                        },
-                    )?;
+                    serde_json::to_writer(&mut out, &Line::Made { seq: e.seq, made: e.item.clone() })?;
                     out.write_all(b"\n")?;
                 }
                 out.sync_all()?;
@@ -402,44 +337,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sub/ledger");
         let ledger = Ledger::open(&path).unwrap();
-        ledger
-            .record(&Item::Sysctl {
-                key: "net/ipv4/ip_forward".into(),
-                old: "0".into(),
-            })
-            .unwrap();
-        ledger
-            .record(&Item::Sysctl {
-                key: "net/ipv4/ip_forward".into(),
-                old: "1".into(),
-            })
-            .unwrap();
+        ledger.record(&Item::Sysctl { key: "net/ipv4/ip_forward".into(), old: "0".into() }).unwrap();
+        ledger.record(&Item::Sysctl { key: "net/ipv4/ip_forward".into(), old: "1".into() }).unwrap();
         ledger.record(&link("a")).unwrap();
-        OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .write_all(b"{\"seq\":9,\"made\":{\"ki")
-            .unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"seq\":9,\"made\":{\"ki").unwrap();
         let again = Ledger::open(&path).unwrap();
         assert_eq!(again.entries().unwrap().len(), 2);
         again.record(&link("b")).unwrap();
-        let items: Vec<Item> = again
-            .entries()
-            .unwrap()
-            .into_iter()
-            .map(|e| e.item)
-            .collect();
+        let items: Vec<Item> = again.entries().unwrap().into_iter().map(|e| e.item).collect();
         assert_eq!(
             items,
-            [
-                Item::Sysctl {
-                    key: "net/ipv4/ip_forward".into(),
-                    old: "0".into()
-                },
-                link("a"),
-                link("b")
-            ]
+            [Item::Sysctl { key: "net/ipv4/ip_forward".into(), old: "0".into() }, link("a"), link("b")]
         );
     }
 
@@ -462,10 +370,7 @@ mod tests {
             ledger.forget(&link(&format!("v{i}"))).unwrap();
         }
         assert_eq!(ledger.entries().unwrap().len(), 1);
-        let lines = std::fs::read_to_string(ledger.path())
-            .unwrap()
-            .lines()
-            .count();
+        let lines = std::fs::read_to_string(ledger.path()).unwrap().lines().count();
         assert!(lines < 300, "{lines} lines");
     }
 
@@ -475,12 +380,7 @@ mod tests {
         let ledger = Ledger::open(dir.path().join("ledger")).unwrap();
         let foreign = dir.path().join("theirs");
         std::fs::write(&foreign, "x").unwrap();
-        assert!(
-            ledger
-                .create_file(&foreign, b"y", 0o600)
-                .unwrap_err()
-                .is_exists()
-        );
+        assert!(ledger.create_file(&foreign, b"y", 0o600).unwrap_err().is_exists());
         let ours = dir.path().join("ours");
         ledger.create_file(&ours, b"1", 0o600).unwrap();
         ledger.create_file(&ours, b"2", 0o600).unwrap();

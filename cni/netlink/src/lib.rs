@@ -20,8 +20,7 @@ mod undo;
 pub use error::{Error, ErrorKind, Result};
 pub use fake::FakeKernel;
 pub use kernel::{
-    AddressOptions, BridgeSpec, ConntrackFlow, Kernel, Link, LinkChange, Netns, Route, RouteScope,
-    VethSpec,
+    AddressOptions, BridgeSpec, ConntrackFlow, Kernel, Link, LinkChange, Netns, Route, RouteScope, VethSpec,
 };
 pub use ledger::{Entry, Item, Ledger};
 pub use real::RealKernel;

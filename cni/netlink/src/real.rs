@@ -1,6 +1,7 @@
 //! The kernel itself, over netlink. Entry point: [`RealKernel`].
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -14,10 +15,12 @@ use nlink::netlink::{Connection, Netfilter, Nftables, Route as RouteProtocol};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{
-    AddressOptions, BridgeSpec, ConntrackFlow, Kernel, Link, LinkChange, Netns, Route, RouteScope,
-    VethSpec,
+    AddressOptions, BridgeSpec, ConntrackFlow, Kernel, Link, LinkChange, Netns, Route, RouteScope, VethSpec,
 };
-use crate::nft::{self, Family, Op, Table, wire};
+use crate::nft::{self, Family, Op, Table, dump, wire};
+
+/// Headers of a message, rounded up.
+const MESSAGE_HEADERS: usize = 32;
 
 /// Speaks netlink. Every call opens its own socket in the namespace it is about: no state, nothing to go stale.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,6 +40,17 @@ fn nft_socket(ns: &Netns) -> Result<Connection<Nftables>> {
         Netns::Path(p) => Connection::<Nftables>::new_in(p.as_path()),
     }
     .map_err(|e| Error::netlink("open nftables socket in", ns.to_string(), e))
+}
+
+/// A transaction is one send call: the buffer must hold all of it, beyond what is the system's limit for
+/// ordinary programs.
+fn send_buffer(socket: &Connection<Nftables>, bytes: usize) -> std::io::Result<()> {
+    let fd = socket.socket().as_fd();
+    let needed = bytes + MESSAGE_HEADERS * 4;
+    if rustix::net::sockopt::socket_send_buffer_size(fd)? < needed {
+        rustix::net::sockopt::set_socket_send_buffer_size_force(fd, needed)?;
+    }
+    Ok(())
 }
 
 fn conntrack_socket(ns: &Netns) -> Result<Connection<Netfilter>> {
@@ -119,18 +133,12 @@ fn inside<T: Send>(ns: &Netns, f: impl FnOnce() -> Result<T> + Send) -> Result<T
     let file = std::fs::File::open(path).map_err(|e| Error::io("open", ns.to_string(), &e))?;
     std::thread::scope(|scope| {
         let worker = scope.spawn(move || {
-            nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).map_err(|e| {
-                Error::new("enter", ns.to_string(), ErrorKind::Other, e.to_string())
-            })?;
+            nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET)
+                .map_err(|e| Error::new("enter", ns.to_string(), ErrorKind::Other, e.to_string()))?;
             f()
         });
         worker.join().unwrap_or_else(|_| {
-            Err(Error::new(
-                "run inside",
-                ns.to_string(),
-                ErrorKind::Other,
-                "the thread ended abnormally",
-            ))
+            Err(Error::new("run inside", ns.to_string(), ErrorKind::Other, "the thread ended abnormally"))
         })
     })
 }
@@ -158,10 +166,7 @@ impl Kernel for RealKernel {
         if let Some(mtu) = spec.mtu {
             link = link.mtu(mtu);
         }
-        route_socket(ns)?
-            .add_link(link)
-            .await
-            .map_err(|e| Error::netlink("add bridge", &spec.name, e))
+        route_socket(ns)?.add_link(link).await.map_err(|e| Error::netlink("add bridge", &spec.name, e))
     }
 
     async fn add_veth(&self, ns: &Netns, spec: &VethSpec) -> Result<()> {
@@ -173,14 +178,10 @@ impl Kernel for RealKernel {
             link = link.peer_address(mac);
         }
         if let Netns::Path(p) = &spec.peer_ns {
-            let file = std::fs::File::open(p)
-                .map_err(|e| Error::io("open", spec.peer_ns.to_string(), &e))?;
+            let file = std::fs::File::open(p).map_err(|e| Error::io("open", spec.peer_ns.to_string(), &e))?;
             link = link.peer_netns_fd(file);
         }
-        route_socket(ns)?
-            .add_link(link)
-            .await
-            .map_err(|e| Error::netlink("add veth", &spec.name, e))
+        route_socket(ns)?.add_link(link).await.map_err(|e| Error::netlink("add veth", &spec.name, e))
     }
 
     async fn change_link(&self, ns: &Netns, name: &str, change: &LinkChange) -> Result<()> {
@@ -188,14 +189,10 @@ impl Kernel for RealKernel {
         let (operation, result) = match change {
             LinkChange::Up => ("set up link", socket.set_link_up(name).await),
             LinkChange::Down => ("set down link", socket.set_link_down(name).await),
-            LinkChange::Master(master) => {
-                ("enslave link", socket.enslave(name, master.as_str()).await)
-            }
+            LinkChange::Master(master) => ("enslave link", socket.enslave(name, master.as_str()).await),
             LinkChange::Hairpin => (
                 "set hairpin on link",
-                socket
-                    .set_bridge_port(name, BridgePortConfig::new().hairpin(true))
-                    .await,
+                socket.set_bridge_port(name, BridgePortConfig::new().hairpin(true)).await,
             ),
             LinkChange::Mtu(mtu) => ("set MTU of link", socket.set_link_mtu(name, *mtu).await),
         };
@@ -203,11 +200,7 @@ impl Kernel for RealKernel {
     }
 
     async fn delete_link(&self, ns: &Netns, name: &str) -> Result<bool> {
-        existed(
-            route_socket(ns)?.del_link(name).await,
-            "delete link",
-            name.to_owned(),
-        )
+        existed(route_socket(ns)?.del_link(name).await, "delete link", name.to_owned())
     }
 
     async fn addresses(&self, ns: &Netns, link: &str) -> Result<Vec<IpNetwork>> {
@@ -215,10 +208,7 @@ impl Kernel for RealKernel {
             .get_addresses_by_name(link)
             .await
             .map_err(|e| Error::netlink("list addresses of", link, e))?;
-        Ok(list
-            .iter()
-            .filter_map(|a| IpNetwork::new(*a.primary_address()?, a.prefix_len()).ok())
-            .collect())
+        Ok(list.iter().filter_map(|a| IpNetwork::new(*a.primary_address()?, a.prefix_len()).ok()).collect())
     }
 
     async fn add_address(
@@ -233,31 +223,23 @@ impl Kernel for RealKernel {
         let result = match address {
             IpNetwork::V4(a) => {
                 let cfg = Ipv4Address::new(link, a.ip(), a.prefix());
-                socket
-                    .add_address(if alone { cfg.noprefixroute() } else { cfg })
-                    .await
+                socket.add_address(if alone { cfg.noprefixroute() } else { cfg }).await
             }
             IpNetwork::V6(a) => {
                 let cfg = Ipv6Address::new(link, a.ip(), a.prefix()).nodad();
-                socket
-                    .add_address(if alone { cfg.noprefixroute() } else { cfg })
-                    .await
+                socket.add_address(if alone { cfg.noprefixroute() } else { cfg }).await
             }
         };
         match result {
-            Err(e) if !e.is_already_exists() => Err(Error::netlink(
-                "add address",
-                format!("{address} to {link}"),
-                e,
-            )),
+            Err(e) if !e.is_already_exists() => {
+                Err(Error::netlink("add address", format!("{address} to {link}"), e))
+            }
             _ => Ok(()),
         }
     }
 
     async fn delete_address(&self, ns: &Netns, link: &str, address: IpNetwork) -> Result<bool> {
-        let result = route_socket(ns)?
-            .del_address(link, address.ip(), address.prefix())
-            .await;
+        let result = route_socket(ns)?.del_address(link, address.ip(), address.prefix()).await;
         existed(result, "delete address", format!("{address} of {link}"))
     }
 
@@ -266,10 +248,7 @@ impl Kernel for RealKernel {
         let fail = |e| Error::netlink("list routes of", ns.to_string(), e);
         let names = socket.get_interface_names().await.map_err(fail)?;
         let list = socket.get_routes_for_table(254).await.map_err(fail)?;
-        Ok(list
-            .iter()
-            .filter_map(|r| convert_route(r, &names))
-            .collect())
+        Ok(list.iter().filter_map(|r| convert_route(r, &names)).collect())
     }
 
     async fn replace_route(&self, ns: &Netns, route: &Route) -> Result<()> {
@@ -299,9 +278,7 @@ impl Kernel for RealKernel {
     }
 
     async fn set_sysctl(&self, ns: &Netns, key: &str, value: &str) -> Result<()> {
-        inside(ns, || {
-            std::fs::write(sysctl_path(key), value).map_err(|e| Error::io("write sysctl", key, &e))
-        })
+        inside(ns, || std::fs::write(sysctl_path(key), value).map_err(|e| Error::io("write sysctl", key, &e)))
     }
 
     async fn netns_exists(&self, path: &Path) -> Result<bool> {
@@ -309,63 +286,38 @@ impl Kernel for RealKernel {
     }
 
     async fn add_netns(&self, path: &Path) -> Result<()> {
-        namespace::create_path(path)
-            .map_err(|e| Error::netlink("add netns", path.display().to_string(), e))
+        namespace::create_path(path).map_err(|e| Error::netlink("add netns", path.display().to_string(), e))
     }
 
     async fn delete_netns(&self, path: &Path) -> Result<bool> {
         if !path.exists() {
             return Ok(false);
         }
-        existed(
-            namespace::delete_path(path),
-            "delete netns",
-            path.display().to_string(),
-        )
+        existed(namespace::delete_path(path), "delete netns", path.display().to_string())
     }
 
     async fn nft_table(&self, ns: &Netns, family: Family, table: &str) -> Result<Option<Table>> {
         let socket = nft_socket(ns)?;
-        let fail = |e| {
-            Error::netlink(
-                "read nftables table",
-                format!("{} {table}", family.name()),
-                e,
-            )
-        };
+        let fail = |e| Error::netlink("read nftables table", format!("{} {table}", family.name()), e);
         let nf = wire::nl_family(family);
-        if !socket
-            .list_tables_in(nf)
-            .await
-            .map_err(fail)?
-            .iter()
-            .any(|t| t.name == table)
-        {
+        if !socket.list_tables_in(nf).await.map_err(fail)?.iter().any(|t| t.name == table) {
             return Ok(None);
         }
         let mut out = Table::default();
         for info in socket.list_sets_in(table, nf).await.map_err(fail)? {
             let mut set = wire::decode_set(&info, family);
-            let elements = socket
-                .list_set_elements(table, &info.name, nf)
-                .await
-                .map_err(fail)?;
-            set.elements = elements.iter().map(wire::decode_element).collect();
+            let elements = dump::elements(socket.socket(), family, table, &info.name).await;
+            let elements =
+                elements.map_err(|e| Error::io("read nftables set", format!("{table} {}", info.name), &e))?;
+            set.elements = elements.into_iter().collect();
             out.sets.insert(info.name, set);
         }
         for info in socket.list_chains_in(table, nf).await.map_err(fail)? {
-            let chain = nft::Chain {
-                base: wire::decode_base(&info),
-                rules: Vec::new(),
-            };
+            let chain = nft::Chain { base: wire::decode_base(&info), rules: Vec::new() };
             out.chains.insert(info.name, chain);
         }
         for info in socket.list_rules(table, nf).await.map_err(fail)? {
-            if let Some(chain) = out
-                .chains
-                .get_mut(&info.chain)
-                .filter(|_| info.table == table)
-            {
+            if let Some(chain) = out.chains.get_mut(&info.chain).filter(|_| info.table == table) {
                 chain.rules.push(wire::decode_rule(&info));
             }
         }
@@ -378,29 +330,23 @@ impl Kernel for RealKernel {
         }
         let socket = nft_socket(ns)?;
         let mut transaction = socket.transaction();
+        let mut bytes = 0;
         for (id, op) in (1u32..).zip(ops) {
             for message in wire::encode(op, family, table, id) {
+                bytes += message.attrs.len() + MESSAGE_HEADERS;
                 transaction = transaction.raw(message);
             }
         }
-        transaction.commit(&socket).await.map_err(|e| {
-            Error::netlink(
-                "change nftables table",
-                format!("{} {table}", family.name()),
-                e,
-            )
-        })
+        send_buffer(&socket, bytes).map_err(|e| Error::io("enlarge send buffer for", table, &e))?;
+        transaction
+            .commit(&socket)
+            .await
+            .map_err(|e| Error::netlink("change nftables table", format!("{} {table}", family.name()), e))
     }
 
     async fn nft_delete_table(&self, ns: &Netns, family: Family, table: &str) -> Result<bool> {
-        let result = nft_socket(ns)?
-            .del_table(table, wire::nl_family(family))
-            .await;
-        existed(
-            result,
-            "delete nftables table",
-            format!("{} {table}", family.name()),
-        )
+        let result = nft_socket(ns)?.del_table(table, wire::nl_family(family)).await;
+        existed(result, "delete nftables table", format!("{} {table}", family.name()))
     }
 
     async fn delete_conntrack(&self, ns: &Netns, flow: &ConntrackFlow) -> Result<usize> {

@@ -72,14 +72,8 @@ fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T>
 where
     T::Err: std::fmt::Display,
 {
-    text.parse().map_err(|e: T::Err| {
-        Error::new(
-            "read",
-            format!("{what} {text:?}"),
-            ErrorKind::Other,
-            e.to_string(),
-        )
-    })
+    text.parse()
+        .map_err(|e: T::Err| Error::new("read", format!("{what} {text:?}"), ErrorKind::Other, e.to_string()))
 }
 
 fn route(destination: &str, device: Option<&String>, gateway: Option<&String>) -> Result<Route> {
@@ -89,11 +83,7 @@ fn route(destination: &str, device: Option<&String>, gateway: Option<&String>) -
         device: device.cloned(),
         source: None,
         // A route to a link-scope destination has no gateway; deletion must name the same scope.
-        scope: if gateway.is_none() {
-            RouteScope::Link
-        } else {
-            RouteScope::Universe
-        },
+        scope: if gateway.is_none() { RouteScope::Link } else { RouteScope::Universe },
     })
 }
 
@@ -108,35 +98,23 @@ async fn undo(kernel: &dyn Kernel, item: &Item) -> Result<()> {
                 None => Ok(()),
             }
         }
-        Item::Route {
-            destination,
-            device,
-            gateway,
-        } => {
+        Item::Route { destination, device, gateway } => {
             if let Some(dev) = device
                 && kernel.link(ns, dev).await?.is_none()
             {
                 return Ok(());
             }
-            kernel
-                .delete_route(ns, &route(destination, device.as_ref(), gateway.as_ref())?)
-                .await
-                .map(drop)
+            kernel.delete_route(ns, &route(destination, device.as_ref(), gateway.as_ref())?).await.map(drop)
         }
         Item::Netns { path } => kernel.delete_netns(path).await.map(drop),
-        Item::NftTable { family: f, name } => kernel
-            .nft_delete_table(ns, family(f)?, name)
-            .await
-            .map(drop),
+        Item::NftTable { family: f, name } => kernel.nft_delete_table(ns, family(f)?, name).await.map(drop),
         Item::Sysctl { key, old } => match kernel.sysctl(ns, key).await? {
             Some(now) if now != *old => kernel.set_sysctl(ns, key, old).await,
             _ => Ok(()),
         },
         Item::Mount { path } => unmount(path),
         Item::File { path } => gone_is_fine(path, "remove file", std::fs::remove_file(path)),
-        Item::Directory { path } => {
-            gone_is_fine(path, "remove directory", std::fs::remove_dir(path))
-        }
+        Item::Directory { path } => gone_is_fine(path, "remove directory", std::fs::remove_dir(path)),
         Item::Tree { path } => remove_tree(path),
         Item::Unit { path } => remove_unit(path),
         Item::Cgroup { path } => remove_cgroup(path),
@@ -154,16 +132,10 @@ fn gone_is_fine(path: &Path, operation: &'static str, r: std::io::Result<()>) ->
 
 /// Mount points at or below `path`, deepest last.
 fn mounts_below(path: &Path) -> Result<Vec<std::path::PathBuf>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|e| Error::io("read", "mount table", &e))?;
-    let points = text
-        .lines()
-        .filter_map(|l| l.split(' ').nth(4))
-        .map(unescape);
-    Ok(points
-        .map(std::path::PathBuf::from)
-        .filter(|p| p.starts_with(path))
-        .collect())
+    let text =
+        std::fs::read_to_string("/proc/self/mountinfo").map_err(|e| Error::io("read", "mount table", &e))?;
+    let points = text.lines().filter_map(|l| l.split(' ').nth(4)).map(unescape);
+    Ok(points.map(std::path::PathBuf::from).filter(|p| p.starts_with(path)).collect())
 }
 
 /// The mount table writes blanks and such as octal escapes.
@@ -172,9 +144,7 @@ fn unescape(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
-        let code = rest
-            .get(at + 1..at + 4)
-            .and_then(|d| u8::from_str_radix(d, 8).ok());
+        let code = rest.get(at + 1..at + 4).and_then(|d| u8::from_str_radix(d, 8).ok());
         match code {
             Some(c) => {
                 out.push(char::from(c));
@@ -196,12 +166,7 @@ fn unmount(path: &Path) -> Result<()> {
             return Ok(());
         }
         nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH).map_err(|e| {
-            Error::new(
-                "unmount",
-                path.display().to_string(),
-                ErrorKind::Other,
-                e.to_string(),
-            )
+            Error::new("unmount", path.display().to_string(), ErrorKind::Other, e.to_string())
         })?;
     }
     Err(Error::new(
@@ -216,12 +181,7 @@ fn unmount(path: &Path) -> Result<()> {
 fn remove_tree(path: &Path) -> Result<()> {
     if let Some(mount) = mounts_below(path)?.first() {
         let detail = format!("{} is still mounted", mount.display());
-        return Err(Error::new(
-            "remove tree",
-            path.display().to_string(),
-            ErrorKind::Other,
-            detail,
-        ));
+        return Err(Error::new("remove tree", path.display().to_string(), ErrorKind::Other, detail));
     }
     gone_is_fine(path, "remove tree", std::fs::remove_dir_all(path))
 }
@@ -230,11 +190,8 @@ fn remove_unit(path: &Path) -> Result<()> {
     let object = || path.display().to_string();
     if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        for wants in entries.filter(|e| {
-            e.path()
-                .extension()
-                .is_some_and(|x| x == "wants" || x == "requires")
-        }) {
+        for wants in entries.filter(|e| e.path().extension().is_some_and(|x| x == "wants" || x == "requires"))
+        {
             let enabled = wants.path().join(name);
             if enabled.is_symlink() {
                 gone_is_fine(&enabled, "disable unit", std::fs::remove_file(&enabled))?;
@@ -243,17 +200,10 @@ fn remove_unit(path: &Path) -> Result<()> {
     }
     gone_is_fine(path, "remove unit", std::fs::remove_file(path))?;
     if Path::new("/run/systemd/system").exists() {
-        let status = std::process::Command::new("systemctl")
-            .arg("daemon-reload")
-            .status();
+        let status = std::process::Command::new("systemctl").arg("daemon-reload").status();
         match status {
             Ok(s) if !s.success() => {
-                return Err(Error::new(
-                    "reload after unit",
-                    object(),
-                    ErrorKind::Other,
-                    s.to_string(),
-                ));
+                return Err(Error::new("reload after unit", object(), ErrorKind::Other, s.to_string()));
             }
             Err(e) => return Err(Error::io("reload after unit", object(), &e)),
             Ok(_) => {}
@@ -267,8 +217,8 @@ fn remove_cgroup(path: &Path) -> Result<()> {
     if !path.is_dir() {
         return Ok(());
     }
-    let children = std::fs::read_dir(path)
-        .map_err(|e| Error::io("read cgroup", path.display().to_string(), &e))?;
+    let children =
+        std::fs::read_dir(path).map_err(|e| Error::io("read cgroup", path.display().to_string(), &e))?;
     for child in children.flatten().filter(|c| c.path().is_dir()) {
         remove_cgroup(&child.path())?;
     }
@@ -279,21 +229,16 @@ async fn evidence(kernel: &dyn Kernel, item: &Item) -> Result<Option<String>> {
     let ns = &Netns::Host;
     let found = |there: bool, text: String| there.then_some(text);
     Ok(match item {
-        Item::Link { name } => kernel
-            .link(ns, name)
-            .await?
-            .map(|l| format!("link {} has index {}", l.name, l.index)),
+        Item::Link { name } => {
+            kernel.link(ns, name).await?.map(|l| format!("link {} has index {}", l.name, l.index))
+        }
         Item::Address { link, address } => {
             let address = parse("address", address)?;
             let there = kernel.link(ns, link).await?.is_some()
                 && kernel.addresses(ns, link).await?.contains(&address);
             found(there, format!("{link} has {address}"))
         }
-        Item::Route {
-            destination,
-            device,
-            ..
-        } => {
+        Item::Route { destination, device, .. } => {
             let to = parse("route destination", destination)?;
             let there = kernel
                 .routes(ns)
@@ -302,31 +247,27 @@ async fn evidence(kernel: &dyn Kernel, item: &Item) -> Result<Option<String>> {
                 .any(|r| r.destination == to && (device.is_none() || r.device == *device));
             found(there, format!("there is a route to {destination}"))
         }
-        Item::Netns { path } => found(
-            kernel.netns_exists(path).await?,
-            format!("{} is a netns", path.display()),
-        ),
+        Item::Netns { path } => {
+            found(kernel.netns_exists(path).await?, format!("{} is a netns", path.display()))
+        }
         Item::NftTable { family: f, name } => found(
             kernel.nft_table(ns, family(f)?, name).await?.is_some(),
             format!("table {f} {name} is there"),
         ),
         Item::Sysctl { key, old } => {
             let now = kernel.sysctl(ns, key).await?;
-            now.filter(|n| n != old)
-                .map(|n| format!("{key} is {n}, was {old}"))
+            now.filter(|n| n != old).map(|n| format!("{key} is {n}, was {old}"))
         }
-        Item::Mount { path } => found(
-            mounts_below(path)?.iter().any(|p| p == path),
-            format!("{} is mounted", path.display()),
-        ),
+        Item::Mount { path } => {
+            found(mounts_below(path)?.iter().any(|p| p == path), format!("{} is mounted", path.display()))
+        }
         Item::File { path }
         | Item::Directory { path }
         | Item::Tree { path }
         | Item::Unit { path }
-        | Item::Cgroup { path } => found(
-            path.symlink_metadata().is_ok(),
-            format!("{} exists", path.display()),
-        ),
+        | Item::Cgroup { path } => {
+            found(path.symlink_metadata().is_ok(), format!("{} exists", path.display()))
+        }
     })
 }
 
@@ -341,46 +282,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kernel = FakeKernel::new(&[("net/ipv4/ip_forward", "0")]);
         let ledger = Ledger::open(dir.path().join("ledger")).unwrap();
-        ledger
-            .record(&Item::Sysctl {
-                key: "net/ipv4/ip_forward".into(),
-                old: "0".into(),
-            })
-            .unwrap();
-        kernel
-            .set_sysctl(&Netns::Host, "net/ipv4/ip_forward", "1")
-            .await
-            .unwrap();
+        ledger.record(&Item::Sysctl { key: "net/ipv4/ip_forward".into(), old: "0".into() }).unwrap();
+        kernel.set_sysctl(&Netns::Host, "net/ipv4/ip_forward", "1").await.unwrap();
         let tree = dir.path().join("data");
         ledger.create_directory(&tree).unwrap();
-        ledger
-            .record(&Item::Link {
-                name: "knarr0".into(),
-            })
-            .unwrap();
-        let spec = BridgeSpec {
-            name: "knarr0".into(),
-            mac: [2; 6],
-            mtu: None,
-        };
+        ledger.record(&Item::Link { name: "knarr0".into() }).unwrap();
+        let spec = BridgeSpec { name: "knarr0".into(), mac: [2; 6], mtu: None };
         kernel.add_bridge(&Netns::Host, &spec).await.unwrap();
         std::fs::write(tree.join("foreign"), "x").unwrap();
 
         assert_eq!(ledger.verify(&kernel).await.unwrap().len(), 3);
         let report = ledger.undo_all(&kernel).await.unwrap();
-        assert_eq!(
-            (report.undone.len(), report.errors.len()),
-            (2, 1),
-            "{report:?}"
-        );
-        assert_eq!(
-            kernel
-                .sysctl(&Netns::Host, "net/ipv4/ip_forward")
-                .await
-                .unwrap()
-                .as_deref(),
-            Some("0")
-        );
+        assert_eq!((report.undone.len(), report.errors.len()), (2, 1), "{report:?}");
+        assert_eq!(kernel.sysctl(&Netns::Host, "net/ipv4/ip_forward").await.unwrap().as_deref(), Some("0"));
         assert!(kernel.links(&Netns::Host).await.unwrap().is_empty());
         std::fs::remove_file(tree.join("foreign")).unwrap();
         let report = ledger.undo_all(&kernel).await.unwrap();

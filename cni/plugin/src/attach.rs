@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use knarr_ipam::{Owner, Store};
-use knarr_netlink::{
-    AddressOptions, Item, Kernel, Ledger, LinkChange, Netns, Route, RouteScope, VethSpec,
-};
+use knarr_netlink::{AddressOptions, Item, Kernel, Ledger, LinkChange, Netns, Route, RouteScope, VethSpec};
 use serde_json::json;
 
 use crate::config::{Conflist, NetConf};
@@ -19,22 +17,14 @@ type Outcome<T> = std::result::Result<T, CniError>;
 /// Name of the host's end of a container's veth pair: the same for the same attachment.
 fn host_link(owner: &Owner) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in owner
-        .container
-        .bytes()
-        .chain([0])
-        .chain(owner.interface.bytes())
-    {
+    for byte in owner.container.bytes().chain([0]).chain(owner.interface.bytes()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     format!("kn{:012x}", hash >> 16)
 }
 
 fn store(conf: &NetConf) -> Outcome<Store> {
-    Ok(Store::open(
-        conf.state_dir.join("addresses"),
-        conf.pod_cidr,
-    )?)
+    Ok(Store::open(conf.state_dir.join("addresses"), conf.pod_cidr)?)
 }
 
 /// ADD.
@@ -85,11 +75,7 @@ async fn connect(
         mtu: cfg.mtu,
     };
     kernel.add_veth(&host, &spec).await?;
-    for change in [
-        LinkChange::Master(cfg.bridge.clone()),
-        LinkChange::Hairpin,
-        LinkChange::Up,
-    ] {
+    for change in [LinkChange::Master(cfg.bridge.clone()), LinkChange::Hairpin, LinkChange::Up] {
         kernel.change_link(&host, &link, &change).await?;
     }
     inside(kernel, cfg, netns, &owner.interface, address).await?;
@@ -98,26 +84,14 @@ async fn connect(
         let _lock = node::lock(cfg)?;
         hostports::add(kernel, cfg, address, mappings).await?;
     }
-    let outer = kernel
-        .link(&host, &link)
-        .await?
-        .map(|l| l.mac_text())
-        .unwrap_or_default();
-    let inner = kernel
-        .link(netns, &owner.interface)
-        .await?
-        .map(|l| l.mac_text())
-        .unwrap_or_default();
+    let outer = kernel.link(&host, &link).await?.map(|l| l.mac_text()).unwrap_or_default();
+    let inner = kernel.link(netns, &owner.interface).await?.map(|l| l.mac_text()).unwrap_or_default();
     let gateway = knarr_ipam::gateway(cfg.pod_cidr);
     let mut ip = json!({"address": IpNetwork::from(address).to_string(), "gateway": gateway.to_string(), "interface": 2});
     if conf.cni_version.starts_with("0.") {
         ip["version"] = json!(if address.is_ipv4() { "4" } else { "6" });
     }
-    let bridge = kernel
-        .link(&host, &cfg.bridge)
-        .await?
-        .map(|l| l.mac_text())
-        .unwrap_or_default();
+    let bridge = kernel.link(&host, &cfg.bridge).await?.map(|l| l.mac_text()).unwrap_or_default();
     let sandbox = match netns {
         Netns::Path(p) => p.display().to_string(),
         Netns::Host => String::new(),
@@ -161,17 +135,8 @@ async fn inside(
             kernel.set_sysctl(netns, &key, "0").await?;
         }
     }
-    kernel
-        .add_address(
-            netns,
-            interface,
-            IpNetwork::from(address),
-            AddressOptions::AddressOnly,
-        )
-        .await?;
-    kernel
-        .change_link(netns, interface, &LinkChange::Up)
-        .await?;
+    kernel.add_address(netns, interface, IpNetwork::from(address), AddressOptions::AddressOnly).await?;
+    kernel.change_link(netns, interface, &LinkChange::Up).await?;
     let gateway = knarr_ipam::gateway(cfg.pod_cidr);
     let device = Some(interface.to_owned());
     let to_gateway = Route {
@@ -194,18 +159,12 @@ async fn inside(
 }
 
 /// Takes everything of an attachment back; goes on after a failure and reports the first.
-async fn disconnect(
-    kernel: &dyn Kernel,
-    cfg: &Conflist,
-    store: &Store,
-    owner: &Owner,
-) -> Outcome<()> {
+async fn disconnect(kernel: &dyn Kernel, cfg: &Conflist, store: &Store, owner: &Owner) -> Outcome<()> {
     let link = host_link(owner);
     let mut failed: Vec<CniError> = Vec::new();
     match kernel.delete_link(&Netns::Host, &link).await {
         Ok(_) => {
-            let forgotten =
-                Ledger::open(&cfg.ledger).and_then(|l| l.forget(&Item::Link { name: link }));
+            let forgotten = Ledger::open(&cfg.ledger).and_then(|l| l.forget(&Item::Link { name: link }));
             failed.extend(forgotten.err().map(CniError::from));
         }
         Err(e) => failed.push(e.into()),
@@ -213,12 +172,7 @@ async fn disconnect(
     match store.find(owner) {
         Ok(Some(address)) => {
             let lock = node::lock(cfg);
-            failed.extend(
-                hostports::remove(kernel, cfg, address)
-                    .await
-                    .err()
-                    .map(CniError::from),
-            );
+            failed.extend(hostports::remove(kernel, cfg, address).await.err().map(CniError::from));
             drop(lock);
         }
         Ok(None) => {}
@@ -228,10 +182,10 @@ async fn disconnect(
     if failed.is_empty() {
         failed.extend(store.release(owner).err().map(CniError::from));
     }
-    match failed.into_iter().reduce(|a, b| CniError {
-        code: a.code,
-        message: format!("{}; {}", a.message, b.message),
-    }) {
+    match failed
+        .into_iter()
+        .reduce(|a, b| CniError { code: a.code, message: format!("{}; {}", a.message, b.message) })
+    {
         None => Ok(()),
         Some(e) => Err(e),
     }
@@ -248,19 +202,12 @@ pub async fn delete(kernel: &dyn Kernel, call: &Invocation, conf: &NetConf) -> O
 pub async fn check(kernel: &dyn Kernel, call: &Invocation, conf: &NetConf) -> Outcome<String> {
     let owner = Owner::new(&call.container, &call.interface);
     let netns = Netns::Path(call.netns.clone().unwrap_or_default());
-    let who = format!(
-        "container {} interface {}",
-        owner.container, owner.interface
-    );
+    let who = format!("container {} interface {}", owner.container, owner.interface);
     let Some(address) = store(conf)?.find(&owner)? else {
         return Err(CniError::check(format!("{who} holds no address")));
     };
     let link = host_link(&owner);
-    if !kernel
-        .link(&Netns::Host, &link)
-        .await?
-        .is_some_and(|l| l.up && l.master.is_some())
-    {
+    if !kernel.link(&Netns::Host, &link).await?.is_some_and(|l| l.up && l.master.is_some()) {
         return Err(CniError::check(format!(
             "{who}: host link {link} is missing, down or not on the bridge"
         )));
@@ -270,15 +217,8 @@ pub async fn check(kernel: &dyn Kernel, call: &Invocation, conf: &NetConf) -> Ou
         Some(l) if !l.up => return Err(CniError::check(format!("{who} is down"))),
         Some(_) => {}
     }
-    if !kernel
-        .addresses(&netns, &owner.interface)
-        .await?
-        .iter()
-        .any(|a| a.ip() == address)
-    {
-        return Err(CniError::check(format!(
-            "{who} lacks its address {address}"
-        )));
+    if !kernel.addresses(&netns, &owner.interface).await?.iter().any(|a| a.ip() == address) {
+        return Err(CniError::check(format!("{who} lacks its address {address}")));
     }
     let default = default_route(address);
     if !kernel
@@ -298,25 +238,12 @@ pub async fn collect(kernel: &dyn Kernel, conf: &NetConf) -> Outcome<String> {
         return Err(CniError::config("cni.dev/valid-attachments is not given"));
     };
     let (cfg, store) = (conf.node(), store(conf)?);
-    let is_valid = |o: &Owner| {
-        valid
-            .iter()
-            .any(|v| v.container == o.container && v.interface == o.interface)
-    };
+    let is_valid = |o: &Owner| valid.iter().any(|v| v.container == o.container && v.interface == o.interface);
     let mut failed: Vec<String> = Vec::new();
     for owner in store.held()?.into_values().filter(|o| !is_valid(o)) {
-        failed.extend(
-            disconnect(kernel, &cfg, &store, &owner)
-                .await
-                .err()
-                .map(|e| e.message),
-        );
+        failed.extend(disconnect(kernel, &cfg, &store, &owner).await.err().map(|e| e.message));
     }
-    if failed.is_empty() {
-        Ok(String::new())
-    } else {
-        Err(CniError::io("collect", failed.join("; ")))
-    }
+    if failed.is_empty() { Ok(String::new()) } else { Err(CniError::io("collect", failed.join("; "))) }
 }
 
 /// STATUS: ready if an address could be had.
@@ -326,9 +253,6 @@ pub async fn status(conf: &NetConf) -> Outcome<String> {
     let held = store.held().map_err(|e| unavailable(&e))?;
     match knarr_ipam::pick(conf.pod_cidr, &held, None) {
         Some(_) => Ok(String::new()),
-        None => Err(unavailable(&format!(
-            "no free address in {}",
-            conf.pod_cidr
-        ))),
+        None => Err(unavailable(&format!("no free address in {}", conf.pod_cidr))),
     }
 }

@@ -127,17 +127,12 @@ pub struct NetConf {
 
 fn network<'de, D: Deserializer<'de>>(d: D) -> Result<IpNetwork, D::Error> {
     let text = String::deserialize(d)?;
-    text.parse()
-        .map_err(|e| serde::de::Error::custom(format!("{text:?}: {e}")))
+    text.parse().map_err(|e| serde::de::Error::custom(format!("{text:?}: {e}")))
 }
 
 fn optional_network<'de, D: Deserializer<'de>>(d: D) -> Result<Option<IpNetwork>, D::Error> {
     let text = Option::<String>::deserialize(d)?;
-    text.map(|t| {
-        t.parse()
-            .map_err(|e| serde::de::Error::custom(format!("{t:?}: {e}")))
-    })
-    .transpose()
+    text.map(|t| t.parse().map_err(|e| serde::de::Error::custom(format!("{t:?}: {e}")))).transpose()
 }
 
 impl NetConf {
@@ -151,10 +146,7 @@ impl NetConf {
             return Err(CniError::config("name is empty"));
         }
         if conf.bridge.is_empty() || conf.bridge.len() > 15 {
-            return Err(CniError::config(format!(
-                "bridge {:?} is not an interface name",
-                conf.bridge
-            )));
+            return Err(CniError::config(format!("bridge {:?} is not an interface name", conf.bridge)));
         }
         if !conf.cluster_cidr.contains(conf.pod_cidr.network()) {
             return Err(CniError::config(format!(
@@ -186,9 +178,7 @@ impl NetConf {
         let text = self.runtime_config.ips.first().or_else(|| args.get("IP"));
         text.map(|t| {
             let plain = t.split('/').next().unwrap_or(t);
-            plain
-                .parse()
-                .map_err(|_| CniError::config(format!("wanted address {t:?} is not an IP address")))
+            plain.parse().map_err(|_| CniError::config(format!("wanted address {t:?} is not an IP address")))
         })
         .transpose()
     }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use knarr_netlink::nft::{
-    Base, Chain, ChainKind, Data, Family, Field, FieldType, Hook, Key, Rule, Sense, Set, SetData,
-    Side, Stmt, Table, Verdict, diff,
+    Base, Chain, ChainKind, Data, Family, Field, FieldType, Hook, Key, Rule, Sense, Set, SetData, Side, Stmt,
+    Table, Verdict, diff,
 };
 use knarr_netlink::{Error, ErrorKind, Item, Kernel, Ledger, Netns, Result};
 
@@ -19,14 +19,7 @@ const ADDRESS_PORTS: &str = "host-address-ports";
 const HAIRPINS: &str = "hairpins";
 
 fn base(kind: ChainKind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
-    Chain {
-        base: Some(Base {
-            kind,
-            hook,
-            priority,
-        }),
-        rules,
-    }
+    Chain { base: Some(Base { kind, hook, priority }), rules }
 }
 
 /// Networks that masquerading leaves alone besides the cluster's own.
@@ -49,60 +42,41 @@ fn skeleton(cfg: &Conflist, family: Family) -> Table {
     use Field::{DestinationAddress, DestinationPort, Protocol, SourceAddress};
     let mut t = Table::default();
     let value = || SetData::Value(vec![FieldType::Address, FieldType::Port]);
-    t.sets.insert(
-        PORTS.into(),
-        Set::new(vec![FieldType::Protocol, FieldType::Port], value()),
-    );
+    t.sets.insert(PORTS.into(), Set::new(vec![FieldType::Protocol, FieldType::Port], value()));
     let key = vec![FieldType::Address, FieldType::Protocol, FieldType::Port];
     t.sets.insert(ADDRESS_PORTS.into(), Set::new(key, value()));
-    t.sets.insert(
-        HAIRPINS.into(),
-        Set::new(vec![FieldType::Address, FieldType::Address], SetData::None),
-    );
+    t.sets.insert(HAIRPINS.into(), Set::new(vec![FieldType::Address, FieldType::Address], SetData::None));
     let jump = || Stmt::Verdict(Verdict::Jump(PORTS.into()));
     let local = || Stmt::LocalAddress(Side::Destination, Sense::Is);
-    let translate =
-        |key: Vec<Field>, map: &str| Rule::new(vec![Stmt::Resolve(key, map.into()), Stmt::Dnat]);
+    let translate = |key: Vec<Field>, map: &str| Rule::new(vec![Stmt::Resolve(key, map.into()), Stmt::Dnat]);
     let chain = vec![
-        translate(
-            vec![DestinationAddress, Protocol, DestinationPort],
-            ADDRESS_PORTS,
-        ),
+        translate(vec![DestinationAddress, Protocol, DestinationPort], ADDRESS_PORTS),
         translate(vec![Protocol, DestinationPort], PORTS),
     ];
-    t.chains.insert(
-        PORTS.into(),
-        Chain {
-            base: None,
-            rules: chain,
-        },
-    );
-    let mut from_host: Vec<Stmt> = loopback(family)
-        .into_iter()
-        .map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n))
-        .collect();
+    t.chains.insert(PORTS.into(), Chain { base: None, rules: chain });
+    // IPv4 loopback is translated too, which the bridge's `route_localnet` allows; IPv6 has no such thing.
+    let mut from_host: Vec<Stmt> = Vec::new();
+    if family == Family::Ip6 {
+        from_host.extend(loopback(family).map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)));
+    }
     from_host.extend([local(), jump()]);
     // Just before the service proxy: a host port wins over a node port of the same number.
-    let prerouting = base(
-        ChainKind::Nat,
-        Hook::Prerouting,
-        -101,
-        vec![vec![local(), jump()].into()],
-    );
+    let prerouting = base(ChainKind::Nat, Hook::Prerouting, -101, vec![vec![local(), jump()].into()]);
     t.chains.insert("prerouting".into(), prerouting);
-    t.chains.insert(
-        "output".into(),
-        base(ChainKind::Nat, Hook::Output, -101, vec![from_host.into()]),
-    );
+    t.chains.insert("output".into(), base(ChainKind::Nat, Hook::Output, -101, vec![from_host.into()]));
     let hairpin = vec![
         Stmt::Translated(Sense::Is),
-        Stmt::InSet(
-            Sense::Is,
-            vec![SourceAddress, DestinationAddress],
-            HAIRPINS.into(),
-        ),
+        Stmt::InSet(Sense::Is, vec![SourceAddress, DestinationAddress], HAIRPINS.into()),
         Stmt::Masquerade,
     ];
+    let mut from_loopback = vec![Stmt::Translated(Sense::Is)];
+    from_loopback.extend(loopback(family).map(|n| Stmt::Address(Side::Source, Sense::Is, n)));
+    from_loopback.push(Stmt::Masquerade);
+    // With `route_localnet` nothing else keeps pods from speaking to what listens on this host's loopback.
+    let mut guard = vec![Stmt::FromInterface(cfg.bridge.clone())];
+    guard.extend(loopback(family).map(|n| Stmt::Address(Side::Destination, Sense::Is, n)));
+    guard.push(Stmt::Verdict(Verdict::Drop));
+    t.chains.insert("guard".into(), base(ChainKind::Filter, Hook::Prerouting, -150, vec![guard.into()]));
     let mut outside = vec![
         Stmt::Address(Side::Source, Sense::Is, cfg.pod_cidr),
         Stmt::Address(Side::Destination, Sense::IsNot, cfg.cluster_cidr),
@@ -113,7 +87,7 @@ fn skeleton(cfg: &Conflist, family: Family) -> Table {
         ChainKind::Nat,
         Hook::Postrouting,
         100,
-        vec![hairpin.into(), outside.into()],
+        vec![hairpin.into(), from_loopback.into(), outside.into()],
     );
     t.chains.insert("postrouting".into(), postrouting);
     t
@@ -123,9 +97,8 @@ fn skeleton(cfg: &Conflist, family: Family) -> Table {
 fn with_elements(cfg: &Conflist, family: Family, current: Option<&Table>) -> Table {
     let mut t = skeleton(cfg, family);
     for (name, set) in &mut t.sets {
-        if let Some(now) = current
-            .and_then(|c| c.sets.get(name))
-            .filter(|n| n.key == set.key && n.data == set.data)
+        if let Some(now) =
+            current.and_then(|c| c.sets.get(name)).filter(|n| n.key == set.key && n.data == set.data)
         {
             set.elements = now.elements.clone();
         }
@@ -138,14 +111,7 @@ async fn change(kernel: &dyn Kernel, cfg: &Conflist, edit: impl FnOnce(&mut Tabl
     let current = kernel.nft_table(&Netns::Host, family, TABLE).await?;
     let mut desired = with_elements(cfg, family, current.as_ref());
     edit(&mut desired);
-    kernel
-        .nft_commit(
-            &Netns::Host,
-            family,
-            TABLE,
-            &diff(current.as_ref(), &desired),
-        )
-        .await
+    kernel.nft_commit(&Netns::Host, family, TABLE, &diff(current.as_ref(), &desired)).await
 }
 
 /// Makes the table, or brings it up to date without touching containers' elements.
@@ -161,12 +127,7 @@ fn protocol_number(m: &PortMapping) -> Result<u8> {
         "sctp" => Ok(132),
         other => {
             let detail = format!("protocol {other:?} is not one of tcp, udp, sctp");
-            Err(Error::new(
-                "map host port",
-                m.host_port.to_string(),
-                ErrorKind::Unsupported,
-                detail,
-            ))
+            Err(Error::new("map host port", m.host_port.to_string(), ErrorKind::Unsupported, detail))
         }
     }
 }
@@ -205,11 +166,7 @@ pub(crate) async fn add(
         }
         elements.push(match host {
             None => (PORTS, Key::new().protocol(protocol).port(m.host_port), data),
-            Some(h) => (
-                ADDRESS_PORTS,
-                Key::new().address(h).protocol(protocol).port(m.host_port),
-                data,
-            ),
+            Some(h) => (ADDRESS_PORTS, Key::new().address(h).protocol(protocol).port(m.host_port), data),
         });
     }
     if elements.is_empty() {
@@ -219,12 +176,7 @@ pub(crate) async fn add(
         for (set, key, data) in elements {
             insert(t, set, key, data);
         }
-        insert(
-            t,
-            HAIRPINS,
-            Key::new().address(pod).address(pod),
-            Data::None,
-        );
+        insert(t, HAIRPINS, Key::new().address(pod).address(pod), Data::None);
     })
     .await
 }
@@ -245,7 +197,5 @@ pub(crate) async fn remove(kernel: &dyn Kernel, cfg: &Conflist, pod: IpAddr) -> 
     for set in desired.sets.values_mut() {
         set.elements.retain(|k, d| !of_pod(k, d));
     }
-    kernel
-        .nft_commit(&Netns::Host, family, TABLE, &diff(Some(&current), &desired))
-        .await
+    kernel.nft_commit(&Netns::Host, family, TABLE, &diff(Some(&current), &desired)).await
 }

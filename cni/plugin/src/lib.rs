@@ -32,14 +32,10 @@ pub const EXECUTABLE: &str = "knarr-cni";
 /// The executable: reads the environment and standard input, answers on standard output. The exit code is 0, or
 /// 1 after an error document.
 pub fn main() -> i32 {
-    let env: BTreeMap<String, String> = std::env::vars()
-        .filter(|(k, _)| k.starts_with("CNI_"))
-        .collect();
+    let env: BTreeMap<String, String> = std::env::vars().filter(|(k, _)| k.starts_with("CNI_")).collect();
     let mut input = Vec::new();
     let read = std::io::Read::read_to_end(&mut std::io::stdin(), &mut input);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match (read, runtime) {
         (Ok(_), Ok(runtime)) => runtime.block_on(run(&RealKernel, &env, &input)),
         (Err(e), _) | (_, Err(e)) => Err(CniError::io("start", e.to_string())),
@@ -58,42 +54,21 @@ pub async fn run(
     env: &BTreeMap<String, String>,
     input: &[u8],
 ) -> std::result::Result<String, CniError> {
-    let command = env
-        .get("CNI_COMMAND")
-        .map(String::as_str)
-        .unwrap_or_default();
+    let command = env.get("CNI_COMMAND").map(String::as_str).unwrap_or_default();
     if command == "VERSION" {
         let version = protocol::requested_version(input);
         return Ok(
-            serde_json::json!({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS})
-                .to_string(),
+            serde_json::json!({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS}).to_string()
         );
     }
     let conf = NetConf::parse(input)?;
     match command {
-        "ADD" => {
-            attach::add(
-                kernel,
-                &Invocation::attachment(env, protocol::Sandbox::Required)?,
-                &conf,
-            )
-            .await
-        }
+        "ADD" => attach::add(kernel, &Invocation::attachment(env, protocol::Sandbox::Required)?, &conf).await,
         "DEL" => {
-            attach::delete(
-                kernel,
-                &Invocation::attachment(env, protocol::Sandbox::Optional)?,
-                &conf,
-            )
-            .await
+            attach::delete(kernel, &Invocation::attachment(env, protocol::Sandbox::Optional)?, &conf).await
         }
         "CHECK" => {
-            attach::check(
-                kernel,
-                &Invocation::attachment(env, protocol::Sandbox::Required)?,
-                &conf,
-            )
-            .await
+            attach::check(kernel, &Invocation::attachment(env, protocol::Sandbox::Required)?, &conf).await
         }
         "GC" => attach::collect(kernel, &conf).await,
         "STATUS" => attach::status(&conf).await,

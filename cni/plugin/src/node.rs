@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use knarr_netlink::{
-    AddressOptions, BridgeSpec, Error, ErrorKind, Item, Kernel, Ledger, LinkChange, Netns, Result,
-    Route, RouteScope,
+    AddressOptions, BridgeSpec, Error, ErrorKind, Item, Kernel, Ledger, LinkChange, Netns, Result, Route,
+    RouteScope,
 };
 
 use crate::config::Conflist;
@@ -15,12 +15,7 @@ use crate::hostports;
 /// Serializes what is done to the node: invocations of the executable run side by side.
 pub(crate) fn lock(cfg: &Conflist) -> Result<File> {
     let fail = |operation, e: &std::io::Error| {
-        Error::new(
-            operation,
-            cfg.state_dir.display().to_string(),
-            ErrorKind::Other,
-            e.to_string(),
-        )
+        Error::new(operation, cfg.state_dir.display().to_string(), ErrorKind::Other, e.to_string())
     };
     std::fs::create_dir_all(&cfg.state_dir).map_err(|e| fail("create state directory", &e))?;
     let file = File::options()
@@ -56,12 +51,14 @@ pub(crate) async fn ensure_locked(kernel: &dyn Kernel, cfg: &Conflist) -> Result
     let (ns, ledger) = (&Netns::Host, Ledger::open(&cfg.ledger)?);
     let gateway = knarr_ipam::gateway(cfg.pod_cidr);
     bridge(kernel, cfg, &ledger, gateway).await?;
-    let forwarding = if cfg.pod_cidr.is_ipv4() {
-        "net/ipv4/ip_forward"
-    } else {
-        "net/ipv6/conf/all/forwarding"
-    };
+    let forwarding =
+        if cfg.pod_cidr.is_ipv4() { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" };
     sysctl(kernel, &ledger, forwarding, "1").await?;
+    // Pods of one node speak through this host on purpose: telling them a shorter way would be wrong, and what
+    // is sent to tell them counts against the limit for refusals. The kernel takes the "all" key or the link's.
+    if cfg.pod_cidr.is_ipv4() {
+        sysctl(kernel, &ledger, "net/ipv4/conf/all/send_redirects", "0").await?;
+    }
     // The bridge's own settings go with it: no record. Some kernels lack a key, which is then of no concern.
     for (key, value) in [("send_redirects", "0"), ("rp_filter", "2")] {
         let key = format!("net/ipv4/conf/{}/{key}", cfg.bridge);
@@ -69,22 +66,11 @@ pub(crate) async fn ensure_locked(kernel: &dyn Kernel, cfg: &Conflist) -> Result
             kernel.set_sysctl(ns, &key, value).await?;
         }
     }
-    if let Some(services) = cfg
-        .service_cidr
-        .filter(|s| s.is_ipv4() == cfg.pod_cidr.is_ipv4())
-    {
-        let present = kernel
-            .routes(ns)
-            .await?
-            .iter()
-            .any(|r| r.destination == services);
+    if let Some(services) = cfg.service_cidr.filter(|s| s.is_ipv4() == cfg.pod_cidr.is_ipv4()) {
+        let present = kernel.routes(ns).await?.iter().any(|r| r.destination == services);
         if !present {
             let (destination, device) = (services.to_string(), Some(cfg.bridge.clone()));
-            ledger.record(&Item::Route {
-                destination,
-                device: device.clone(),
-                gateway: None,
-            })?;
+            ledger.record(&Item::Route { destination, device: device.clone(), gateway: None })?;
             let route = Route {
                 destination: services,
                 gateway: None,
@@ -95,19 +81,18 @@ pub(crate) async fn ensure_locked(kernel: &dyn Kernel, cfg: &Conflist) -> Result
             kernel.replace_route(ns, &route).await?;
         }
     }
-    hostports::ensure(kernel, cfg, &ledger).await
+    hostports::ensure(kernel, cfg, &ledger).await?;
+    // Host ports on 127.0.0.1. Only after the table that keeps pods away from loopback is there.
+    let key = format!("net/ipv4/conf/{}/route_localnet", cfg.bridge);
+    if cfg.pod_cidr.is_ipv4() && kernel.sysctl(ns, &key).await?.is_some_and(|v| v != "1") {
+        kernel.set_sysctl(ns, &key, "1").await?;
+    }
+    Ok(())
 }
 
-async fn bridge(
-    kernel: &dyn Kernel,
-    cfg: &Conflist,
-    ledger: &Ledger,
-    gateway: IpAddr,
-) -> Result<()> {
+async fn bridge(kernel: &dyn Kernel, cfg: &Conflist, ledger: &Ledger, gateway: IpAddr) -> Result<()> {
     let (ns, name) = (&Netns::Host, cfg.bridge.as_str());
-    let item = Item::Link {
-        name: name.to_owned(),
-    };
+    let item = Item::Link { name: name.to_owned() };
     let link = match kernel.link(ns, name).await? {
         Some(link) if link.kind != "bridge" => {
             let detail = format!("there is a link of that name, but of kind {:?}", link.kind);
@@ -118,25 +103,14 @@ async fn bridge(
     };
     if link.is_none() {
         ledger.record(&item)?;
-        let spec = BridgeSpec {
-            name: name.to_owned(),
-            mac: mac_of(gateway),
-            mtu: cfg.mtu,
-        };
+        let spec = BridgeSpec { name: name.to_owned(), mac: mac_of(gateway), mtu: cfg.mtu };
         kernel.add_bridge(ns, &spec).await?;
     }
     let address = IpNetwork::new(gateway, cfg.pod_cidr.prefix()).map_err(|e| {
-        Error::new(
-            "use pod range",
-            cfg.pod_cidr.to_string(),
-            ErrorKind::Other,
-            e.to_string(),
-        )
+        Error::new("use pod range", cfg.pod_cidr.to_string(), ErrorKind::Other, e.to_string())
     })?;
     if !kernel.addresses(ns, name).await?.contains(&address) {
-        kernel
-            .add_address(ns, name, address, AddressOptions::WithSubnetRoute)
-            .await?;
+        kernel.add_address(ns, name, address, AddressOptions::WithSubnetRoute).await?;
     }
     if !link.is_some_and(|l| l.up) {
         kernel.change_link(ns, name, &LinkChange::Up).await?;
@@ -147,18 +121,10 @@ async fn bridge(
 async fn sysctl(kernel: &dyn Kernel, ledger: &Ledger, key: &str, value: &str) -> Result<()> {
     let ns = &Netns::Host;
     let Some(old) = kernel.sysctl(ns, key).await? else {
-        return Err(Error::new(
-            "set sysctl",
-            key,
-            ErrorKind::NotFound,
-            "the kernel has no such key",
-        ));
+        return Err(Error::new("set sysctl", key, ErrorKind::NotFound, "the kernel has no such key"));
     };
     if old != value {
-        ledger.record(&Item::Sysctl {
-            key: key.to_owned(),
-            old,
-        })?;
+        ledger.record(&Item::Sysctl { key: key.to_owned(), old })?;
         kernel.set_sysctl(ns, key, value).await?;
     }
     Ok(())
@@ -169,14 +135,8 @@ async fn sysctl(kernel: &dyn Kernel, ledger: &Ledger, key: &str, value: &str) ->
 pub async fn bind_cluster_dns(kernel: &dyn Kernel, cfg: &Conflist, address: IpAddr) -> Result<()> {
     ensure(kernel, cfg).await?;
     let host = IpNetwork::from(address);
-    if !kernel
-        .addresses(&Netns::Host, &cfg.bridge)
-        .await?
-        .contains(&host)
-    {
-        kernel
-            .add_address(&Netns::Host, &cfg.bridge, host, AddressOptions::AddressOnly)
-            .await?;
+    if !kernel.addresses(&Netns::Host, &cfg.bridge).await?.contains(&host) {
+        kernel.add_address(&Netns::Host, &cfg.bridge, host, AddressOptions::AddressOnly).await?;
     }
     Ok(())
 }

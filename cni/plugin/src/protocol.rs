@@ -20,20 +20,14 @@ pub struct CniError {
 
 impl CniError {
     fn new(code: u32, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self { code, message: message.into() }
     }
 
     /// The configuration's version is not spoken.
     pub fn version(found: &str) -> Self {
         Self::new(
             1,
-            format!(
-                "cniVersion {found:?} is not supported; supported are {}",
-                SUPPORTED_VERSIONS.join(", ")
-            ),
+            format!("cniVersion {found:?} is not supported; supported are {}", SUPPORTED_VERSIONS.join(", ")),
         )
     }
 
@@ -102,11 +96,9 @@ impl From<knarr_ipam::Error> for CniError {
 
 /// The version the caller speaks; the newest common one if it cannot be read.
 pub fn requested_version(input: &[u8]) -> String {
-    let version = serde_json::from_slice::<Value>(input).ok().and_then(|v| {
-        v.get("cniVersion")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    });
+    let version = serde_json::from_slice::<Value>(input)
+        .ok()
+        .and_then(|v| v.get("cniVersion").and_then(Value::as_str).map(str::to_owned));
     version.unwrap_or_else(|| "1.0.0".to_owned())
 }
 
@@ -136,14 +128,10 @@ impl Invocation {
     /// Reads and checks the environment.
     pub fn attachment(env: &BTreeMap<String, String>, sandbox: Sandbox) -> Result<Self, CniError> {
         let get = |name: &str| env.get(name).filter(|v| !v.is_empty()).cloned();
-        let need = |name: &str| {
-            get(name).ok_or_else(|| CniError::environment(format!("{name} is not set")))
-        };
+        let need = |name: &str| get(name).ok_or_else(|| CniError::environment(format!("{name} is not set")));
         let container = need("CNI_CONTAINERID")?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        if !container.chars().all(plain)
-            || !container.starts_with(|c: char| c.is_ascii_alphanumeric())
-        {
+        if !container.chars().all(plain) || !container.starts_with(|c: char| c.is_ascii_alphanumeric()) {
             return Err(CniError::environment(format!(
                 "CNI_CONTAINERID {container:?} has other than letters, digits, '_', '.', '-'"
             )));
@@ -154,9 +142,7 @@ impl Invocation {
             || interface == ".."
             || interface.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
         if odd {
-            return Err(CniError::environment(format!(
-                "CNI_IFNAME {interface:?} is not an interface name"
-            )));
+            return Err(CniError::environment(format!("CNI_IFNAME {interface:?} is not an interface name")));
         }
         let netns = get("CNI_NETNS").map(PathBuf::from);
         if netns.is_none() && sandbox == Sandbox::Required {
@@ -168,12 +154,7 @@ impl Invocation {
             .filter_map(|p| p.split_once('='))
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect();
-        Ok(Self {
-            container,
-            netns,
-            interface,
-            args,
-        })
+        Ok(Self { container, netns, interface, args })
     }
 }
 
@@ -183,37 +164,21 @@ mod tests {
 
     #[test]
     fn environment_is_checked() {
-        let env = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect()
-        };
+        let env =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         for (pairs, sandbox, want) in [
             (
-                &[
-                    ("CNI_CONTAINERID", "a"),
-                    ("CNI_IFNAME", "eth0"),
-                    ("CNI_NETNS", "/x"),
-                ][..],
+                &[("CNI_CONTAINERID", "a"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "/x")][..],
                 Sandbox::Required,
                 None,
             ),
-            (
-                &[("CNI_CONTAINERID", "a"), ("CNI_IFNAME", "eth0")],
-                Sandbox::Optional,
-                None,
-            ),
+            (&[("CNI_CONTAINERID", "a"), ("CNI_IFNAME", "eth0")], Sandbox::Optional, None),
             (
                 &[("CNI_CONTAINERID", "a"), ("CNI_IFNAME", "eth0")],
                 Sandbox::Required,
                 Some("CNI_NETNS is not set"),
             ),
-            (
-                &[("CNI_IFNAME", "eth0")],
-                Sandbox::Optional,
-                Some("CNI_CONTAINERID is not set"),
-            ),
+            (&[("CNI_IFNAME", "eth0")], Sandbox::Optional, Some("CNI_CONTAINERID is not set")),
             (
                 &[("CNI_CONTAINERID", "a/b"), ("CNI_IFNAME", "eth0")],
                 Sandbox::Optional,

@@ -8,7 +8,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use knarr_netlink::{AddressOptions, Kernel, Ledger, LinkChange, Netns, RealKernel, VethSpec};
+use knarr_netlink::{
+    AddressOptions, Kernel, Ledger, LinkChange, Netns, RealKernel, Route, RouteScope, VethSpec,
+};
 use knarr_plugin::{Conflist, conflist};
 use serde_json::{Value, json};
 
@@ -20,11 +22,7 @@ fn on_a_host_of_its_own<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send 
     }
     let worker = std::thread::spawn(move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(test());
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
     });
     worker.join().unwrap();
 }
@@ -79,11 +77,7 @@ impl Bench {
             state_dir: dir.path().join("cni"),
             ledger: dir.path().join("ledger"),
         };
-        Self {
-            dir,
-            cfg,
-            kernel: RealKernel,
-        }
+        Self { dir, cfg, kernel: RealKernel }
     }
 
     async fn netns(&self, name: &str) -> PathBuf {
@@ -103,16 +97,11 @@ impl Bench {
         let mut conf = list["plugins"][0].clone();
         conf["cniVersion"] = list["cniVersion"].clone();
         conf["name"] = list["name"].clone();
-        conf.as_object_mut()
-            .unwrap()
-            .extend(extra.as_object().unwrap().clone());
-        let mut env: BTreeMap<String, String> = [
-            ("CNI_COMMAND", command),
-            ("CNI_CONTAINERID", container),
-            ("CNI_IFNAME", "eth0"),
-        ]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .into();
+        conf.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let mut env: BTreeMap<String, String> =
+            [("CNI_COMMAND", command), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into();
         if let Some(p) = netns {
             env.insert("CNI_NETNS".into(), p.display().to_string());
         }
@@ -129,9 +118,7 @@ fn pods_reach_each_other_the_host_and_the_world() {
     on_a_host_of_its_own(|| async {
         let b = Bench::new();
         let k = &b.kernel;
-        k.change_link(&Netns::Host, "lo", &LinkChange::Up)
-            .await
-            .unwrap();
+        k.change_link(&Netns::Host, "lo", &LinkChange::Up).await.unwrap();
         let outside = b.netns("outside").await;
         let out = Netns::Path(outside.clone());
         let uplink = VethSpec {
@@ -142,18 +129,8 @@ fn pods_reach_each_other_the_host_and_the_world() {
             mtu: None,
         };
         k.add_veth(&Netns::Host, &uplink).await.unwrap();
-        for (ns, name, a) in [
-            (&Netns::Host, "up0", "192.168.77.2/24"),
-            (&out, "up1", "192.168.77.1/24"),
-        ] {
-            k.add_address(
-                ns,
-                name,
-                a.parse().unwrap(),
-                AddressOptions::WithSubnetRoute,
-            )
-            .await
-            .unwrap();
+        for (ns, name, a) in [(&Netns::Host, "up0", "192.168.77.2/24"), (&out, "up1", "192.168.77.1/24")] {
+            k.add_address(ns, name, a.parse().unwrap(), AddressOptions::WithSubnetRoute).await.unwrap();
             k.change_link(ns, name, &LinkChange::Up).await.unwrap();
         }
         let forwarding = k.sysctl(&Netns::Host, "net/ipv4/ip_forward").await.unwrap();
@@ -166,24 +143,15 @@ fn pods_reach_each_other_the_host_and_the_world() {
         assert_eq!(got["ips"][0]["address"], "10.42.0.2/32");
         assert_eq!(got["interfaces"][2]["mac"], "0a:58:0a:2a:00:02");
         assert_eq!(got["interfaces"][2]["sandbox"], a.display().to_string());
-        let got = b
-            .call("ADD", "ccc", Some(&c), json!({"cniVersion": "0.3.1"}))
-            .await
-            .unwrap();
+        let got = b.call("ADD", "ccc", Some(&c), json!({"cniVersion": "0.3.1"})).await.unwrap();
         assert_eq!(
             (&got["ips"][0]["address"], &got["ips"][0]["version"]),
             (&json!("10.42.0.3/32"), &json!("4"))
         );
         serve(inside(&a, || TcpListener::bind("0.0.0.0:80").unwrap()));
-        serve(inside(&outside, || {
-            TcpListener::bind("0.0.0.0:80").unwrap()
-        }));
+        serve(inside(&outside, || TcpListener::bind("0.0.0.0:80").unwrap()));
 
-        assert_eq!(
-            inside(&c, || ask("10.42.0.2:80")).unwrap(),
-            "10.42.0.3",
-            "pod to pod"
-        );
+        assert_eq!(inside(&c, || ask("10.42.0.2:80")).unwrap(), "10.42.0.3", "pod to pod");
         assert_eq!(ask("10.42.0.2:80").unwrap(), "10.42.0.1", "host to pod");
         assert_eq!(
             inside(&c, || ask("192.168.77.1:80")).unwrap(),
@@ -200,16 +168,29 @@ fn pods_reach_each_other_the_host_and_the_world() {
             "192.168.77.1",
             "host port of one address"
         );
-        assert_eq!(
-            ask("192.168.77.2:8080").unwrap(),
-            "192.168.77.2",
-            "host port from the host"
-        );
+        assert_eq!(ask("192.168.77.2:8080").unwrap(), "192.168.77.2", "host port from the host");
         assert_eq!(
             inside(&c, || ask("192.168.77.2:8080")).unwrap(),
             "10.42.0.3",
             "host port from another pod"
         );
+        assert_eq!(ask("127.0.0.1:8080").unwrap(), "10.42.0.1", "host port on loopback");
+        // A pod that sends to loopback through the gateway gets nowhere.
+        serve(TcpListener::bind("127.0.0.1:9090").unwrap());
+        let pod = Netns::Path(c.clone());
+        k.set_sysctl(&pod, "net/ipv4/conf/eth0/route_localnet", "1").await.unwrap();
+        k.change_link(&pod, "lo", &LinkChange::Down).await.unwrap();
+        let loopback = Route {
+            destination: "127.0.0.1/32".parse().unwrap(),
+            gateway: Some("10.42.0.1".parse().unwrap()),
+            device: Some("eth0".into()),
+            source: Some("10.42.0.3".parse().unwrap()),
+            scope: RouteScope::Universe,
+        };
+        k.replace_route(&pod, &loopback).await.unwrap();
+        assert!(inside(&c, || ask("127.0.0.1:9090")).is_err(), "loopback of the host is not for pods");
+        k.delete_route(&pod, &loopback).await.unwrap();
+        k.change_link(&pod, "lo", &LinkChange::Up).await.unwrap();
         assert_eq!(
             inside(&a, || ask("192.168.77.2:8080")).unwrap(),
             "10.42.0.1",
@@ -217,26 +198,13 @@ fn pods_reach_each_other_the_host_and_the_world() {
         );
 
         b.call("CHECK", "aaa", Some(&a), json!({})).await.unwrap();
-        b.call("STATUS", "aaa", None, json!({"cniVersion": "1.1.0"}))
-            .await
-            .unwrap();
+        b.call("STATUS", "aaa", None, json!({"cniVersion": "1.1.0"})).await.unwrap();
         b.call("DEL", "aaa", Some(&a), json!({})).await.unwrap();
         b.call("DEL", "aaa", None, json!({})).await.unwrap();
-        let e = b
-            .call("CHECK", "aaa", Some(&a), json!({}))
-            .await
-            .unwrap_err();
-        assert!(
-            e.contains("102 container aaa interface eth0 holds no address"),
-            "{e}"
-        );
-        assert!(
-            inside(&outside, || ask("192.168.77.2:8080")).is_err(),
-            "host port is gone"
-        );
-        b.call("GC", "aaa", None, json!({"cni.dev/valid-attachments": []}))
-            .await
-            .unwrap();
+        let e = b.call("CHECK", "aaa", Some(&a), json!({})).await.unwrap_err();
+        assert!(e.contains("102 container aaa interface eth0 holds no address"), "{e}");
+        assert!(inside(&outside, || ask("192.168.77.2:8080")).is_err(), "host port is gone");
+        b.call("GC", "aaa", None, json!({"cni.dev/valid-attachments": []})).await.unwrap();
         assert!(
             k.links(&Netns::Host)
                 .await
@@ -250,15 +218,9 @@ fn pods_reach_each_other_the_host_and_the_world() {
         let report = ledger.undo_all(k).await.unwrap();
         assert!(report.errors.is_empty(), "{report:?}");
         assert!(k.link(&Netns::Host, "knarr0").await.unwrap().is_none());
-        assert_eq!(
-            k.sysctl(&Netns::Host, "net/ipv4/ip_forward").await.unwrap(),
-            forwarding
-        );
+        assert_eq!(k.sysctl(&Netns::Host, "net/ipv4/ip_forward").await.unwrap(), forwarding);
         assert!(
-            k.nft_table(&Netns::Host, knarr_netlink::nft::Family::Ip, "knarr-cni")
-                .await
-                .unwrap()
-                .is_none()
+            k.nft_table(&Netns::Host, knarr_netlink::nft::Family::Ip, "knarr-cni").await.unwrap().is_none()
         );
         for ns in [outside, a, c] {
             assert!(k.delete_netns(&ns).await.unwrap());
@@ -271,29 +233,13 @@ fn a_failed_add_leaves_nothing() {
     on_a_host_of_its_own(|| async {
         let b = Bench::new();
         let missing = b.dir.path().join("nothing-here");
-        let e = b
-            .call("ADD", "aaa", Some(&missing), json!({}))
-            .await
-            .unwrap_err();
+        let e = b.call("ADD", "aaa", Some(&missing), json!({})).await.unwrap_err();
         assert!(e.contains("nothing-here"), "{e}");
-        assert!(
-            b.kernel
-                .links(&Netns::Host)
-                .await
-                .unwrap()
-                .iter()
-                .all(|l| l.kind != "veth")
-        );
+        assert!(b.kernel.links(&Netns::Host).await.unwrap().iter().all(|l| l.kind != "veth"));
         assert!(!b.cfg.state_dir.join("addresses/10.42.0.2").exists());
-        let e = b
-            .call("ADD", "aaa", Some(&missing), json!({"cniVersion": "9.9.9"}))
-            .await
-            .unwrap_err();
+        let e = b.call("ADD", "aaa", Some(&missing), json!({"cniVersion": "9.9.9"})).await.unwrap_err();
         assert!(e.starts_with("1 cniVersion \"9.9.9\""), "{e}");
-        let e = b
-            .call("ADD", "aaa", Some(&missing), json!({"podCIDR": "nonsense"}))
-            .await
-            .unwrap_err();
+        let e = b.call("ADD", "aaa", Some(&missing), json!({"podCIDR": "nonsense"})).await.unwrap_err();
         assert!(e.starts_with("6 ") && e.contains("nonsense"), "{e}");
     });
 }
@@ -305,16 +251,58 @@ fn the_node_part_can_be_repeated() {
         for _ in 0..2 {
             knarr_plugin::node::ensure(&b.kernel, &b.cfg).await.unwrap();
             let dns = "10.43.0.10".parse().unwrap();
-            knarr_plugin::node::bind_cluster_dns(&b.kernel, &b.cfg, dns)
-                .await
-                .unwrap();
+            knarr_plugin::node::bind_cluster_dns(&b.kernel, &b.cfg, dns).await.unwrap();
         }
         let addresses = b.kernel.addresses(&Netns::Host, "knarr0").await.unwrap();
-        assert!(
-            addresses.contains(&"10.43.0.10/32".parse().unwrap()),
-            "{addresses:?}"
-        );
+        assert!(addresses.contains(&"10.43.0.10/32".parse().unwrap()), "{addresses:?}");
         let socket = std::net::UdpSocket::bind("10.43.0.10:53").unwrap();
         drop(socket);
+    });
+}
+
+/// Upstream's cnitool drives the executable, where it is installed (CNITOOL or the search path):
+/// `go install github.com/containernetworking/cni/cnitool@v1.3.0`.
+#[test]
+fn cnitool_drives_the_executable() {
+    let cnitool = std::env::var("CNITOOL").unwrap_or_else(|_| "cnitool".into());
+    if std::process::Command::new(&cnitool).output().is_err() {
+        eprintln!("NOT RUN: no cnitool");
+        return;
+    }
+    on_a_host_of_its_own(move || async move {
+        let b = Bench::new();
+        let (bin, conf) = (b.dir.path().join("bin"), b.dir.path().join("net.d"));
+        std::fs::create_dir(&bin).unwrap();
+        std::fs::create_dir(&conf).unwrap();
+        let built = std::env::current_exe().unwrap();
+        let built = built.parent().unwrap().parent().unwrap().join("examples/knarr-cni");
+        std::fs::copy(built, bin.join(knarr_plugin::EXECUTABLE)).unwrap();
+        std::fs::write(conf.join("10-knarr.conflist"), conflist(&b.cfg)).unwrap();
+        let netns = b.netns("pod").await;
+        let tool = |command: &str| {
+            std::process::Command::new(&cnitool)
+                .args([command, "knarr", netns.to_str().unwrap()])
+                .env("CNI_PATH", &bin)
+                .env("NETCONFPATH", &conf)
+                .env(
+                    "CAP_ARGS",
+                    r#"{"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}"#,
+                )
+                .output()
+                .unwrap()
+        };
+        let got = tool("add");
+        assert!(got.status.success(), "{got:?}");
+        let result: Value = serde_json::from_slice(&got.stdout).unwrap();
+        assert_eq!(
+            (&result["cniVersion"], &result["ips"][0]["address"]),
+            (&json!("1.0.0"), &json!("10.42.0.2/32"))
+        );
+        for command in ["check", "del", "del"] {
+            let got = tool(command);
+            assert!(got.status.success(), "{command}: {got:?}");
+        }
+        assert!(!tool("check").status.success());
+        assert!(b.kernel.delete_netns(&netns).await.unwrap());
     });
 }

@@ -68,7 +68,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   stream_server_port = "0"
   enable_unprivileged_ports = true
   enable_unprivileged_icmp = true
-  device_ownership_from_security_context = false
+  restrict_oom_score_adj = {restrict}
 
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = {cni_bin}
@@ -91,6 +91,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
             state = q(&self.dir.join("state")),
             socket = q(&self.socket()),
             ttrpc = q(&self.dir.join("containerd.ttrpc.sock")),
+            restrict = !may_lower_oom_score(),
             pause = self.pause_image,
             cni_bin = q(&self.cni_bin_dir),
             cni_conf = q(&self.cni_conf_dir),
@@ -251,6 +252,14 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
     }
 }
 
+/// Whether this process may give a container a lower OOM score than its own (CAP_SYS_RESOURCE, bit 24). Without
+/// it, as in some nested environments, runc fails unless containerd is told not to try.
+fn may_lower_oom_score() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|caps| caps & (1 << 24) != 0)
+}
+
 enum Process {
     Child(Box<Child>),
     Adopted(i32),
@@ -276,20 +285,25 @@ impl Process {
     }
 }
 
-/// Waits until a process that is not our child has ended (pidfd, no polling).
+/// Waits until a process that is not our child has ended. A thread of its own sleeps on the pidfd: no polling.
 async fn gone(pid: i32) -> String {
-    let fd = rustix::process::Pid::from_raw(pid)
-        .and_then(|p| rustix::process::pidfd_open(p, rustix::process::PidfdFlags::NONBLOCK).ok());
-    let Some(fd) = fd else {
-        return "it was gone".to_string();
-    };
-    match tokio::io::unix::AsyncFd::with_interest(fd, tokio::io::Interest::READABLE) {
-        Ok(poll) => match poll.readable().await {
-            Ok(_) => "it ended".to_string(),
-            Err(error) => error.to_string(),
-        },
-        Err(error) => error.to_string(),
-    }
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        use rustix::event::{PollFd, PollFlags, poll};
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let fd = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok());
+        let text = match fd {
+            None => "it was gone".to_string(),
+            Some(fd) => match poll(&mut [PollFd::new(&fd, PollFlags::IN)], None) {
+                Ok(_) => "it ended".to_string(),
+                Err(error) => error.to_string(),
+            },
+        };
+        if tell.send(text).is_err() {
+            tracing::debug!(pid, "nobody waits for this process any more");
+        }
+    });
+    told.await.unwrap_or_else(|_| "the waiting thread ended".to_string())
 }
 
 /// Asks a process to end and waits up to 10 s, then kills it.

@@ -1,12 +1,9 @@
-//! Authorization: attributes of a request, the decision, and the permit that handlers require.
+//! Attributes of a request, for authorization.
 
-use std::sync::Arc;
-
+use knarr_auth::{Attributes, ResourceAttributes};
+use knarr_machinery::UserInfo;
 use knarr_machinery::fields::FieldSelector;
 use knarr_machinery::labels::Selector;
-use knarr_machinery::{ApiError, UserInfo};
-
-pub use crate::knarr_auth::{Attributes, Authorizer, Decision, Permit, ResourceAttributes, Union};
 
 use crate::info::{Query, RequestInfo};
 
@@ -20,20 +17,11 @@ pub fn attributes(user: &UserInfo, info: &RequestInfo, query: &Query) -> Attribu
         subresource: info.subresource.clone(),
         namespace: info.namespace.clone(),
         name: info.name.clone(),
-        field_selector: query.get("fieldSelector").filter(|_| selects).and_then(|s| FieldSelector::parse(s).ok()),
+        field_selector: query
+            .get("fieldSelector")
+            .filter(|_| selects)
+            .and_then(|s| FieldSelector::parse(s).ok()),
         label_selector: query.get("labelSelector").filter(|_| selects).and_then(|s| Selector::parse(s).ok()),
     });
     Attributes { user: user.clone(), verb: info.verb.clone(), resource, path: info.path.clone() }
-}
-
-/// Judges a request. Without an authorizer (bootstrap) only `system:masters` pass.
-///
-/// # Errors
-/// 403 with upstream's text.
-pub async fn authorize(authorizer: Option<&Arc<dyn Authorizer>>, attributes: &Attributes) -> Result<Permit, ApiError> {
-    match authorizer {
-        Some(authorizer) => crate::knarr_auth::authorize(&**authorizer, attributes).await,
-        // An empty union lets `system:masters` pass and nobody else.
-        None => crate::knarr_auth::authorize(&Union::new(Vec::new()), attributes).await,
-    }
 }

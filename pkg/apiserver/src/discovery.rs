@@ -7,6 +7,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
+use knarr_auth::Permit;
 use knarr_machinery::{ApiError, GroupVersion};
 use knarr_openapi::discovery::{self, Encoding, Form, Root};
 use knarr_openapi::{Catalog, OPENAPI_V2_PROTOBUF};
@@ -70,7 +71,7 @@ impl Documents {
 ///
 /// # Errors
 /// 404 for unknown paths, 406, 405.
-pub(crate) fn serve(server: &Arc<Inner>, call: &Call) -> Result<Response, ApiError> {
+pub(crate) fn serve(server: &Arc<Inner>, call: &Call, _: &Permit) -> Result<Response, ApiError> {
     if call.info.verb != "get" && call.info.verb != "head" {
         return Err(ApiError::method_not_allowed());
     }
@@ -79,7 +80,8 @@ pub(crate) fn serve(server: &Arc<Inner>, call: &Call) -> Result<Response, ApiErr
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
         ["version"] => {
-            let format = negotiate::accept(headers, &call.query, Offer { protobuf: false, transforms: false })?.format;
+            let format =
+                negotiate::accept(headers, &call.query, Offer { protobuf: false, transforms: false })?.format;
             let format = if format == Format::Yaml { format } else { Format::Pretty };
             respond::document(200, &version(&server.config.git_version), format)
         }
@@ -117,11 +119,14 @@ fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<
             (Form::V2 | Form::V2Beta1, _) => Some(discovery::aggregated(kinds, Root::Named, form)),
             (_, ["api"]) => Some(discovery::api_versions(kinds, &[("0.0.0.0/0", &address)])),
             (_, ["apis"]) => Some(discovery::api_group_list(kinds)),
-            (_, ["api", version]) => discovery::api_resource_list(kinds, &GroupVersion::new("", (*version).to_string())),
-            (_, ["apis", group]) => discovery::api_group(kinds, group),
-            (_, ["apis", group, version]) => {
-                discovery::api_resource_list(kinds, &GroupVersion::new((*group).to_string(), (*version).to_string()))
+            (_, ["api", version]) => {
+                discovery::api_resource_list(kinds, &GroupVersion::new("", (*version).to_string()))
             }
+            (_, ["apis", group]) => discovery::api_group(kinds, group),
+            (_, ["apis", group, version]) => discovery::api_resource_list(
+                kinds,
+                &GroupVersion::new((*group).to_string(), (*version).to_string()),
+            ),
             _ => None,
         };
         let document = document.ok_or_else(ApiError::path_not_found)?;
@@ -165,7 +170,8 @@ fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiE
     });
     let key = if protobuf { "openapi/v2.pb" } else { "openapi/v2" };
     let kept = server.documents.get(key, |table| {
-        let document = catalog(table, &server.config.git_version, |c| c.v2_document()).map_err(ApiError::internal)?;
+        let document =
+            catalog(table, &server.config.git_version, |c| c.v2_document()).map_err(ApiError::internal)?;
         if protobuf {
             let media = OPENAPI_V2_PROTOBUF.to_string();
             return Ok((media, Bytes::from(knarr_openapi::v2_protobuf(&document))));
@@ -211,8 +217,20 @@ fn openapi_v3(server: &Arc<Inner>, call: &Call, rest: &[&str]) -> Result<Respons
 fn root(server: &Arc<Inner>) -> Value {
     let table = server.registry.kinds().load();
     let mut paths: Vec<String> = [
-        "/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/healthz/ping", "/livez", "/livez/ping",
-        "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/readyz/ping", "/version",
+        "/.well-known/openid-configuration",
+        "/api",
+        "/apis",
+        "/healthz",
+        "/healthz/ping",
+        "/livez",
+        "/livez/ping",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/readyz/ping",
+        "/version",
     ]
     .map(String::from)
     .to_vec();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use knarr_auth::{Authorizer, Rbac, escalation};
 use knarr_kinds::Kind;
 use knarr_machinery::ApiError;
 use knarr_registry::{Admission, Hooks, Settle};
@@ -14,6 +15,8 @@ use crate::services::ServiceAllocator;
 pub(crate) struct WriteHooks {
     pub admission: Arc<dyn Hooks>,
     pub services: ServiceAllocator,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub rbac: Option<Arc<Rbac>>,
 }
 
 fn is_service(kind: &Kind) -> bool {
@@ -27,6 +30,7 @@ impl Hooks for WriteHooks {
     }
 
     async fn validate(&self, admission: &mut Admission<'_>) -> Result<(), ApiError> {
+        self.check_escalation(admission).await?;
         self.admission.validate(admission).await
     }
 
@@ -43,5 +47,28 @@ impl Hooks for WriteHooks {
             self.services.release(object);
         }
         self.admission.deleted(kind, object);
+    }
+}
+
+impl WriteHooks {
+    /// Nobody grants by roles and bindings what they do not have.
+    async fn check_escalation(&self, admission: &Admission<'_>) -> Result<(), ApiError> {
+        let info = &admission.kind.info;
+        if info.gvk.group != "rbac.authorization.k8s.io" || admission.user.in_group("system:masters") {
+            return Ok(());
+        }
+        let (Some(new), Some(rbac)) = (&admission.object, &self.rbac) else { return Ok(()) };
+        let write = escalation::Write {
+            user: admission.user,
+            resource: &info.plural,
+            namespace: admission.namespace,
+            new,
+            old: admission.old,
+        };
+        let policy = rbac.policy().await;
+        match &*info.plural {
+            "roles" | "clusterroles" => escalation::check_role(&*self.authorizer, &policy, &write).await,
+            _ => escalation::check_binding(&*self.authorizer, &policy, &write).await,
+        }
     }
 }

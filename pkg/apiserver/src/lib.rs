@@ -5,27 +5,33 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod access;
+pub mod auth;
 pub mod body;
 pub mod bootstrap;
+pub mod chain;
 pub mod config;
+mod connect;
 pub mod discovery;
 pub mod encode;
+mod eviction;
 pub mod health;
 mod hooks;
 pub mod identity;
 pub mod info;
-pub mod knarr_auth;
 pub mod listing;
 pub mod metrics;
 pub mod negotiate;
 pub mod options;
 pub mod resource;
 pub mod respond;
+mod reviews;
 pub mod serve;
 pub mod server;
 pub mod services;
 pub mod special;
 pub mod temp_kinds;
+pub mod tokens;
+pub mod virtual_kinds;
 pub mod watching;
 pub mod writing;
 

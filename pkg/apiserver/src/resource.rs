@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use knarr_auth::Permit;
 use knarr_kinds::{Kind, Scope, Verb};
 use knarr_machinery::{ApiError, GroupVersionResource};
 
@@ -15,7 +16,7 @@ use crate::{listing, options, respond, special, watching, writing};
 ///
 /// # Errors
 /// 404 for what is not served, 405 for verbs that the kind does not have, and what the verb raises.
-pub(crate) async fn handle(server: &Arc<Inner>, call: Call) -> Result<Response, ApiError> {
+pub(crate) async fn handle(server: &Arc<Inner>, call: Call, _: &Permit) -> Result<Response, ApiError> {
     let info = &call.info;
     let gvr = GroupVersionResource::new(info.group.clone(), info.version.clone(), info.resource.clone());
     let kind = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
@@ -26,7 +27,9 @@ pub(crate) async fn handle(server: &Arc<Inner>, call: Call) -> Result<Response, 
     if kind.info.storage.is_none() {
         return special::virtual_kind(server, &kind, call).await;
     }
-    let verb = verb_of(&info.verb).filter(|v| kind.info.verbs.contains(v)).ok_or_else(ApiError::method_not_allowed)?;
+    let verb = verb_of(&info.verb)
+        .filter(|v| kind.info.verbs.contains(v))
+        .ok_or_else(ApiError::method_not_allowed)?;
     match verb {
         Verb::Get => get(server, &kind, &call).await,
         Verb::List => list(server, &kind, &call).await,
@@ -92,7 +95,8 @@ pub(crate) fn namespace<'a>(kind: &Kind, call: &'a Call) -> &'a str {
 
 async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {
     let encoder = encoder(kind, call)?;
-    let entry = server.registry.get(kind, namespace(kind, call), &call.info.name).await?;
+    let version = call.query.text("resourceVersion");
+    let entry = server.registry.get_at(kind, namespace(kind, call), &call.info.name, version).await?;
     let media = encoder.accepted().format.media_type();
     let response = respond::bytes(200, media, bytes::Bytes::new());
     Ok(respond::compress(response, encoder.entry(&entry)?, &call.parts.headers))

@@ -1,5 +1,6 @@
 //! [`ApiServer`]: one fallback handler for every request.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,16 +9,17 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
-use crate::knarr_auth::{Authenticator, Authorizer};
+use knarr_auth::{Authenticator, Authorizer, Permit, Rbac, Tokens, Union};
 use knarr_datastore::Datastore;
 use knarr_machinery::{ApiError, UserInfo};
 use knarr_registry::{AllowAll, Hooks, Kinds, Registry};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{self, Permit};
+use crate::access;
 use crate::config::Config;
 use crate::discovery::Documents;
 use crate::hooks::WriteHooks;
@@ -25,6 +27,8 @@ use crate::info::{Query, RequestInfo};
 use crate::metrics::Metrics;
 use crate::negotiate::{self, Accepted, Offer};
 use crate::services::ServiceAllocator;
+use crate::tokens;
+use crate::virtual_kinds::Sources;
 use crate::{bootstrap, health, identity, resource, respond};
 
 /// Ordinary requests end after this time, as upstream's `--request-timeout`.
@@ -43,11 +47,14 @@ pub(crate) struct Inner {
     pub documents: Documents,
     pub metrics: Metrics,
     pub shutdown: CancellationToken,
-    pub authorizer: ArcSwapOption<Arc<dyn Authorizer>>,
-    pub admission: ArcSwap<Arc<dyn Hooks>>,
+    authorizer: ArcSwapOption<Arc<dyn Authorizer>>,
+    admission: ArcSwap<Arc<dyn Hooks>>,
     authenticators: ArcSwap<Vec<Arc<dyn Authenticator>>>,
     pub ready: health::Checks,
+    pub sources: Sources,
     pub services: ServiceAllocator,
+    tokens: ArcSwapOption<Tokens>,
+    rbac: ArcSwapOption<Rbac>,
 }
 
 /// One authorized request.
@@ -58,8 +65,6 @@ pub(crate) struct Call {
     pub parts: Parts,
     /// Behind a lock only because a body cannot be shared between threads, which a call must be.
     pub body: Mutex<Body>,
-    /// Shows that the request was authorized.
-    pub permit: Permit,
 }
 
 impl ApiServer {
@@ -75,7 +80,9 @@ impl ApiServer {
         shutdown: CancellationToken,
     ) -> Result<Self, ApiError> {
         let kinds = Kinds::new(crate::temp_kinds::builtins());
-        let registry = Registry::open(kinds, store, shutdown.clone()).await.map_err(knarr_registry::error::from_store)?;
+        let registry = Registry::open(kinds, store, shutdown.clone())
+            .await
+            .map_err(knarr_registry::error::from_store)?;
         let admission: Arc<dyn Hooks> = Arc::new(AllowAll);
         let inner = Inner {
             services: ServiceAllocator::new(&config.service_cidr, config.node_ports)?,
@@ -88,6 +95,9 @@ impl ApiServer {
             admission: ArcSwap::from_pointee(admission),
             authenticators: ArcSwap::from_pointee(authenticators),
             ready: health::Checks::default(),
+            sources: Sources::default(),
+            tokens: ArcSwapOption::empty(),
+            rbac: ArcSwapOption::empty(),
         };
         let server = Self { inner: Arc::new(inner) };
         bootstrap::run(&server.inner).await?;
@@ -109,6 +119,21 @@ impl ApiServer {
         self.inner.admission.store(Arc::new(admission));
     }
 
+    /// Sets who signs and judges service-account tokens.
+    pub fn set_tokens(&self, tokens: Arc<Tokens>) {
+        self.inner.tokens.store(Some(tokens));
+    }
+
+    /// Sets the policy against which writes of roles and bindings are checked for escalation.
+    pub fn set_rbac(&self, rbac: Arc<Rbac>) {
+        self.inner.rbac.store(Some(rbac));
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
     /// The registry.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.inner.registry
@@ -123,6 +148,10 @@ impl ApiServer {
     /// all others are authenticated.
     pub fn router(&self) -> Router {
         Router::new().fallback(serve).with_state(self.inner.clone())
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 
     pub(crate) fn shutdown(&self) -> &CancellationToken {
@@ -143,9 +172,15 @@ async fn serve(State(server): State<Arc<Inner>>, request: Request) -> Response {
     let accepted = negotiate::accept(&parts.headers, &query, Offer { protobuf: true, transforms: false })
         .unwrap_or(Accepted::JSON);
     let label = server.metrics.begin(&info);
-    let mut response = match handle(&server, info, query, parts, body).await {
-        Ok(response) => response,
-        Err(error) => respond::error(&error, accepted),
+    // A panic must not take down the other requests of the connection.
+    let handled = AssertUnwindSafe(handle(&server, info, query, parts, body)).catch_unwind().await;
+    let mut response = match handled {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => respond::error(&error, accepted),
+        Err(_) => respond::error(
+            &ApiError::internal("the request handler panicked; see the server's log"),
+            accepted,
+        ),
     };
     server.metrics.end(label, response.status().as_u16(), begun.elapsed());
     let headers = response.headers_mut();
@@ -163,22 +198,20 @@ async fn handle(
     parts: Parts,
     body: Body,
 ) -> Result<Response, ApiError> {
+    if health::is_public(&info) {
+        // Health is told to everybody, also before the authorizer is there.
+        return health::serve(server, &info, &query);
+    }
     let authenticators = server.authenticators.load_full();
     let user = identity::authenticate(&parts, &authenticators).await?;
-    let authorizer = server.authorizer.load_full();
-    let authorizer = authorizer.as_deref();
-    let user = identity::impersonate(user, &parts.headers, authorizer).await?;
-    let permit = match health::is_public(&info) {
-        // Health is told to everybody, also before the authorizer is there.
-        true if authorizer.is_none() => None,
-        _ => Some(access::authorize(authorizer, &access::attributes(&user, &info, &query)).await?),
-    };
-    let Some(permit) = permit else { return health::serve(server, &info, &query) };
+    let authorizer = server.authorizer();
+    let user = identity::impersonate(user, &parts.headers, &*authorizer).await?;
+    let permit = knarr_auth::authorize(&*authorizer, &access::attributes(&user, &info, &query)).await?;
     let limit = time_limit(&info, &query);
-    let call = Call { info, query, user, parts, body: Mutex::new(body), permit };
+    let call = Call { info, query, user, parts, body: Mutex::new(body) };
     match limit {
-        None => route(server, call).await,
-        Some(limit) => tokio::time::timeout(limit, route(server, call)).await.unwrap_or_else(|_| {
+        None => route(server, call, &permit).await,
+        Some(limit) => tokio::time::timeout(limit, route(server, call, &permit)).await.unwrap_or_else(|_| {
             Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout", 0))
         }),
     }
@@ -217,9 +250,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(total).ok()
 }
 
-async fn route(server: &Arc<Inner>, call: Call) -> Result<Response, ApiError> {
+async fn route(server: &Arc<Inner>, call: Call, permit: &Permit) -> Result<Response, ApiError> {
     if call.info.is_resource {
-        return resource::handle(server, call).await;
+        return resource::handle(server, call, permit).await;
     }
     if health::is_health(&call.info) {
         return health::serve(server, &call.info, &call.query);
@@ -227,13 +260,39 @@ async fn route(server: &Arc<Inner>, call: Call) -> Result<Response, ApiError> {
     if call.info.path == "/metrics" {
         return Ok(respond::text(200, server.metrics.render(&server.registry)));
     }
-    crate::discovery::serve(server, &call)
+    if matches!(call.info.path.as_str(), "/openid/v1/jwks" | "/.well-known/openid-configuration") {
+        return tokens::oidc(server, &call.info.path);
+    }
+    crate::discovery::serve(server, &call, permit)
 }
 
 impl Inner {
+    /// Signer and judge of service-account tokens.
+    ///
+    /// # Errors
+    /// 503 before it is set.
+    pub fn tokens(&self) -> Result<Arc<Tokens>, ApiError> {
+        self.tokens
+            .load_full()
+            .ok_or_else(|| ApiError::unavailable("no key for service-account tokens is configured"))
+    }
+
+    /// The authorizer in force; before there is one, only `system:masters` pass.
+    pub fn authorizer(&self) -> Arc<dyn Authorizer> {
+        match self.authorizer.load_full() {
+            Some(authorizer) => authorizer.as_ref().clone(),
+            None => Arc::new(Union::new(Vec::new())),
+        }
+    }
+
     /// What writes pass: admission in force, and allocation.
     pub fn hooks(&self) -> Arc<dyn Hooks> {
-        Arc::new(WriteHooks { admission: self.admission.load().as_ref().clone(), services: self.services.clone() })
+        Arc::new(WriteHooks {
+            admission: self.admission.load().as_ref().clone(),
+            services: self.services.clone(),
+            authorizer: self.authorizer(),
+            rbac: self.rbac.load_full(),
+        })
     }
 }
 
@@ -243,7 +302,9 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, want) in [("30s", Some(30_000)), ("1m30s", Some(90_000)), ("500ms", Some(500)), ("x", None), ("3", None)] {
+        for (text, want) in
+            [("30s", Some(30_000)), ("1m30s", Some(90_000)), ("500ms", Some(500)), ("x", None), ("3", None)]
+        {
             assert_eq!(parse_duration(text).map(|d| d.as_millis()), want, "{text}");
         }
     }

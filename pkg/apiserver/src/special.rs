@@ -11,7 +11,7 @@ use crate::encode::types_of;
 use crate::resource::namespace;
 use crate::server::{Call, Inner};
 use crate::writing::{SentPatch, Writing, take_body};
-use crate::{body, respond, writing};
+use crate::{body, connect, eviction, respond, reviews, tokens, virtual_kinds, writing};
 
 /// A request for a subresource.
 ///
@@ -28,16 +28,28 @@ pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) ->
         "delete" => Verb::Delete,
         _ => return Err(ApiError::method_not_allowed()),
     };
-    if !sub.verbs.contains(&verb) {
+    let streams = matches!(name.as_str(), "exec" | "attach" | "portforward" | "proxy");
+    if !streams && !sub.verbs.contains(&verb) {
         return Err(ApiError::method_not_allowed());
     }
     match (kind.info.plural.as_ref(), name.as_str(), verb) {
+        ("pods", "log", Verb::Get) => connect::pod_stream(server, kind, call).await,
+        ("pods", "exec" | "attach" | "portforward", Verb::Get | Verb::Create) => {
+            connect::pod_stream(server, kind, call).await
+        }
+        ("pods" | "services" | "nodes", "proxy", _) => connect::proxy(server, kind, call).await,
+        ("pods", "eviction", Verb::Create) => eviction::evict(server, kind, call).await,
+        ("serviceaccounts", "token", Verb::Create) => tokens::request(server, kind, call).await,
         (_, "scale", _) => scale(server, kind, call, verb).await,
         ("pods", "binding", Verb::Create) => bind(server, kind, call).await,
         ("namespaces", "finalize", Verb::Update) => finalize(server, kind, call).await,
         (_, _, Verb::Get) if sub.gvk == kind.info.gvk => get(server, kind, &call).await,
-        (_, _, Verb::Update) if sub.gvk == kind.info.gvk => writing::update_part(server, kind, call, Some(&name)).await,
-        (_, _, Verb::Patch) if sub.gvk == kind.info.gvk => writing::patch_part(server, kind, call, Some(&name)).await,
+        (_, _, Verb::Update) if sub.gvk == kind.info.gvk => {
+            writing::update_part(server, kind, call, Some(&name)).await
+        }
+        (_, _, Verb::Patch) if sub.gvk == kind.info.gvk => {
+            writing::patch_part(server, kind, call, Some(&name)).await
+        }
         _ => Err(not_implemented(kind, &name)),
     }
 }
@@ -45,22 +57,28 @@ pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) ->
 /// A request for a kind without storage.
 ///
 /// # Errors
-/// 405 for verbs other than create.
+/// 405 for verbs that the kind does not have.
 pub(crate) async fn virtual_kind(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
     match (&*kind.info.gvk.group, &*kind.info.plural, call.info.verb.as_str()) {
         ("", "bindings", "create") => {
             let gvr = knarr_machinery::GroupVersionResource::new("", "v1", "pods");
-            let pods = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
+            let pods =
+                server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
             bind(server, &pods, call).await
         }
-        (_, _, "create") => Err(not_implemented(kind, "")),
+        (_, _, "get" | "list") => virtual_kinds::read(server, kind, &call).await,
+        (_, _, "create") => reviews::answer(server, kind, call).await,
         _ => Err(ApiError::method_not_allowed()),
     }
 }
 
 fn not_implemented(kind: &Kind, subresource: &str) -> ApiError {
     let slash = if subresource.is_empty() { "" } else { "/" };
-    ApiError::new(501, "NotImplemented", format!("{}{slash}{subresource} is not supported by this server", kind.info.group_resource()))
+    ApiError::new(
+        501,
+        "NotImplemented",
+        format!("{}{slash}{subresource} is not supported by this server", kind.info.group_resource()),
+    )
 }
 
 async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {
@@ -70,7 +88,7 @@ async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, 
 }
 
 /// A kind that stands for a document type which is no resource (Scale): its facts come from the schema.
-fn document_kind(like: &Kind, gvk: &GroupVersionKind) -> Result<Kind, ApiError> {
+pub(crate) fn document_kind(like: &Kind, gvk: &GroupVersionKind) -> Result<Kind, ApiError> {
     let types = types_of(gvk).ok_or_else(|| ApiError::internal(format!("{gvk} is not described")))?;
     let mut info = (*like.info).clone();
     info.gvk = gvk.clone();

@@ -38,36 +38,52 @@ pub struct Entry {
     pub fields: Box<[(Str, Box<str>)]>,
 }
 
+/// The part of a document that the index needs; the rest is skipped, not built.
+#[derive(serde::Deserialize)]
+struct Head {
+    #[serde(default)]
+    metadata: HeadMeta,
+}
+
+#[derive(serde::Deserialize, Default)]
+#[serde(default)]
+struct HeadMeta {
+    name: Option<Box<str>>,
+    namespace: Option<Box<str>>,
+    labels: Option<BTreeMap<Box<str>, Option<Box<str>>>>,
+}
+
 impl Entry {
     /// Builds one from stored bytes.
     ///
     /// # Errors
     /// Damaged bytes.
     pub fn new(kind: &Kind, key: &str, stored: &[u8], revision: Revision) -> Result<Self, ApiError> {
-        let value = codec::parse(stored)?;
-        let bytes = codec::splice(stored, revision)?;
-        Ok(Self::from_parts(kind, key, &value, bytes, revision))
-    }
-
-    fn from_parts(kind: &Kind, key: &str, value: &Value, bytes: Bytes, revision: Revision) -> Self {
-        let mut labels: Vec<(Box<str>, Box<str>)> = value
-            .pointer("/metadata/labels")
-            .and_then(Value::as_object)
-            .map(|m| {
-                m.iter().filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect()
-            })
-            .unwrap_or_default();
-        labels.sort_unstable();
-        let fields = kind.rules.fields(value).into_iter().map(|(n, v)| (n, v.into_boxed_str())).collect();
-        Self {
+        let head: Head = serde_json::from_slice(stored)
+            .map_err(|e| ApiError::internal(format!("stored object is damaged: {e}")))?;
+        // A map with sorted keys: label lookups rely on the order.
+        let labels: Vec<(Box<str>, Box<str>)> = head
+            .metadata
+            .labels
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(k, v)| (k, v.unwrap_or_default()))
+            .collect();
+        let fields = if kind.info.selectable_fields.is_empty() {
+            Box::default()
+        } else {
+            let value = codec::parse(stored)?;
+            kind.rules.fields(&value).into_iter().map(|(n, v)| (n, v.into_boxed_str())).collect()
+        };
+        Ok(Self {
             key: key.into(),
             revision,
-            bytes,
-            name: crate::obj::name(value).into(),
-            namespace: crate::obj::namespace(value).into(),
+            bytes: codec::splice(stored, revision)?,
+            name: head.metadata.name.unwrap_or_default(),
+            namespace: head.metadata.namespace.unwrap_or_default(),
             labels: labels.into(),
             fields,
-        }
+        })
     }
 
     /// The same object told at another revision (deletions, selector transitions).
@@ -226,7 +242,9 @@ impl Cache {
                 Ok(entry) => {
                     entries.insert(entry.key.clone(), Arc::new(entry));
                 }
-                Err(error) => tracing::error!(key = %kv.key, %error, "object in the datastore is damaged; it is left out"),
+                Err(error) => {
+                    tracing::error!(key = %kv.key, %error, "object in the datastore is damaged; it is left out")
+                }
             }
         }
         let mut state = self.state.write();
@@ -360,14 +378,8 @@ fn apply(kind: &Kind, state: &mut State, event: &knarr_datastore::Event) {
             }
         }
     };
-    let event = CacheEvent {
-        revision,
-        entry,
-        deleted,
-        previous,
-        left: Mutex::default(),
-        encoded: Mutex::default(),
-    };
+    let event =
+        CacheEvent { revision, entry, deleted, previous, left: Mutex::default(), encoded: Mutex::default() };
     state.newest = revision;
     state.ring_bytes += event.cost();
     state.ring.push_back(Arc::new(event));

@@ -1,12 +1,12 @@
 //! CREATE.
 
+use knarr_kinds::Scope;
 use knarr_machinery::field::Path;
 use knarr_machinery::{ApiError, apply, meta};
-use knarr_kinds::Scope;
 use rand::Rng as _;
 use serde_json::Value;
 
-use crate::hooks::{Admission, Operation};
+use crate::hooks::Operation;
 use crate::obj;
 use crate::registry::{ATTEMPTS, Outcome, Registry, WriteContext, new_uid, now};
 
@@ -30,9 +30,13 @@ impl Registry {
     }
 
     /// The part of a create that follows decoding: admission, preparation, validation, storage.
-    pub(crate) async fn create_prepared(&self, w: &WriteContext<'_>, object: Value) -> Result<Outcome, ApiError> {
+    pub(crate) async fn create_prepared(
+        &self,
+        w: &WriteContext<'_>,
+        object: Value,
+    ) -> Result<Outcome, ApiError> {
         let name = obj::name(&object).to_string();
-        let mut admission = admission(w, Operation::Create, Some(object), None);
+        let mut admission = w.admission(Operation::Create, Some(object), None);
         w.hooks.mutate(&mut admission).await?;
         let mut object = admission.object.take().unwrap_or_default();
         w.kind.rules.default(&mut object);
@@ -81,7 +85,7 @@ impl Registry {
             obj::meta_mut(&mut object).insert("generation".into(), 1.into());
         }
         let settle = {
-            let mut a = admission(w, Operation::Create, Some(object), None);
+            let mut a = w.admission(Operation::Create, Some(object), None);
             let settle = w.hooks.allocate(&mut a).await?;
             object = a.object.take().unwrap_or_default();
             settle
@@ -111,7 +115,7 @@ impl Registry {
         }
         warnings.extend(w.kind.rules.warnings(ctx, object, None));
         let key = self.key(w.kind, w.namespace, &name)?;
-        let mut a = admission(w, Operation::Create, Some(std::mem::take(object)), None);
+        let mut a = w.admission(Operation::Create, Some(std::mem::take(object)), None);
         a.name = &name;
         let verdict = w.hooks.validate(&mut a).await;
         warnings.append(&mut a.warnings);
@@ -149,28 +153,6 @@ pub(crate) fn is_event(w: &WriteContext<'_>) -> bool {
     w.kind.info.storage.as_ref().is_some_and(|s| s.resource.resource == "events" && !w.kind.info.custom)
 }
 
-pub(crate) fn admission<'a>(
-    w: &WriteContext<'a>,
-    operation: Operation,
-    object: Option<Value>,
-    old: Option<&'a Value>,
-) -> Admission<'a> {
-    Admission {
-        operation,
-        kind: w.kind,
-        gvk: &w.kind.info.gvk,
-        subresource: w.subresource,
-        namespace: w.namespace,
-        name: w.name,
-        user: w.user,
-        object,
-        old,
-        dry_run: w.dry_run,
-        options: w.options,
-        warnings: Vec::new(),
-    }
-}
-
 /// The document's type, name and namespace must be the request's.
 pub(crate) fn check_identity(w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiError> {
     check_type(w, object)?;
@@ -181,9 +163,9 @@ pub(crate) fn check_identity(w: &WriteContext<'_>, object: &mut Value) -> Result
             let namespace = w.namespace.to_string();
             obj::set_meta(object, "namespace", &namespace);
         } else if given != w.namespace {
-            return Err(ApiError::bad_request(format!(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )));
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
     } else if !obj::namespace(object).is_empty() {
         return Err(ApiError::bad_request(

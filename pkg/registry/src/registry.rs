@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Entry};
 use crate::feed::{Feed, ROOT, directory};
-use crate::hooks::Hooks;
+use crate::hooks::{Admission, Hooks, Operation};
 use crate::kinds::Kinds;
 use crate::ttl::Leases;
 use crate::{codec, error, obj};
@@ -128,14 +128,15 @@ impl Registry {
     /// 405 for kinds without storage.
     pub fn storage_kind(&self, kind: &Kind) -> Result<Kind, ApiError> {
         let storage = kind.info.storage.as_ref().ok_or_else(ApiError::method_not_allowed)?;
-        if storage.version == kind.info.gvk.version && storage.resource == kind.info.group_resource() {
+        if is_stored_version(kind) {
             return Ok(kind.clone());
         }
-        self.kinds
-            .load()
-            .storage_kind(storage)
-            .cloned()
-            .ok_or_else(|| ApiError::internal(format!("storage version {} of {} is not served", storage.version, storage.resource)))
+        self.kinds.load().storage_kind(storage).cloned().ok_or_else(|| {
+            ApiError::internal(format!(
+                "storage version {} of {} is not served",
+                storage.version, storage.resource
+            ))
+        })
     }
 
     pub(crate) async fn cache(&self, kind: &Kind) -> Result<Arc<Cache>, ApiError> {
@@ -177,8 +178,25 @@ impl Registry {
     /// # Errors
     /// 404, and what reading can raise.
     pub async fn get(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Arc<Entry>, ApiError> {
+        self.get_at(kind, namespace, name, "").await
+    }
+
+    /// One object, not older than a resourceVersion ("" is the newest state).
+    ///
+    /// # Errors
+    /// 404, 504 for a revision of the future, 400 for what is no revision.
+    pub async fn get_at(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<Arc<Entry>, ApiError> {
         let key = self.key(kind, namespace, name)?;
         let cache = self.cache(kind).await?;
+        if let Some(revision) = crate::list::parse_version(version)?.filter(|r| *r > 0) {
+            self.wait_reached(revision).await?;
+        }
         self.catch_up().await?;
         cache.get(&key).ok_or_else(|| ApiError::not_found(&kind.info.group_resource(), name))
     }
@@ -193,7 +211,12 @@ impl Registry {
     }
 
     /// The present state for a write; `fresh` reads past the cache after a conflict.
-    pub(crate) async fn current(&self, w: &WriteContext<'_>, key: &str, fresh: bool) -> Result<Option<Current>, ApiError> {
+    pub(crate) async fn current(
+        &self,
+        w: &WriteContext<'_>,
+        key: &str,
+        fresh: bool,
+    ) -> Result<Option<Current>, ApiError> {
         if fresh {
             let Some(kv) = self.store.get(key).await.map_err(error::from_store)? else { return Ok(None) };
             return self.decode_current(w.kind, &kv).map(Some);
@@ -225,8 +248,11 @@ impl Registry {
         expected: Revision,
         lease: i64,
     ) -> Result<Option<Revision>, ApiError> {
-        let stored = kind.rules.to_storage(object.clone())?;
-        let value = codec::to_stored(&stored)?;
+        let value = if is_stored_version(kind) {
+            codec::to_stored(object)?
+        } else {
+            codec::to_stored(&kind.rules.to_storage(object.clone())?)?
+        };
         self.commit(key, expected, Op::Put { key: key.to_string(), value, lease }).await
     }
 
@@ -248,6 +274,31 @@ impl Registry {
     }
 }
 
+impl<'a> WriteContext<'a> {
+    /// The write as admission sees it.
+    pub fn admission(
+        &self,
+        operation: Operation,
+        object: Option<Value>,
+        old: Option<&'a Value>,
+    ) -> Admission<'a> {
+        Admission {
+            operation,
+            kind: self.kind,
+            gvk: &self.kind.info.gvk,
+            subresource: self.subresource,
+            namespace: self.namespace,
+            name: self.name,
+            user: self.user,
+            object,
+            old,
+            dry_run: self.dry_run,
+            options: self.options,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 impl WriteContext<'_> {
     /// Group and resource for error texts.
     pub fn resource(&self) -> GroupResource {
@@ -265,6 +316,14 @@ impl WriteContext<'_> {
     pub(crate) fn api_version(&self) -> String {
         self.kind.info.gvk.group_version().to_string()
     }
+}
+
+/// Whether documents of this kind are stored as they are.
+pub fn is_stored_version(kind: &Kind) -> bool {
+    let info = &kind.info;
+    info.storage
+        .as_ref()
+        .is_some_and(|s| s.version == info.gvk.version && s.resource == info.group_resource())
 }
 
 /// Now, RFC 3339 with seconds.

@@ -31,7 +31,8 @@ impl Selection {
     pub fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, ApiError> {
         let mut selection = Self::default();
         if !labels.is_empty() {
-            selection.labels = Some(Selector::parse(labels).map_err(|e| ApiError::bad_request(e.to_string()))?);
+            selection.labels =
+                Some(Selector::parse(labels).map_err(|e| ApiError::bad_request(e.to_string()))?);
         }
         if !fields.is_empty() {
             let selector = FieldSelector::parse(fields).map_err(|e| ApiError::bad_request(e.to_string()))?;
@@ -50,9 +51,7 @@ impl Selection {
                     selection.name = Some(requirement.value.to_string());
                 }
             }
-            let stored = kind.info.storage.as_ref().is_some_and(|s| {
-                s.version == kind.info.gvk.version && s.resource == kind.info.group_resource()
-            });
+            let stored = crate::registry::is_stored_version(kind);
             if foreign && !stored {
                 selection.convert = Some(kind.clone());
             }

@@ -102,7 +102,12 @@ impl Registry {
     ///
     /// # Errors
     /// 504 for a revision of the future, 410 for one that is gone, 400 for bad parameters.
-    pub async fn watch(&self, kind: &Kind, namespace: &str, options: WatchOptions) -> Result<WatchStream, ApiError> {
+    pub async fn watch(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        options: WatchOptions,
+    ) -> Result<WatchStream, ApiError> {
         let cache = self.cache(kind).await?;
         let prefix = self.list_prefix(kind, &cache, namespace);
         let version = parse_version(&options.resource_version)?;
@@ -121,7 +126,7 @@ impl Registry {
             initial_end: None,
             bookmarks: options.bookmarks,
             told: version.unwrap_or(0),
-            bookmark_at: Instant::now() + BOOKMARK_INTERVAL,
+            bookmark_at: next_bookmark(),
             wake,
             ended: false,
         };
@@ -218,7 +223,7 @@ impl WatchStream {
         tokio::select! {
             changed = self.wake.changed() => changed.ok().map(|()| None),
             () = tokio::time::sleep_until(self.bookmark_at) => {
-                self.bookmark_at = Instant::now() + BOOKMARK_INTERVAL;
+                self.bookmark_at = next_bookmark();
                 if reached <= self.told {
                     return Some(None);
                 }
@@ -244,4 +249,12 @@ impl WatchStream {
         };
         Some(Watched::Event { event: kind, entry, source: Some(event) })
     }
+}
+
+/// Bookmarks of all watches fall due together, so that an idle server wakes once for all of them.
+fn next_bookmark() -> Instant {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let start = *START.get_or_init(Instant::now);
+    let rounds = start.elapsed().as_secs() / BOOKMARK_INTERVAL.as_secs() + 1;
+    start + BOOKMARK_INTERVAL * u32::try_from(rounds).unwrap_or(u32::MAX)
 }

@@ -99,9 +99,20 @@ impl TestServer {
     /// Starts a server over a datastore.
     pub async fn start_on(store: Datastore) -> Self {
         let shutdown = CancellationToken::new();
-        let api = ApiServer::build(Config::default(), store, Vec::new(), shutdown.clone()).await.unwrap();
+        let config = Config { advertise_address: [192, 0, 2, 1].into(), ..Config::default() };
+        let api = ApiServer::build(config, store, Vec::new(), shutdown.clone()).await.unwrap();
         let router = api.router();
         Self { api, router, shutdown }
+    }
+
+    /// Starts a server with RBAC, node authorization and service-account tokens in force.
+    pub async fn start_with_auth() -> Self {
+        let server = Self::start().await;
+        // The key of any authority will do for a test.
+        let key = knarr_pki::Ca::create("tokens").unwrap();
+        let signer = knarr_auth::jwt::SigningKey::from_pem(key.key_pem()).unwrap();
+        server.api.enable_auth(signer, Vec::new(), Vec::new()).await.unwrap();
+        server
     }
 
     /// The identity that may do everything.
@@ -206,5 +217,19 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.shutdown.cancel();
+    }
+}
+
+/// An authenticator that takes everybody for one user.
+pub struct Everybody(pub UserInfo);
+
+#[async_trait::async_trait]
+impl knarr_auth::Authenticator for Everybody {
+    async fn authenticate(
+        &self,
+        _: &http::request::Parts,
+        _: &[rustls::pki_types::CertificateDer<'static>],
+    ) -> Result<Option<UserInfo>, knarr_auth::AuthError> {
+        Ok(Some(self.0.clone()))
     }
 }

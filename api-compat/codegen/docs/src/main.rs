@@ -19,16 +19,34 @@ fn main() {
     let own: Map<String, Value> = serde_json::from_str(include_str!("../own.json")).expect("own.json");
     let (mut with, mut without) = (0, 0);
     for (name, schema) in &mut schemas {
-        let doc = docs.get(name).or_else(|| own.get(name));
-        let Some(doc) = doc else {
-            without += 1;
-            continue;
-        };
+        let doc = docs.get(name).or_else(|| own.get(name)).cloned();
+        // A definition with documentation there has a list (generic in k8s-openapi, so without a schema of its own).
+        let item = name.strip_suffix("List").filter(|item| docs.contains_key(*item));
+        match (doc, item) {
+            (Some(doc), _) => describe(schema, &doc),
+            (None, Some(item)) => describe(schema, &list_documentation(item)),
+            (None, None) => {
+                without += 1;
+                continue;
+            }
+        }
         with += 1;
-        describe(schema, doc);
     }
     eprintln!("{with} definitions documented, {without} not (kinds that k8s-openapi does not have)");
     std::fs::write(to, serde_json::to_vec(&schemas).expect("json")).expect("write");
+}
+
+fn list_documentation(item: &str) -> Value {
+    let kind = item.rsplit('.').next().unwrap_or(item);
+    serde_json::json!({
+        "description": format!("A list of {kind} objects."),
+        "properties": {
+            "apiVersion": {"description": "Group and version of this document."},
+            "kind": {"description": "Kind of this document."},
+            "metadata": {"description": "List metadata: resourceVersion, and continue where the list goes on."},
+            "items": {"description": format!("The {kind} objects.")},
+        },
+    })
 }
 
 /// Copies `description` of the schema and of its properties. Upstream writes a reference with a description as

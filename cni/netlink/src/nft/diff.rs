@@ -36,18 +36,9 @@ pub fn diff(current: Option<&Table>, desired: &Table) -> Vec<Op> {
     let current = current.unwrap_or(&empty);
     // A chain attached elsewhere, or a set of another shape, must be made anew. Nothing of ours changes shape
     // under the same name; one left by an older version does, and is then replaced in the same transaction.
-    let reshaped = |name: &String, set: &Set| {
-        current
-            .sets
-            .get(name)
-            .is_some_and(|old| !same_shape(old, set))
-    };
-    let rehooked = |name: &String, base: &Option<Base>| {
-        current
-            .chains
-            .get(name)
-            .is_some_and(|old| old.base != *base)
-    };
+    let reshaped = |name: &String, set: &Set| current.sets.get(name).is_some_and(|old| !same_shape(old, set));
+    let rehooked =
+        |name: &String, base: &Option<Base>| current.chains.get(name).is_some_and(|old| old.base != *base);
     let rebuild = desired.sets.iter().any(|(n, s)| reshaped(n, s))
         || desired.chains.iter().any(|(n, c)| rehooked(n, &c.base));
     if rebuild {
@@ -55,13 +46,7 @@ pub fn diff(current: Option<&Table>, desired: &Table) -> Vec<Op> {
     }
     for (name, set) in &desired.sets {
         if !current.sets.contains_key(name) {
-            ops.push(Op::AddSet(
-                name.clone(),
-                Set {
-                    elements: Default::default(),
-                    ..set.clone()
-                },
-            ));
+            ops.push(Op::AddSet(name.clone(), Set { elements: Default::default(), ..set.clone() }));
         }
     }
     for (name, chain) in &desired.chains {
@@ -72,36 +57,19 @@ pub fn diff(current: Option<&Table>, desired: &Table) -> Vec<Op> {
     elements(current, desired, &mut ops);
     let (mut late, mut gone) = (Vec::new(), Vec::new());
     for (name, chain) in &desired.chains {
-        let old = current
-            .chains
-            .get(name)
-            .map(|c| c.rules.as_slice())
-            .unwrap_or_default();
+        let old = current.chains.get(name).map(|c| c.rules.as_slice()).unwrap_or_default();
         if old != chain.rules.as_slice() {
             if !old.is_empty() {
                 ops.push(Op::ClearChain(name.clone()));
             }
-            late.extend(
-                chain
-                    .rules
-                    .iter()
-                    .map(|r| Op::AddRule(name.clone(), r.clone())),
-            );
+            late.extend(chain.rules.iter().map(|r| Op::AddRule(name.clone(), r.clone())));
         }
     }
-    for name in current
-        .chains
-        .keys()
-        .filter(|n| !desired.chains.contains_key(*n))
-    {
+    for name in current.chains.keys().filter(|n| !desired.chains.contains_key(*n)) {
         ops.push(Op::ClearChain(name.clone()));
         gone.push(Op::DeleteChain(name.clone()));
     }
-    for name in current
-        .sets
-        .keys()
-        .filter(|n| !desired.sets.contains_key(*n))
-    {
+    for name in current.sets.keys().filter(|n| !desired.sets.contains_key(*n)) {
         gone.push(Op::DeleteSet(name.clone()));
     }
     ops.append(&mut late);
@@ -125,7 +93,8 @@ pub fn diff(current: Option<&Table>, desired: &Table) -> Vec<Op> {
 fn elements(current: &Table, desired: &Table, ops: &mut Vec<Op>) {
     for (name, old) in &current.sets {
         let new = desired.sets.get(name);
-        if new.is_some_and(|s| s.timeout_seconds.is_some()) {
+        // What the packet path put in may expire meanwhile, and goes with its set.
+        if old.timeout_seconds.is_some() {
             continue;
         }
         let gone: Vec<(Vec<u8>, Data)> = old
@@ -164,18 +133,9 @@ mod tests {
             timeout_seconds: None,
             elements: Default::default(),
         };
-        set.elements.insert(
-            Key::new().port(80).bytes(),
-            Data::Verdict(Verdict::Goto(target.into())),
-        );
+        set.elements.insert(Key::new().port(80).bytes(), Data::Verdict(Verdict::Goto(target.into())));
         t.sets.insert("m".into(), set);
-        t.chains.insert(
-            target.into(),
-            Chain {
-                base: None,
-                rules: vec![vec![Stmt::Reject].into()],
-            },
-        );
+        t.chains.insert(target.into(), Chain { base: None, rules: vec![vec![Stmt::Reject].into()] });
         t
     }
 
@@ -205,9 +165,7 @@ mod tests {
         let ops = diff(Some(&table("a")), &other);
         assert!(
             ops.contains(&Op::DeleteSet("m".into()))
-                && ops
-                    .iter()
-                    .any(|o| matches!(o, Op::AddSet(n, _) if n == "m"))
+                && ops.iter().any(|o| matches!(o, Op::AddSet(n, _) if n == "m"))
         );
     }
 }

@@ -6,6 +6,8 @@
 //! expressions.
 
 mod diff;
+pub(crate) mod dump;
+mod expr;
 mod text;
 pub(crate) mod wire;
 
@@ -105,15 +107,9 @@ impl Hook {
     }
 
     pub(crate) fn from_number(n: u32) -> Option<Self> {
-        [
-            Self::Prerouting,
-            Self::Input,
-            Self::Forward,
-            Self::Output,
-            Self::Postrouting,
-        ]
-        .get(n as usize)
-        .copied()
+        [Self::Prerouting, Self::Input, Self::Forward, Self::Output, Self::Postrouting]
+            .get(n as usize)
+            .copied()
     }
 }
 
@@ -186,6 +182,8 @@ pub enum Stmt {
     Address(Side, Sense, IpNetwork),
     /// Type of the address is local to this host.
     LocalAddress(Side, Sense),
+    /// Came in through the named interface.
+    FromInterface(String),
     /// Transport protocol number.
     Protocol(u8),
     /// Destination port.
@@ -216,6 +214,8 @@ pub enum Stmt {
     Masquerade,
     /// Refuses with ICMP port unreachable.
     Reject,
+    /// Refuses a TCP connection with a reset (which the kernel does not rate-limit as it does ICMP).
+    Reset,
     /// Verdict.
     Verdict(Verdict),
 }
@@ -275,12 +275,7 @@ pub struct Set {
 impl Set {
     /// An empty set of this shape.
     pub fn new(key: Vec<FieldType>, data: SetData) -> Self {
-        Self {
-            key,
-            data,
-            timeout_seconds: None,
-            elements: BTreeMap::new(),
-        }
+        Self { key, data, timeout_seconds: None, elements: BTreeMap::new() }
     }
 
     /// Puts an element in; several fields are padded to words each, a single one keeps its own length.

@@ -1,5 +1,4 @@
-//! Stand-in for crate auth until it is merged (copy of its attributes).
-#![allow(missing_docs)]
+//! What a request wants to do, and what was decided about it.
 
 use async_trait::async_trait;
 use knarr_machinery::fields::FieldSelector;
@@ -68,7 +67,12 @@ impl Attributes {
         } else {
             format!("in the namespace {:?}", r.namespace)
         };
-        format!("User {user:?} cannot {} resource {:?} in API group {:?} {place}", self.verb, r.combined(), r.group)
+        format!(
+            "User {user:?} cannot {} resource {:?} in API group {:?} {place}",
+            self.verb,
+            r.combined(),
+            r.group
+        )
     }
 
     /// The 403 of this request; `reason` as the authorizers gave it.
@@ -187,7 +191,12 @@ impl Authorizer for Union {
         let mut all = RuleList::default();
         if user.in_group("system:masters") {
             let any = || vec!["*".to_string()];
-            all.resources.push(ResourceRule { verbs: any(), groups: any(), resources: any(), names: Vec::new() });
+            all.resources.push(ResourceRule {
+                verbs: any(),
+                groups: any(),
+                resources: any(),
+                names: Vec::new(),
+            });
             all.urls.push((any(), any()));
         }
         for authorizer in &self.authorizers {
@@ -201,16 +210,30 @@ impl Authorizer for Union {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct AuthError(pub String);
-
-#[async_trait]
-pub trait Authenticator: Send + Sync {
-    async fn authenticate(
-        &self,
-        parts: &http::request::Parts,
-        certificates: &[rustls::pki_types::CertificateDer<'static>],
-    ) -> Result<Option<UserInfo>, AuthError>;
+    #[test]
+    fn refusals() {
+        let mut a = Attributes {
+            user: UserInfo::component("jane", &[]),
+            verb: "get".into(),
+            resource: Some(ResourceAttributes {
+                resource: "pods".into(),
+                subresource: "log".into(),
+                namespace: "y".into(),
+                name: "p".into(),
+                ..Default::default()
+            }),
+            path: String::new(),
+        };
+        assert_eq!(
+            a.forbidden("why").message,
+            "pods \"p\" is forbidden: User \"jane\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"y\": why"
+        );
+        a.resource = None;
+        a.path = "/metrics".into();
+        assert_eq!(a.forbidden("").message, "forbidden: User \"jane\" cannot get path \"/metrics\"");
+    }
 }
