@@ -17,6 +17,8 @@ use kube::runtime::watcher;
 use crate::host;
 use crate::server::Wiring;
 
+/// Where the kubelet keeps the containers' logs, as log collectors expect.
+const LOG_DIR: &str = "/var/log/pods";
 /// Port of the cluster DNS.
 const DNS_PORT: u16 = 53;
 /// Name of the configuration file for the runtime.
@@ -46,16 +48,41 @@ pub async fn start(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     );
     let network = wiring.clone();
     wiring.spawn("network", async move { run_network(&network).await });
+    let client = node_client(wiring);
+    let kubelet = kubelet_config(wiring)?;
+    wiring.spawn("kubelet", knarr_kubelet::run(kubelet, client, runtime, wiring.shutdown.clone()));
     Ok(())
+}
+
+fn node_client(wiring: &Wiring) -> kube::Client {
+    wiring.client(&format!("system:node:{}", wiring.node_name), &["system:nodes"])
+}
+
+fn kubelet_config(wiring: &Wiring) -> anyhow::Result<knarr_kubelet::KubeletConfig> {
+    let (config, host) = (&wiring.config, &wiring.host);
+    let ledger = host.open_ledger()?;
+    let log_dir = PathBuf::from(LOG_DIR);
+    host::own_tree(&ledger, &log_dir)?;
+    let serving = wiring.pki.kubelet_serving(&host.agent_tls, &wiring.node_name, vec![wiring.node_ip])?;
+    let tls = crate::tls::kubelet_serving(&wiring.pki, &serving)?;
+    Ok(knarr_kubelet::KubeletConfig {
+        node_ips: vec![wiring.node_ip],
+        root_dir: host.kubelet.clone(),
+        log_dir,
+        cluster_dns: vec![config.dns_address().to_string()],
+        cluster_domain: config.cluster_domain.clone(),
+        serving_tls: Some(Arc::new(move || tls.clone())),
+        kubelet_version: crate::VERSION.to_string(),
+        ..knarr_kubelet::KubeletConfig::new(&wiring.node_name)
+    })
 }
 
 /// Waits for the node's range of pod addresses, then puts bridge, CNI configuration, DNS and proxy in place.
 async fn run_network(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     let (config, host) = (&wiring.config, &wiring.host);
-    let client = wiring.client(&format!("system:node:{}", wiring.node_name), &["system:nodes"]);
     let pod_cidr = tokio::select! {
         () = wiring.shutdown.cancelled() => return Ok(()),
-        cidr = pod_cidr(client, &wiring.node_name) => cidr?,
+        cidr = pod_cidr(node_client(wiring), &wiring.node_name) => cidr?,
     };
     let conflist = Conflist {
         pod_cidr,
