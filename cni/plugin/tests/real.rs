@@ -369,3 +369,64 @@ fn a_flushed_table_is_put_back() {
         assert!(k.nft_table(&Netns::Host, Family::Ip, "knarr-cni").await.unwrap().is_some());
     });
 }
+
+/// The whole executable for many pods at once: every one gets its own address, all go again.
+#[test]
+fn forty_pods_at_once() {
+    on_a_host_of_its_own(|| async {
+        let b = Bench::new();
+        let mut pods = Vec::new();
+        for n in 0..40 {
+            pods.push((format!("pod{n}"), b.netns(&format!("ns{n}")).await));
+        }
+        let built = std::env::current_exe().unwrap();
+        let built = built.parent().unwrap().parent().unwrap().join("examples/knarr-cni");
+        let list: Value = serde_json::from_str(&conflist(&b.cfg)).unwrap();
+        let call = |command: &str, mappings: bool| {
+            let started = std::time::Instant::now();
+            let children: Vec<_> = pods
+                .iter()
+                .enumerate()
+                .map(|(n, (id, ns))| {
+                    let mut conf = list["plugins"][0].clone();
+                    conf["cniVersion"] = json!("1.0.0");
+                    conf["name"] = json!("knarr");
+                    if mappings {
+                        let port = json!({"hostPort": 9000 + n, "containerPort": 80, "protocol": "tcp"});
+                        conf["runtimeConfig"] = json!({"portMappings": [port]});
+                    }
+                    let mut child = std::process::Command::new(&built)
+                        .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0")])
+                        .env("CNI_NETNS", ns)
+                        .stdin(std::process::Stdio::piped())
+                        .stdout(std::process::Stdio::piped())
+                        .spawn()
+                        .unwrap();
+                    child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+                    child
+                })
+                .collect();
+            let mut addresses = std::collections::BTreeSet::new();
+            for child in children {
+                let out = child.wait_with_output().unwrap();
+                assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stdout));
+                if command == "ADD" {
+                    let result: Value = serde_json::from_slice(&out.stdout).unwrap();
+                    addresses.insert(result["ips"][0]["address"].as_str().unwrap().to_owned());
+                }
+            }
+            println!("40 x {command}: {:?}", started.elapsed());
+            addresses.len()
+        };
+        assert_eq!(call("ADD", true), 40);
+        let table = b.kernel.nft_table(&Netns::Host, Family::Ip, "knarr-cni").await.unwrap().unwrap();
+        assert_eq!(table.sets["host-ports"].elements.len(), 40);
+        call("DEL", false);
+        let table = b.kernel.nft_table(&Netns::Host, Family::Ip, "knarr-cni").await.unwrap().unwrap();
+        assert!(table.sets.values().all(|s| s.elements.is_empty()));
+        assert!(b.kernel.links(&Netns::Host).await.unwrap().iter().all(|l| l.kind != "veth"));
+        for (_, ns) in pods {
+            b.kernel.delete_netns(&ns).await.unwrap();
+        }
+    });
+}
