@@ -83,6 +83,10 @@ pub(crate) struct Facts {
     pub members: Vec<Vec<Member>>,
     /// By [`StructId`]: positions in `members`, sorted by tag, tag 0 left out.
     pub by_tag: Vec<Vec<u16>>,
+    /// By [`StructId`]: positions in `members`, sorted by name.
+    pub by_name: Vec<Vec<u16>>,
+    /// By [`StructId`]: whether a member is an embedded struct with a message of its own.
+    pub embeds: Vec<bool>,
     pub kinds: Vec<KindFact>,
 }
 
@@ -133,6 +137,8 @@ impl Reader {
         let mut set = TypeSet::default();
         let mut members = Vec::with_capacity(raw.len());
         let mut by_tag = Vec::with_capacity(raw.len());
+        let mut by_name = Vec::with_capacity(raw.len());
+        let mut embeds = Vec::with_capacity(raw.len());
         for s in &raw {
             let mut fields = Vec::with_capacity(s.lines.len());
             flatten(&raw, s, false, &mut fields);
@@ -149,13 +155,19 @@ impl Reader {
                 .filter(|i| own[*i as usize].tag != 0)
                 .collect();
             order.sort_by_key(|i| own[*i as usize].tag);
+            let mut names: Vec<u16> = (0..own.len() as u16).collect();
+            names.sort_by_key(|i| own[*i as usize].name);
+            embeds.push(own.iter().any(|m| m.name.is_empty() && m.tag != 0));
             members.push(own);
             by_tag.push(order);
+            by_name.push(names);
         }
         Facts {
             types: Arc::new(set),
             members,
             by_tag,
+            by_name,
+            embeds,
             kinds,
         }
     }

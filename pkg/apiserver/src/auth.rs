@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use knarr_auth::jwt::{SigningKey, VerifyingKey};
 use knarr_auth::{
-    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, aggregation, authn, bootstrap,
+    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, aggregation, authn,
+    bootstrap,
 };
 use knarr_client::Informers;
 use knarr_machinery::{ApiError, UserInfo};

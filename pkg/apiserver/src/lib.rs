@@ -30,6 +30,7 @@ pub mod services;
 pub mod special;
 pub mod temp_kinds;
 pub mod tokens;
+pub mod virtual_kinds;
 pub mod watching;
 pub mod writing;
 

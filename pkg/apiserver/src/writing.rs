@@ -58,7 +58,12 @@ impl Writing {
     }
 
     /// The registry's context of the write.
-    pub fn context<'a>(&'a self, kind: &'a Kind, call: &'a Call, subresource: Option<&'a str>) -> WriteContext<'a> {
+    pub fn context<'a>(
+        &'a self,
+        kind: &'a Kind,
+        call: &'a Call,
+        subresource: Option<&'a str>,
+    ) -> WriteContext<'a> {
         WriteContext {
             kind,
             namespace: namespace(kind, call),
@@ -85,7 +90,13 @@ impl Writing {
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn respond_as(&self, status: u16, object: &Value, first: &[String], then: &[String]) -> Result<Response, ApiError> {
+    pub fn respond_as(
+        &self,
+        status: u16,
+        object: &Value,
+        first: &[String],
+        then: &[String],
+    ) -> Result<Response, ApiError> {
         let gvk = gvk_of(object);
         let own = gvk.kind == self.encoder.kind().info.gvk.kind;
         let body = if own { self.encoder.document(object)? } else { self.encoder.plain(object, &gvk)? };
@@ -175,7 +186,10 @@ pub(crate) async fn patch_part(
     }
     writing.options["force"] = call.query.flag("force").into();
     let context = writing.context(kind, &call, subresource);
-    let outcome = server.registry.change(&context, Change::Patch(sent.patch(&call.query, &bytes, writing.validation))).await?;
+    let outcome = server
+        .registry
+        .change(&context, Change::Patch(sent.patch(&call.query, &bytes, writing.validation)))
+        .await?;
     writing.respond(&outcome, &sent.warnings)
 }
 
@@ -210,7 +224,12 @@ impl SentPatch {
     ///
     /// # Errors
     /// 415, 400.
-    pub fn parse(kind: &Kind, call: &Call, bytes: &[u8], validation: FieldValidation) -> Result<Self, ApiError> {
+    pub fn parse(
+        kind: &Kind,
+        call: &Call,
+        bytes: &[u8],
+        validation: FieldValidation,
+    ) -> Result<Self, ApiError> {
         let custom = kind.info.custom;
         let form = match body::media_type(&call.parts.headers).as_str() {
             "application/json-patch+json" => Form::Json,
@@ -226,7 +245,8 @@ impl SentPatch {
         };
         if form != Form::Apply && call.query.get("force").is_some() {
             let path = knarr_machinery::Path::new("force");
-            let error = knarr_machinery::FieldError::forbidden(&path, "may not be specified for non-apply patch");
+            let error =
+                knarr_machinery::FieldError::forbidden(&path, "may not be specified for non-apply patch");
             let kind = knarr_machinery::GroupKind::new("meta.k8s.io", "PatchOptions");
             return Err(ApiError::invalid(&kind, "", &[error]));
         }
@@ -236,7 +256,11 @@ impl SentPatch {
             Form::Json => {}
             Form::Merge | Form::Strategic => {
                 let (value, found) = decode::parse_json(bytes)?;
-                knarr_registry::patch::report(found.into_iter().map(|f| f.message), validation, &mut warnings)?;
+                knarr_registry::patch::report(
+                    found.into_iter().map(|f| f.message),
+                    validation,
+                    &mut warnings,
+                )?;
                 document = value;
             }
             Form::Apply => {
@@ -304,13 +328,18 @@ pub(crate) async fn delete(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> 
 ///
 /// # Errors
 /// What the registry raises.
-pub(crate) async fn delete_collection(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> Result<Response, ApiError> {
+pub(crate) async fn delete_collection(
+    server: &Arc<Inner>,
+    kind: &Kind,
+    mut call: Call,
+) -> Result<Response, ApiError> {
     let mut writing = Writing::new(server, kind, &call, "DeleteOptions")?;
     let list = options::list(kind, &call.query)?;
     let (document, options) = delete_options(&mut call).await?;
     writing.dry_run = options::dry_run(&call.query, Some(&document), "DeleteOptions")?;
     writing.options = document;
-    let (gone, revision) = server.registry.delete_collection(&writing.context(kind, &call, None), &list, &options).await?;
+    let (gone, revision) =
+        server.registry.delete_collection(&writing.context(kind, &call, None), &list, &options).await?;
     let mut meta = serde_json::Map::new();
     meta.insert("resourceVersion".into(), revision.to_string().into());
     let document = listing::list_document(&writing.encoder, gone, meta);

@@ -73,8 +73,11 @@ impl Patch<'_> {
             }
         };
         let mut patched = patched;
-        let findings: Vec<String> =
-            decode::prune(types, &mut patched).map_err(unprocessable)?.into_iter().map(|f| f.message).collect();
+        let findings: Vec<String> = decode::prune(types, &mut patched)
+            .map_err(unprocessable)?
+            .into_iter()
+            .map(|f| f.message)
+            .collect();
         if validation == FieldValidation::Strict && !findings.is_empty() {
             return Err(self.strict_error(&findings));
         }
