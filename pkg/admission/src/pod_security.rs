@@ -183,55 +183,57 @@ impl PodSecurity {
         found.as_ref().map(meta::labels).ok_or_else(missing)
     }
 
-    async fn namespace(&self, request: &Request<'_>) -> Result<(), ApiError> {
-        let (new, errors) = policy(&meta::labels(request.new_object()));
-        let invalid = |errors: &[FieldError]| {
-            let gk = knarr_machinery::GroupKind::new("", "Namespace");
-            ApiError::invalid(&gk, request.shown_name(), errors)
-        };
-        if request.operation == Operation::Create {
-            return if errors.is_empty() { Ok(()) } else { Err(invalid(&errors)) };
-        }
-        let (old, old_errors) = policy(&meta::labels(request.old_object()));
-        if !errors.is_empty() && errors != old_errors {
-            return Err(invalid(&errors));
-        }
-        let (now, before) = (new.enforce, old.enforce);
+    /// Warnings about existing pods when a namespace gets stricter.
+    async fn namespace_warnings(&self, request: &Request<'_>) -> Result<Vec<String>, ApiError> {
+        let (now, _) = policy(&meta::labels(request.new_object()));
+        let (before, _) = policy(&meta::labels(request.old_object()));
+        let (now, before) = (now.enforce, before.enforce);
         let laxer = now.minor == before.minor && now.level <= before.level;
-        if now == before || now.level == Level::Privileged || laxer {
-            return Ok(());
+        if request.operation == Operation::Create || now.level == Level::Privileged || laxer {
+            return Ok(Vec::new());
         }
         let path = format!("/api/v1/namespaces/{}/pods", request.shown_name());
         let pods = self.api.get(&path).await?.unwrap_or_default();
         let pods = pods["items"].as_array().map_or(&[][..], Vec::as_slice);
-        for warning in existing_warnings(request.shown_name(), now, pods) {
-            request.warn(warning);
-        }
-        Ok(())
+        Ok(existing_warnings(request.shown_name(), now, pods))
     }
 
-    async fn pod(&self, request: &Request<'_>) -> Result<(), ApiError> {
+    async fn warnings(&self, request: &Request<'_>) -> Result<Vec<String>, ApiError> {
+        if request.is_main("", "namespaces") {
+            return self.namespace_warnings(request).await;
+        }
+        let pod = match template(request) {
+            Some(template) if request.subresource.is_none() => template,
+            _ if judged_pod(request) => request.new_object(),
+            _ => return Ok(Vec::new()),
+        };
         let (policy, _) = policy(&self.labels(request).await?);
-        let pod = request.new_object();
-        let update = request.operation == Operation::Update;
-        if update && !significant(pod, request.old_object()) {
-            return Ok(());
+        if judged_pod(request) && !policy.enforce.check(pod).is_empty() {
+            // It is going to be refused.
+            return Ok(Vec::new());
         }
-        let all = policy.enforce.check(pod);
-        if !all.is_empty() {
-            let text = format!("violates PodSecurity {:?}: {}", policy.enforce.text(), details(&all));
-            return Err(request.forbidden(text));
-        }
-        warn(request, policy.warn, pod);
-        Ok(())
+        let all = policy.warn.check(pod);
+        let text = || format!("would violate PodSecurity {:?}: {}", policy.warn.text(), details(&all));
+        Ok(if all.is_empty() { Vec::new() } else { vec![text()] })
     }
 }
 
-fn warn(request: &Request<'_>, standard: Standard, pod: &Value) {
-    let all = standard.check(pod);
-    if !all.is_empty() {
-        request.warn(format!("would violate PodSecurity {:?}: {}", standard.text(), details(&all)));
+/// Whether the write is of a pod that the policy judges.
+fn judged_pod(request: &Request<'_>) -> bool {
+    let parts = matches!(request.subresource, None | Some("ephemeralcontainers" | "resize"));
+    let update = request.operation == Operation::Update;
+    request.is("", "pods") && parts && (!update || significant(request.new_object(), request.old_object()))
+}
+
+/// Labels of a namespace that are not understood are refused, unless they were there before.
+fn check_namespace(request: &Request<'_>) -> Result<(), ApiError> {
+    let (_, errors) = policy(&meta::labels(request.new_object()));
+    let (_, before) = policy(&meta::labels(request.old_object()));
+    if errors.is_empty() || (request.operation == Operation::Update && errors == before) {
+        return Ok(());
     }
+    let gk = knarr_machinery::GroupKind::new("", "Namespace");
+    Err(ApiError::invalid(&gk, request.shown_name(), &errors))
 }
 
 #[async_trait]
@@ -244,21 +246,26 @@ impl Plugin for PodSecurity {
         matches!(operation, Operation::Create | Operation::Update)
     }
 
+    // The object is not changed; warnings are told here because the other pass cannot add any.
+    async fn mutate(&self, request: &mut Request<'_>) -> Result<(), ApiError> {
+        let warnings = self.warnings(request).await?;
+        request.warnings.extend(warnings);
+        Ok(())
+    }
+
     async fn validate(&self, request: &Request<'_>) -> Result<(), ApiError> {
         if request.is_main("", "namespaces") {
-            return self.namespace(request).await;
+            return check_namespace(request);
         }
-        let parts = matches!(request.subresource, None | Some("ephemeralcontainers" | "resize"));
-        if request.is("", "pods") && parts {
-            return self.pod(request).await;
+        if !judged_pod(request) {
+            return Ok(());
         }
-        if request.subresource.is_none()
-            && let Some(template) = template(request)
-        {
-            let (policy, _) = policy(&self.labels(request).await?);
-            warn(request, policy.warn, template);
+        let (policy, _) = policy(&self.labels(request).await?);
+        let all = policy.enforce.check(request.new_object());
+        if all.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        Err(request.forbidden(format!("violates PodSecurity {:?}: {}", policy.enforce.text(), details(&all))))
     }
 }
 

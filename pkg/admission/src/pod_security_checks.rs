@@ -310,7 +310,7 @@ fn seccomp_baseline(s: &Subject<'_>) -> Option<Violation> {
     };
     let setters = s.setters(|c| bad(c).is_some())?;
     let detail =
-        format!("{setters} must not set securityContext.seccompProfile.type to {}", quoted(&s.values(bad)));
+        format!("{setters} must not set securityContext.seccompProfile.type to {}", quoted(s.values(bad)));
     violation("seccompProfile", detail)
 }
 

@@ -41,16 +41,11 @@ pub struct Request<'a> {
     pub dry_run: bool,
     /// CreateOptions, UpdateOptions, DeleteOptions.
     pub options: &'a Value,
-    /// Warnings for the client; plugins add to them by [`Request::warn`].
-    pub warnings: parking_lot::Mutex<Vec<String>>,
+    /// Warnings for the client.
+    pub warnings: Vec<String>,
 }
 
 impl Request<'_> {
-    /// Adds a warning for the client.
-    pub fn warn(&self, text: impl Into<String>) {
-        self.warnings.lock().push(text.into());
-    }
-
     /// Whether the write is of this resource (core group: "").
     pub fn is(&self, group: &str, resource: &str) -> bool {
         self.resource.group == group && self.resource.resource == resource
@@ -141,7 +136,7 @@ pub(crate) mod testing {
                 old: self.old.as_ref(),
                 dry_run: false,
                 options: &Value::Null,
-                warnings: parking_lot::Mutex::default(),
+                warnings: Vec::new(),
             }
         }
     }
