@@ -76,7 +76,9 @@ fn check_scope(kind: &Kind, call: &Call) -> Result<(), ApiError> {
 
 /// What a kind can be told in.
 pub(crate) fn offer(kind: &Kind) -> Offer {
-    Offer { protobuf: !kind.info.custom, transforms: true }
+    // Reviews are answers, not objects with metadata.
+    let transforms = kind.info.verbs.contains(&Verb::Get);
+    Offer { protobuf: !kind.info.custom, transforms }
 }
 
 /// An encoder for the request's Accept header.
