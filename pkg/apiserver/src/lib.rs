@@ -9,6 +9,7 @@ pub mod admission;
 pub mod auth;
 pub mod body;
 pub mod bootstrap;
+pub mod chain;
 pub mod config;
 mod connect;
 pub mod discovery;

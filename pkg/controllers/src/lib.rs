@@ -10,9 +10,12 @@ pub mod context;
 pub mod error;
 
 mod claim;
+mod clusterrole_aggregation;
 mod cronjob;
 mod deployment;
 mod discovery;
+mod disruption;
+mod endpoints;
 mod endpointslice;
 mod expectations;
 mod garbage_collector;
@@ -26,6 +29,7 @@ mod pods;
 mod replicas;
 mod replicaset;
 mod replicationcontroller;
+mod resource_quota;
 mod root_ca;
 mod selector;
 mod service_account;
@@ -44,8 +48,11 @@ use tokio_util::sync::CancellationToken;
 
 /// All controllers, sorted by name.
 pub const CONTROLLERS: &[Controller] = &[
+    clusterrole_aggregation::CONTROLLER,
     cronjob::CONTROLLER,
     deployment::CONTROLLER,
+    disruption::CONTROLLER,
+    endpoints::CONTROLLER,
     endpointslice::CONTROLLER,
     garbage_collector::CONTROLLER,
     job::CONTROLLER,
@@ -55,6 +62,7 @@ pub const CONTROLLERS: &[Controller] = &[
     pod_gc::CONTROLLER,
     replicaset::CONTROLLER,
     replicationcontroller::CONTROLLER,
+    resource_quota::CONTROLLER,
     root_ca::CONTROLLER,
     service_account::CONTROLLER,
     taint_eviction::CONTROLLER,
