@@ -16,6 +16,7 @@ static RULES: RuleSet = RuleSet {
     status: Some(|| json!({"replicas": 0, "availableReplicas": 0})),
     validate,
     validate_update: Some(validate_update),
+    warnings: crate::podspec::warnings::for_template,
     row,
     scale: Some(("spec.replicas", "status.replicas", "spec.selector")),
     ..PLAIN

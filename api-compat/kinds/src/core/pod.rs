@@ -17,6 +17,12 @@ static RULES: RuleSet = RuleSet {
     update,
     validate,
     validate_update: Some(validate_update),
+    warnings: |ctx, obj, old| {
+        if ctx.subresource.is_some() || old.is_some() {
+            return Vec::new();
+        }
+        podspec::warnings::for_spec(obj.get("spec").unwrap_or(&Value::Null), &Path::new("spec"))
+    },
     row: row::row,
     fields,
     delete,

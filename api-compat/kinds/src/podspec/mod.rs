@@ -14,6 +14,7 @@ mod security;
 mod spec;
 mod update;
 mod volumes;
+pub(crate) mod warnings;
 
 use knarr_machinery::{FieldError, Path, meta};
 use serde_json::Value;
