@@ -84,7 +84,9 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
+        Root = {runc}
 "#,
+            runc = q(&self.dir.join("runc")),
             root = q(&self.dir.join("root")),
             state = q(&self.dir.join("state")),
             socket = q(&self.socket()),
@@ -274,20 +276,25 @@ impl Process {
     }
 }
 
-/// Waits until a process that is not our child has ended (pidfd, no polling).
+/// Waits until a process that is not our child has ended. A thread of its own sleeps on the pidfd: no polling.
 async fn gone(pid: i32) -> String {
-    let fd = rustix::process::Pid::from_raw(pid)
-        .and_then(|p| rustix::process::pidfd_open(p, rustix::process::PidfdFlags::NONBLOCK).ok());
-    let Some(fd) = fd else {
-        return "it was gone".to_string();
-    };
-    match tokio::io::unix::AsyncFd::with_interest(fd, tokio::io::Interest::READABLE) {
-        Ok(poll) => match poll.readable().await {
-            Ok(_) => "it ended".to_string(),
-            Err(error) => error.to_string(),
-        },
-        Err(error) => error.to_string(),
-    }
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        use rustix::event::{PollFd, PollFlags, poll};
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let fd = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok());
+        let text = match fd {
+            None => "it was gone".to_string(),
+            Some(fd) => match poll(&mut [PollFd::new(&fd, PollFlags::IN)], None) {
+                Ok(_) => "it ended".to_string(),
+                Err(error) => error.to_string(),
+            },
+        };
+        if tell.send(text).is_err() {
+            tracing::debug!(pid, "nobody waits for this process any more");
+        }
+    });
+    told.await.unwrap_or_else(|_| "the waiting thread ended".to_string())
 }
 
 /// Asks a process to end and waits up to 10 s, then kills it.

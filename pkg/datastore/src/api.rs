@@ -30,7 +30,7 @@ pub struct KeyValue {
 pub struct Range {
     /// First key.
     pub start: String,
-    /// First key beyond; None reads the single key `start`.
+    /// First key beyond; None reads the single key `start`, an empty one everything from `start` on.
     pub end: Option<String>,
     /// At this revision; None is the newest.
     pub revision: Option<Revision>,
@@ -45,7 +45,11 @@ pub struct Range {
 impl Range {
     /// Everything that begins with `prefix`.
     pub fn prefix(prefix: &str) -> Self {
-        Self { start: prefix.to_string(), end: Some(prefix_end(prefix)), ..Self::default() }
+        Self {
+            start: prefix.to_string(),
+            end: Some(prefix_end(prefix)),
+            ..Self::default()
+        }
     }
 }
 
@@ -100,6 +104,36 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The key written.
+    pub fn key(&self) -> &str {
+        match self {
+            Op::Put { key, .. } | Op::Delete { key } => key,
+        }
+    }
+
+    /// Whether writing this over `previous` changes nothing: a put of the same value under the same lease, or a
+    /// deletion of an absent key. Such a write is suppressed: no revision, no event.
+    pub fn is_unchanged(&self, previous: Option<&KeyValue>) -> bool {
+        match (self, previous) {
+            (Op::Put { value, lease, .. }, Some(p)) => p.lease == *lease && p.value == *value,
+            (Op::Delete { .. }, None) => true,
+            _ => false,
+        }
+    }
+
+    /// The key's `mod_revision` after this operation of a committed transaction, given the transaction's revision and
+    /// its `previous` entry: a suppressed put keeps the old one. For a deletion: the deleting revision, 0 if the key was
+    /// absent.
+    pub fn resulting_revision(&self, previous: Option<&KeyValue>, committed: Revision) -> Revision {
+        match previous {
+            _ if !self.is_unchanged(previous) => committed,
+            Some(kept) => kept.mod_revision,
+            None => 0,
+        }
+    }
+}
+
 /// Writes that happen together if every condition holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Txn {
@@ -113,6 +147,7 @@ pub struct Txn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TxnResult {
     /// Committed (durably) at this revision; previous values of deleted and overwritten keys, in order of `success`.
+    /// A put that changes nothing is suppressed; [`Op::resulting_revision`] tells the `mod_revision` of each key.
     Committed {
         /// Revision of the writes, or the newest revision if nothing was written.
         revision: Revision,
@@ -200,6 +235,22 @@ pub enum Error {
     /// The store was closed.
     #[error("datastore is shut down")]
     Closed,
+    /// The request itself is wrong: empty key, a key written twice in one transaction, too many operations.
+    #[error("datastore {operation}: {detail}")]
+    Invalid {
+        /// What was asked.
+        operation: &'static str,
+        /// Why it cannot be done.
+        detail: String,
+    },
+    /// The endpoint cannot be used by this build: unknown scheme, foreign file, newer schema, file in use.
+    #[error("datastore {path}: {detail}")]
+    Unsupported {
+        /// File or endpoint.
+        path: String,
+        /// What is not supported.
+        detail: String,
+    },
     /// Anything else the driver reports.
     #[error("datastore {operation}: {detail}")]
     Driver {
@@ -208,4 +259,56 @@ pub enum Error {
         /// The driver's text.
         detail: String,
     },
+}
+
+/// What is known of a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseStatus {
+    /// Identifier.
+    pub id: LeaseId,
+    /// Time to live that was granted, in seconds.
+    pub granted_seconds: i64,
+    /// Whole seconds that are left (rounded up).
+    pub remaining_seconds: i64,
+    /// Keys bound to it, in order.
+    pub keys: Vec<String>,
+}
+
+/// What the store keeps and when it forgets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes of recent events kept in memory for watchers. Those who fall further behind read the log.
+    pub ring_bytes: usize,
+    /// When old revisions are forgotten; None leaves it to the caller.
+    pub compaction: Option<Compaction>,
+    /// Bytes the database may grow to; None is bounded by the disk alone.
+    pub max_bytes: Option<u64>,
+}
+
+/// Automatic compaction. An idle store runs no timer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compaction {
+    /// A revision is kept at least about this long ...
+    pub retention: std::time::Duration,
+    /// ... unless more revisions than this were written since.
+    pub max_revisions: i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 8 << 20,
+            compaction: Some(Compaction::default()),
+            max_bytes: None,
+        }
+    }
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self {
+            retention: std::time::Duration::from_secs(300),
+            max_revisions: 100_000,
+        }
+    }
 }

@@ -1,0 +1,185 @@
+//! The table of host ports and masquerading. A container's part of it is map elements that carry its address,
+//! added and removed in one transaction.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use knarr_netlink::nft::{
+    Base, Chain, ChainKind, Data, Family, Field, FieldType, Hook, Key, Rule, Sense, Set, SetData, Side, Stmt,
+    Table, Verdict, diff,
+};
+use knarr_netlink::{Error, ErrorKind, Item, Kernel, Ledger, Netns, Result};
+
+use crate::config::{Conflist, PortMapping};
+
+/// Name of the table.
+pub(crate) const TABLE: &str = "knarr-cni";
+const PORTS: &str = "host-ports";
+const ADDRESS_PORTS: &str = "host-address-ports";
+const HAIRPINS: &str = "hairpins";
+
+fn base(kind: ChainKind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
+    Chain { base: Some(Base { kind, hook, priority }), rules }
+}
+
+/// Networks that masquerading leaves alone besides the cluster's own.
+fn multicast(family: Family) -> Option<IpNetwork> {
+    match family {
+        Family::Ip => "224.0.0.0/4".parse().ok(),
+        Family::Ip6 => "ff00::/8".parse().ok(),
+    }
+}
+
+fn loopback(family: Family) -> Option<IpNetwork> {
+    match family {
+        Family::Ip => "127.0.0.0/8".parse().ok(),
+        Family::Ip6 => "::1/128".parse().ok(),
+    }
+}
+
+/// The table without any container's elements.
+fn skeleton(cfg: &Conflist, family: Family) -> Table {
+    use Field::{DestinationAddress, DestinationPort, Protocol, SourceAddress};
+    let mut t = Table::default();
+    let value = || SetData::Value(vec![FieldType::Address, FieldType::Port]);
+    t.sets.insert(PORTS.into(), Set::new(vec![FieldType::Protocol, FieldType::Port], value()));
+    let key = vec![FieldType::Address, FieldType::Protocol, FieldType::Port];
+    t.sets.insert(ADDRESS_PORTS.into(), Set::new(key, value()));
+    t.sets.insert(HAIRPINS.into(), Set::new(vec![FieldType::Address, FieldType::Address], SetData::None));
+    let jump = || Stmt::Verdict(Verdict::Jump(PORTS.into()));
+    let local = || Stmt::LocalAddress(Side::Destination, Sense::Is);
+    let translate = |key: Vec<Field>, map: &str| Rule::new(vec![Stmt::Resolve(key, map.into()), Stmt::Dnat]);
+    let chain = vec![
+        translate(vec![DestinationAddress, Protocol, DestinationPort], ADDRESS_PORTS),
+        translate(vec![Protocol, DestinationPort], PORTS),
+    ];
+    t.chains.insert(PORTS.into(), Chain { base: None, rules: chain });
+    let mut from_host: Vec<Stmt> =
+        loopback(family).into_iter().map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)).collect();
+    from_host.extend([local(), jump()]);
+    // Just before the service proxy: a host port wins over a node port of the same number.
+    let prerouting = base(ChainKind::Nat, Hook::Prerouting, -101, vec![vec![local(), jump()].into()]);
+    t.chains.insert("prerouting".into(), prerouting);
+    t.chains.insert("output".into(), base(ChainKind::Nat, Hook::Output, -101, vec![from_host.into()]));
+    let hairpin = vec![
+        Stmt::Translated(Sense::Is),
+        Stmt::InSet(Sense::Is, vec![SourceAddress, DestinationAddress], HAIRPINS.into()),
+        Stmt::Masquerade,
+    ];
+    let mut outside = vec![
+        Stmt::Address(Side::Source, Sense::Is, cfg.pod_cidr),
+        Stmt::Address(Side::Destination, Sense::IsNot, cfg.cluster_cidr),
+    ];
+    outside.extend(multicast(family).map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)));
+    outside.push(Stmt::Masquerade);
+    let postrouting = base(ChainKind::Nat, Hook::Postrouting, 100, vec![hairpin.into(), outside.into()]);
+    t.chains.insert("postrouting".into(), postrouting);
+    t
+}
+
+/// The table as it should be with the elements that are in it now.
+fn with_elements(cfg: &Conflist, family: Family, current: Option<&Table>) -> Table {
+    let mut t = skeleton(cfg, family);
+    for (name, set) in &mut t.sets {
+        if let Some(now) =
+            current.and_then(|c| c.sets.get(name)).filter(|n| n.key == set.key && n.data == set.data)
+        {
+            set.elements = now.elements.clone();
+        }
+    }
+    t
+}
+
+async fn change(kernel: &dyn Kernel, cfg: &Conflist, edit: impl FnOnce(&mut Table)) -> Result<()> {
+    let family = Family::of(cfg.pod_cidr.network());
+    let current = kernel.nft_table(&Netns::Host, family, TABLE).await?;
+    let mut desired = with_elements(cfg, family, current.as_ref());
+    edit(&mut desired);
+    kernel.nft_commit(&Netns::Host, family, TABLE, &diff(current.as_ref(), &desired)).await
+}
+
+/// Makes the table, or brings it up to date without touching containers' elements.
+pub(crate) async fn ensure(kernel: &dyn Kernel, cfg: &Conflist, ledger: &Ledger) -> Result<()> {
+    ledger.record(&Item::nft_table(Family::of(cfg.pod_cidr.network()), TABLE))?;
+    change(kernel, cfg, |_| {}).await
+}
+
+fn protocol_number(m: &PortMapping) -> Result<u8> {
+    match m.protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Ok(6),
+        "udp" => Ok(17),
+        "sctp" => Ok(132),
+        other => {
+            let detail = format!("protocol {other:?} is not one of tcp, udp, sctp");
+            Err(Error::new("map host port", m.host_port.to_string(), ErrorKind::Unsupported, detail))
+        }
+    }
+}
+
+fn insert(t: &mut Table, set: &str, key: Key, data: Data) {
+    if let Some(set) = t.sets.get_mut(set) {
+        set.insert(key, data);
+    }
+}
+
+/// Adds a container's host ports.
+pub(crate) async fn add(
+    kernel: &dyn Kernel,
+    cfg: &Conflist,
+    pod: IpAddr,
+    mappings: &[PortMapping],
+) -> Result<()> {
+    let mut elements = Vec::new();
+    for m in mappings.iter().filter(|m| m.host_port != 0) {
+        let protocol = protocol_number(m)?;
+        let data = Data::Value(Key::new().address(pod).port(m.container_port).bytes());
+        let host: Option<IpAddr> = match m.host_ip.as_str() {
+            "" | "0.0.0.0" | "::" => None,
+            text => Some(text.parse().map_err(|_| {
+                Error::new(
+                    "map host port",
+                    m.host_port.to_string(),
+                    ErrorKind::Other,
+                    format!("hostIP {text:?} is not an IP address"),
+                )
+            })?),
+        };
+        // A mapping for an address of the other family is another attachment's business.
+        if host.is_some_and(|h| h.is_ipv4() != pod.is_ipv4()) {
+            continue;
+        }
+        elements.push(match host {
+            None => (PORTS, Key::new().protocol(protocol).port(m.host_port), data),
+            Some(h) => (ADDRESS_PORTS, Key::new().address(h).protocol(protocol).port(m.host_port), data),
+        });
+    }
+    if elements.is_empty() {
+        return Ok(());
+    }
+    change(kernel, cfg, |t| {
+        for (set, key, data) in elements {
+            insert(t, set, key, data);
+        }
+        insert(t, HAIRPINS, Key::new().address(pod).address(pod), Data::None);
+    })
+    .await
+}
+
+/// Removes all that carries a pod's address.
+pub(crate) async fn remove(kernel: &dyn Kernel, cfg: &Conflist, pod: IpAddr) -> Result<()> {
+    let family = Family::of(cfg.pod_cidr.network());
+    let prefix = Key::new().address(pod).bytes();
+    let of_pod = |key: &[u8], data: &Data| match data {
+        Data::Value(v) => v.starts_with(&prefix),
+        _ => key.starts_with(&prefix),
+    };
+    let current = kernel.nft_table(&Netns::Host, family, TABLE).await?;
+    let Some(current) = current else {
+        return Ok(());
+    };
+    let mut desired = current.clone();
+    for set in desired.sets.values_mut() {
+        set.elements.retain(|k, d| !of_pod(k, d));
+    }
+    kernel.nft_commit(&Netns::Host, family, TABLE, &diff(Some(&current), &desired)).await
+}
