@@ -12,7 +12,7 @@ use knarr_openapi::{Catalog, content_hash, v2_protobuf};
 use serde_json::{Value, json};
 
 fn kinds() -> Vec<Kind> {
-    let mut all = common::stock_kinds();
+    let mut all = knarr_kinds::builtins().to_vec();
     all.push(common::custom_kind());
     all
 }
