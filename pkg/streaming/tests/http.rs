@@ -27,8 +27,12 @@ async fn exec(mut request: Request) -> Response {
         Ok(accepted) => accepted,
         Err(refusal) => return refusal.into_response(),
     };
+    let deaf = request.uri().query().unwrap_or_default().contains("deaf");
     tokio::spawn(async move {
         let mut session = pending.open().await.unwrap();
+        if deaf {
+            session.stdin = None;
+        }
         let mut stdout = session.stdout.take().unwrap();
         stdout.write_all(b"hello\n").await.unwrap();
         if let Some(mut stderr) = session.stderr.take() {
@@ -185,6 +189,47 @@ async fn exec_over_spdy_direct_proxied_and_relayed() {
             "{base}: {} bytes",
             out.len()
         );
+    }
+}
+
+/// A command that ends without reading what is being sent to it: its outcome must arrive all the same.
+#[tokio::test]
+async fn the_outcome_arrives_although_input_is_not_read() {
+    let (backend, front) = servers().await;
+    let options = Options {
+        stdin: true,
+        stdout: true,
+        stderr: false,
+        tty: false,
+    };
+    for base in [
+        format!("{backend}/exec"),
+        format!("{front}/exec"),
+        format!("{front}/node"),
+    ] {
+        for _ in 0..10 {
+            let url = format!("http://{base}?stdin=1&stdout=1&deaf=1");
+            let mut remote = in_time(remotecommand::dial(&url, options)).await.unwrap();
+            let (mut stdin, mut stdout) =
+                (remote.stdin.take().unwrap(), remote.stdout.take().unwrap());
+            let write = tokio::spawn(async move {
+                let chunk = vec![b'x'; 1 << 20];
+                for _ in 0..8 {
+                    if stdin.write_all(&chunk).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            let mut out = String::new();
+            in_time(stdout.read_to_string(&mut out)).await.unwrap();
+            let outcome = in_time(remote.outcome()).await;
+            assert_eq!(
+                (out.as_str(), outcome.exit_code()),
+                ("hello\n", Some(3)),
+                "{base}"
+            );
+            in_time(write).await.unwrap();
+        }
     }
 }
 

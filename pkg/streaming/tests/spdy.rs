@@ -146,3 +146,78 @@ async fn rubbish_ends_the_connection() {
     in_time(server.closed()).await;
     assert!(incoming.accept().await.is_none());
 }
+
+/// A connection that cannot be written to any more, although the peer's last words can still be read.
+struct Deaf {
+    inner: DuplexStream,
+    left: usize,
+}
+
+impl tokio::io::AsyncRead for Deaf {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Deaf {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        if self.left == 0 {
+            return std::task::Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()));
+        }
+        let n = buf.len().min(self.left);
+        let written =
+            std::task::ready!(std::pin::Pin::new(&mut self.inner).poll_write(cx, &buf[..n]))?;
+        self.left -= written;
+        std::task::Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn last_words_arrive_though_nobody_listens() {
+    let (near, far) = pair();
+    let (client, _incoming) = spdy::client(Deaf {
+        inner: near,
+        left: 20_000,
+    });
+    let (server, mut incoming) = spdy::server(far);
+    let mut words = client
+        .open(Headers::new([("kind", "words")]))
+        .await
+        .unwrap();
+    let mut input = client
+        .open(Headers::new([("kind", "input")]))
+        .await
+        .unwrap();
+    let mut speaker = incoming.accept().await.unwrap();
+    let _unread = incoming.accept().await.unwrap();
+    let chunk = [0; 4096];
+    in_time(async { while input.write_all(&chunk).await.is_ok() {} }).await;
+    speaker.write_all(b"exit 3").await.unwrap();
+    in_time(server.close()).await;
+    let mut got = Vec::new();
+    in_time(words.read_to_end(&mut got)).await.unwrap();
+    assert_eq!(got, b"exit 3");
+    in_time(client.closed()).await;
+}

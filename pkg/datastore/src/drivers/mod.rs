@@ -9,6 +9,7 @@
 
 mod memory;
 mod sqlite;
+mod sqlite_reader;
 mod sqlite_sql;
 mod sqlite_writer;
 

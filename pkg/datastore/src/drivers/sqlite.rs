@@ -2,17 +2,17 @@
 //!
 //! `synchronous=FULL`: a commit returns when it is on the disk. A lock file keeps a second process out.
 
+use super::revision_of;
+use super::sqlite_reader::{read_history, select};
 use super::sqlite_sql as sql;
 use super::sqlite_writer::{WAL_CAP_BYTES, Writer};
 use super::{Driver, History, LeaseRow, Loaded, Plan, Position, Selection};
-use super::{last_position, revision_of};
 use crate::api::{Error, LeaseId, Options, Range, Revision};
 use crate::bounds::Bounds;
 use async_trait::async_trait;
-use futures::TryStreamExt;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection, Row as _, SqliteConnection};
 use std::fs::File;
@@ -140,7 +140,7 @@ fn lock_file(path: &str) -> Result<File, Error> {
 
 async fn prepare_schema(path: &str, connection: &mut SqliteConnection) -> Result<(), Error> {
     let fault = |error| fault(path, "open", error);
-    let number = |row: sqlx::sqlite::SqliteRow| row.try_get::<i64, _>(0);
+    let number = |row: SqliteRow| row.try_get::<i64, _>(0);
     let application = number(
         sqlx::query("PRAGMA application_id")
             .fetch_one(&mut *connection)
@@ -216,107 +216,9 @@ fn fault(path: &str, operation: &'static str, error: sqlx::Error) -> Error {
     }
 }
 
-/// Any text is below any blob.
-#[derive(Clone, Copy)]
-enum End<'a> {
-    Before(&'a str),
-    Open,
-}
-
-macro_rules! bind_bounds {
-    ($query:expr, $bounds:expr) => {{
-        let query = $query.bind($bounds.start.as_str());
-        match $bounds.end.as_deref().map_or(End::Open, End::Before) {
-            End::Before(end) => query.bind(end),
-            End::Open => query.bind(&[][..] as &[u8]),
-        }
-    }};
-}
-
 impl Sqlite {
     fn fault(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> Error + '_ {
         move |error| fault(&self.path, operation, error)
-    }
-
-    async fn select(&self, range: &Range, bounds: &Bounds) -> Result<Selection, sqlx::Error> {
-        // Entries and count of a limited read come from one snapshot.
-        let mut snapshot = self.readers.begin().await?;
-        let mut found = Selection::default();
-        let newest = |row: &sqlx::sqlite::SqliteRow| row.try_get::<Option<Position>, _>(0);
-        if !range.count_only {
-            let limit = if range.limit == 0 {
-                -1
-            } else {
-                (range.limit as i64).saturating_add(1)
-            };
-            let text = match (range.revision, range.keys_only) {
-                (None, false) => sql::PRESENT,
-                (None, true) => sql::PRESENT_KEYS,
-                (Some(_), false) => sql::PAST,
-                (Some(_), true) => sql::PAST_KEYS,
-            };
-            let mut query = bind_bounds!(sqlx::query(text), bounds);
-            if let Some(revision) = range.revision {
-                query = query.bind(last_position(revision));
-            }
-            for row in query.bind(limit).fetch_all(&mut *snapshot).await? {
-                found.revision = revision_of(newest(&row)?.unwrap_or(0));
-                if row.try_get::<Option<Position>, _>(1)?.is_some() {
-                    found.kvs.push(sql::key_value(&row)?.1);
-                }
-            }
-            found.more = range.limit != 0 && found.kvs.len() > range.limit;
-            found.count = found.kvs.len();
-        }
-        if range.count_only || found.more {
-            let text = if range.revision.is_some() {
-                sql::PAST_COUNT
-            } else {
-                sql::PRESENT_COUNT
-            };
-            let mut query = bind_bounds!(sqlx::query(text), bounds);
-            if let Some(revision) = range.revision {
-                query = query.bind(last_position(revision));
-            }
-            let row = query.fetch_one(&mut *snapshot).await?;
-            found.revision = revision_of(newest(&row)?.unwrap_or(0));
-            found.count = usize::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0);
-            found.kvs.truncate(range.limit);
-        }
-        snapshot.commit().await?;
-        Ok(found)
-    }
-
-    async fn read_history(
-        &self,
-        after: Revision,
-        upto: Revision,
-        bounds: &Bounds,
-        max_bytes: usize,
-    ) -> Result<History, sqlx::Error> {
-        let query = sqlx::query(sql::HISTORY)
-            .bind(last_position(after))
-            .bind(last_position(upto));
-        let mut stream = bind_bounds!(query, bounds).fetch(&self.readers);
-        let mut history = History {
-            rows: Vec::new(),
-            covered: upto,
-        };
-        let mut bytes = 0;
-        while let Some(row) = stream.try_next().await? {
-            let entry = sql::log_row(&row)?;
-            if let Some((last, _)) = history.rows.last()
-                && bytes >= max_bytes
-                && revision_of(last.position) != revision_of(entry.position)
-            {
-                history.covered = revision_of(last.position);
-                break;
-            }
-            bytes += entry.kv.key.len() + entry.kv.value.len();
-            let before = sql::state_before(&row, &entry.kv.key)?;
-            history.rows.push((entry, before));
-        }
-        Ok(history)
     }
 }
 
@@ -348,7 +250,7 @@ impl Driver for Sqlite {
             .fetch_all(writer.connection())
             .await
             .map_err(&fault)?;
-        let lease = |row: sqlx::sqlite::SqliteRow| {
+        let lease = |row: SqliteRow| {
             Ok(LeaseRow {
                 id: row.try_get(0)?,
                 ttl_seconds: row.try_get(1)?,
@@ -380,7 +282,7 @@ impl Driver for Sqlite {
 
     async fn range(&self, range: &Range) -> Result<Selection, Error> {
         let bounds = Bounds::new(&range.start, range.end.as_deref());
-        self.select(range, &bounds)
+        select(&self.readers, range, &bounds)
             .await
             .map_err(self.fault("range"))
     }
@@ -392,7 +294,7 @@ impl Driver for Sqlite {
         bounds: &Bounds,
         max: usize,
     ) -> Result<History, Error> {
-        self.read_history(after, upto, bounds, max)
+        read_history(&self.readers, after, upto, bounds, max)
             .await
             .map_err(self.fault("history"))
     }

@@ -28,42 +28,46 @@ pub(super) const CREATE: &[&str] = &[
     "PRAGMA user_version = 1",
 ];
 
+/// The first row of a range read tells the newest position, of the same snapshot, even if nothing matches.
 macro_rules! present {
     ($value:literal) => {
         concat!(
-            "SELECT s.newest, kv.pos, kv.key, l.created, l.version, l.lease, ",
+            "SELECT max(pos), NULL, NULL, NULL, NULL, NULL, NULL FROM log UNION ALL SELECT * FROM (\
+             SELECT 0, kv.pos, kv.key, l.created, l.version, l.lease, ",
             $value,
-            " FROM (SELECT max(pos) AS newest FROM log) s \
-             LEFT JOIN kv ON kv.key >= ?1 AND kv.key < ?2 LEFT JOIN log l ON l.pos = kv.pos ORDER BY kv.key LIMIT ?3"
+            " FROM kv JOIN log l ON l.pos = kv.pos WHERE kv.key >= ?1 AND kv.key < ?2 ORDER BY kv.key LIMIT ?3)"
         )
     };
 }
-/// The present state; the first column is on every row, even if nothing matches.
+/// The present state, in key order.
 pub(super) const PRESENT: &str = present!("l.value");
 pub(super) const PRESENT_KEYS: &str = present!("x''");
 pub(super) const PRESENT_COUNT: &str =
     "SELECT (SELECT max(pos) FROM log), count(*) FROM kv WHERE key >= ?1 AND key < ?2";
 
 macro_rules! past {
-    ($columns:literal) => {
+    ($query:literal) => {
         concat!(
             "WITH later AS (SELECT key, min(pos), prev FROM log WHERE pos > ?3 AND key >= ?1 AND key < ?2 GROUP BY key), \
              state AS (SELECT key, pos FROM kv WHERE key >= ?1 AND key < ?2 AND pos <= ?3 \
-             UNION ALL SELECT key, prev FROM later WHERE prev <> 0) SELECT ",
-            $columns
+             UNION ALL SELECT key, prev FROM later WHERE prev <> 0) ",
+            $query
         )
     };
 }
-/// State at a position: what has not changed since, and for the rest the predecessor of the first later change.
+/// State at a position: what has not changed since, and for the rest the predecessor of the first later change. Only keys
+/// and positions are sorted, not values.
 pub(super) const PAST: &str = past!(
-    "(SELECT max(pos) FROM log), l.pos, l.key, l.created, l.version, l.lease, l.value \
-     FROM state JOIN log l ON l.pos = state.pos ORDER BY state.key LIMIT ?4"
+    "SELECT max(pos), NULL, NULL, NULL, NULL, NULL, NULL FROM log UNION ALL \
+     SELECT 0, l.pos, l.key, l.created, l.version, l.lease, l.value \
+     FROM (SELECT key, pos FROM state ORDER BY key LIMIT ?4) s CROSS JOIN log l ON l.pos = s.pos"
 );
 pub(super) const PAST_KEYS: &str = past!(
-    "(SELECT max(pos) FROM log), l.pos, l.key, l.created, l.version, l.lease, x'' \
-     FROM state JOIN log l ON l.pos = state.pos ORDER BY state.key LIMIT ?4"
+    "SELECT max(pos), NULL, NULL, NULL, NULL, NULL, NULL FROM log UNION ALL \
+     SELECT 0, l.pos, l.key, l.created, l.version, l.lease, x'' \
+     FROM (SELECT key, pos FROM state ORDER BY key LIMIT ?4) s CROSS JOIN log l ON l.pos = s.pos"
 );
-pub(super) const PAST_COUNT: &str = past!("(SELECT max(pos) FROM log), count(*) FROM state");
+pub(super) const PAST_COUNT: &str = past!("SELECT (SELECT max(pos) FROM log), count(*) FROM state");
 
 pub(super) const HISTORY: &str = "SELECT 0, l.pos, l.key, l.created, l.version, l.lease, l.value, l.deleted, l.prev, \
      p.pos, p.created, p.version, p.lease, p.value FROM log l LEFT JOIN log p ON l.prev <> 0 AND p.pos = l.prev \

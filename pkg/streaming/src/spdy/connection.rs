@@ -118,6 +118,8 @@ impl Connection {
             fin: false,
         });
         tokio::select! {
+            // The peer may have accepted, said all it had to say and gone, before we get to look.
+            biased;
             accepted = shared.answered() => if accepted { Ok(stream) } else { Err(Error::Refused(id)) },
             () = self.core.closed.cancelled() => Err(Error::Closed),
         }
