@@ -111,11 +111,22 @@ impl Sized {
     }
 }
 
+/// A statement costs a trip to the connection's thread, so the first read also begins the transaction ...
+pub(super) static BEGIN_SELECT_ROWS: LazyLock<Sized> = LazyLock::new(|| {
+    let head = "BEGIN IMMEDIATE; SELECT 0, l.pos, l.key, l.created, l.version, l.lease, l.value, l.deleted, l.prev \
+                FROM kv JOIN log l ON l.pos = kv.pos WHERE kv.key IN (";
+    Sized::new(head, "?", ")", READ_SIZES)
+});
 pub(super) static SELECT_ROWS: LazyLock<Sized> = LazyLock::new(|| {
     let head = "SELECT 0, l.pos, l.key, l.created, l.version, l.lease, l.value, l.deleted, l.prev \
                 FROM kv JOIN log l ON l.pos = kv.pos WHERE kv.key IN (";
-    Sized::new(head, "?", ")", &[128, 32, 8, 2, 1])
+    Sized::new(head, "?", ")", READ_SIZES)
 });
+const READ_SIZES: &[usize] = &[128, 32, 8, 2, 1];
+/// ... and the commonest write, one row that lives, also ends it.
+pub(super) const PUT_COMMIT: &str = "INSERT INTO log(pos, key, deleted, created, version, lease, prev, value) \
+     VALUES (?,?,?,?,?,?,?,?); INSERT INTO kv(key, pos, lease) VALUES (?,?,?) \
+     ON CONFLICT(key) DO UPDATE SET pos = excluded.pos, lease = excluded.lease; COMMIT";
 pub(super) static INSERT_LOG: LazyLock<Sized> = LazyLock::new(|| {
     let head = "INSERT INTO log(pos, key, deleted, created, version, lease, prev, value) VALUES ";
     Sized::new(head, "(?,?,?,?,?,?,?,?)", "", &[32, 8, 2, 1])

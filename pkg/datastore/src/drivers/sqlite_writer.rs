@@ -64,12 +64,16 @@ impl Writer {
 
     pub(super) async fn commit(&mut self) -> Result<(), sqlx::Error> {
         self.execute("COMMIT").await?;
+        self.committed().await;
+        Ok(())
+    }
+
+    async fn committed(&mut self) {
         self.in_transaction = false;
         let large = std::fs::metadata(&self.wal).is_ok_and(|meta| meta.len() > WAL_CAP_BYTES);
         if large && let Err(error) = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").await {
             tracing::warn!(wal = %self.wal.display(), %error, "cannot truncate the write-ahead log");
         }
-        Ok(())
     }
 
     /// See [`super::Driver::transact`].
@@ -78,7 +82,12 @@ impl Writer {
         keys: &[String],
         plan: Plan<'_>,
     ) -> Result<(), sqlx::Error> {
-        self.begin().await?;
+        if keys.is_empty() {
+            self.begin().await?;
+        } else if self.in_transaction {
+            self.rollback().await;
+        }
+        self.in_transaction = true;
         let done = self.write(keys, plan).await;
         if self.in_transaction {
             self.rollback().await;
@@ -89,6 +98,18 @@ impl Writer {
     async fn write(&mut self, keys: &[String], plan: Plan<'_>) -> Result<(), sqlx::Error> {
         let commit = plan(self.present_rows(keys).await?);
         if commit.is_empty() {
+            return Ok(());
+        }
+        if let ([row], []) = (commit.rows.as_slice(), commit.leases.as_slice())
+            && !row.deleted
+        {
+            let query = bind_row(sqlx::query(sql::PUT_COMMIT), row);
+            let query = query
+                .bind(row.kv.key.as_str())
+                .bind(row.position)
+                .bind(row.kv.lease);
+            query.execute(&mut self.connection).await?;
+            self.committed().await;
             return Ok(());
         }
         self.append(&commit.rows).await?;
@@ -102,8 +123,8 @@ impl Writer {
         mut keys: &[String],
     ) -> Result<HashMap<String, Row>, sqlx::Error> {
         let mut present = HashMap::new();
-        while let (Some(last), Some((size, text))) =
-            (keys.last(), sql::SELECT_ROWS.covering(keys.len()))
+        let mut statements = &*sql::BEGIN_SELECT_ROWS;
+        while let (Some(last), Some((size, text))) = (keys.last(), statements.covering(keys.len()))
         {
             let (part, rest) = keys.split_at(size.min(keys.len()));
             let mut query = sqlx::query(AssertSqlSafe(text));
@@ -115,6 +136,7 @@ impl Writer {
                 present.insert(row.kv.key.clone(), row);
             }
             keys = rest;
+            statements = &*sql::SELECT_ROWS;
         }
         Ok(present)
     }
@@ -124,16 +146,7 @@ impl Writer {
             let (part, rest) = rows.split_at(size);
             let mut query = sqlx::query(AssertSqlSafe(text));
             for row in part {
-                let kv = &row.kv;
-                query = query
-                    .bind(row.position)
-                    .bind(kv.key.as_str())
-                    .bind(row.deleted);
-                query = query
-                    .bind(kv.create_revision)
-                    .bind(kv.version)
-                    .bind(kv.lease);
-                query = query.bind(row.before).bind(&kv.value[..]);
+                query = bind_row(query, row);
             }
             query.execute(&mut self.connection).await?;
             rows = rest;
@@ -251,4 +264,20 @@ impl Writer {
         let folded = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").await;
         folded.and(self.connection.close().await)
     }
+}
+
+type SqliteQuery<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// The columns of a log row.
+fn bind_row<'q>(query: SqliteQuery<'q>, row: &Row) -> SqliteQuery<'q> {
+    let kv = &row.kv;
+    let query = query
+        .bind(row.position)
+        .bind(kv.key.as_str())
+        .bind(row.deleted);
+    let query = query
+        .bind(kv.create_revision)
+        .bind(kv.version)
+        .bind(kv.lease);
+    query.bind(row.before).bind(&kv.value[..])
 }
