@@ -138,11 +138,8 @@ impl FieldError {
     pub fn not_supported(path: &Path, value: impl Into<Value>, valid: &[&str]) -> Self {
         let mut valid: Vec<String> = valid.iter().map(|v| format!("\"{v}\"")).collect();
         valid.sort();
-        let detail = if valid.is_empty() {
-            String::new()
-        } else {
-            format!("supported values: {}", valid.join(", "))
-        };
+        let detail =
+            if valid.is_empty() { String::new() } else { format!("supported values: {}", valid.join(", ")) };
         Self::make(ErrorType::NotSupported, path, Some(value.into()), detail)
     }
 

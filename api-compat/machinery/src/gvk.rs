@@ -23,9 +23,7 @@ impl GroupVersion {
     pub fn parse(api_version: &str) -> Option<Self> {
         let mut parts = api_version.split('/');
         match (parts.next(), parts.next(), parts.next()) {
-            (Some(version), None, None) if !version.is_empty() => {
-                Some(Self::new("", version.to_string()))
-            }
+            (Some(version), None, None) if !version.is_empty() => Some(Self::new("", version.to_string())),
             (Some(group), Some(version), None) if !version.is_empty() => {
                 Some(Self::new(group.to_string(), version.to_string()))
             }

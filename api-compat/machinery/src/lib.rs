@@ -3,10 +3,28 @@
 //! Start reading at [`types`] (how a document of any kind is described), [`status`] (how an
 //! error is told to a client) and [`field`] (how an invalid field is named).
 //! This crate knows no tokio, no HTTP, no disk and no clock.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod apply;
+pub mod decode;
 pub mod field;
+pub mod fields;
+pub mod fieldset;
 pub mod gvk;
+pub mod int_or_string;
+pub mod labels;
+pub(crate) mod managers;
+pub mod meta;
+pub mod names;
+pub mod patch;
+pub mod quantity;
 pub mod status;
+pub mod strategic;
+pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod time;
+pub(crate) mod typed;
 pub mod types;
 pub mod user;
 

@@ -1,2 +1,144 @@
-//! knarr
-fn main() {}
+//! `knarr`: one binary that serves the Kubernetes API, schedules, runs and networks pods.
+//!
+//! Parses, wires and runs; everything else lives in the crates below. Under the name of a CNI plugin
+//! (`knarr-cni`, `loopback`) the same file is that plugin.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod access;
+mod host;
+mod image;
+mod node;
+mod server;
+mod status;
+mod tls;
+mod uninstall;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+/// The Kubernetes version whose API is served, and ours behind the plus.
+pub const VERSION: &str = "v1.37.0+knarr1";
+
+fn command() -> Command {
+    let kubeconfig = || {
+        Arg::new("kubeconfig")
+            .long("kubeconfig")
+            .value_name("FILE")
+            .env("KUBECONFIG")
+            .default_value("/etc/knarr/knarr.yaml")
+            .help("admin kubeconfig")
+    };
+    Command::new("knarr")
+        .about("A light Kubernetes distribution in one binary")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(Command::new("server").about("Run a server with a node").args(knarr_config::args()))
+        .subcommand(
+            Command::new("image").about("Images of this node").subcommand_required(true).subcommand(
+                Command::new("import")
+                    .about("Import OCI or docker archives (.tar, .tar.gz, .tar.zst)")
+                    .args(knarr_config::args())
+                    .arg(Arg::new("FILE").required(true).action(ArgAction::Append)),
+            ),
+        )
+        .subcommand(
+            Command::new("status")
+                .about("Say whether the server answers and the nodes are Ready")
+                .arg(kubeconfig())
+                .arg(
+                    Arg::new("wait")
+                        .long("wait")
+                        .value_name("SECONDS")
+                        .value_parser(clap::value_parser!(u64))
+                        .help("wait this long until every node is Ready"),
+                ),
+        )
+        .subcommand(
+            Command::new("uninstall")
+                .about("Remove all pods and everything that knarr made on this host; the server must be stopped")
+                .args(knarr_config::args())
+                .arg(Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("do it")),
+        )
+        .subcommand(Command::new("version").about("Print the version"))
+        .subcommand(
+            Command::new("completion").about("Print a completion script").arg(
+                Arg::new("SHELL").required(true).value_parser(clap::value_parser!(clap_complete::Shell)),
+            ),
+        )
+}
+
+fn main() -> ExitCode {
+    let called = std::env::args().next().unwrap_or_default();
+    match called.rsplit('/').next() {
+        Some("knarr-cni" | "loopback") => return host::cni_main(&called),
+        _ => {}
+    }
+    let matches = command().get_matches();
+    match run(&matches) {
+        Ok(code) => code,
+        Err(error) => {
+            // One line that names the object: the chain from the outermost context to the cause.
+            eprintln!("knarr: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    match matches.subcommand() {
+        Some(("server", m)) => {
+            let config = settings(m)?;
+            runtime()?.block_on(server::run(config)).map(|()| ExitCode::SUCCESS)
+        }
+        Some(("image", m)) => match m.subcommand() {
+            Some(("import", m)) => {
+                let files: Vec<String> = m.get_many::<String>("FILE").unwrap_or_default().cloned().collect();
+                let config = settings(m)?;
+                runtime()?.block_on(image::import(&config, &files))
+            }
+            _ => anyhow::bail!("image: no such command"),
+        },
+        Some(("status", m)) => {
+            let kubeconfig = m.get_one::<String>("kubeconfig").cloned().unwrap_or_default();
+            let wait = m.get_one::<u64>("wait").copied().unwrap_or(0);
+            runtime()?.block_on(status::run(&kubeconfig, wait))
+        }
+        Some(("uninstall", m)) => {
+            anyhow::ensure!(m.get_flag("yes"), "uninstall removes all pods and state: confirm with --yes");
+            let config = settings(m)?;
+            runtime()?.block_on(uninstall::run(&config))
+        }
+        Some(("version", _)) => {
+            println!("knarr {VERSION}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(("completion", m)) => {
+            if let Some(shell) = m.get_one::<clap_complete::Shell>("SHELL") {
+                clap_complete::generate(*shell, &mut command(), "knarr", &mut std::io::stdout());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => anyhow::bail!("no such command"),
+    }
+}
+
+/// Reads the settings and starts logging.
+fn settings(matches: &ArgMatches) -> anyhow::Result<knarr_config::Config> {
+    let config = knarr_config::load(matches, &|name| std::env::var(name).ok())?;
+    knarr_telemetry::init(knarr_telemetry::Level { debug: config.debug, verbosity: config.verbosity });
+    Ok(config)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

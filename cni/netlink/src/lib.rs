@@ -1,2 +1,27 @@
-//! knarr-netlink
-fn main() {}
+//! The kernel's network side, behind one trait, and the ledger of what we changed on this host.
+//!
+//! * [`Kernel`] is everything Knarr asks of the kernel's network stack: links, addresses, routes, network
+//!   namespaces, sysctls, nftables and conntrack. [`RealKernel`] speaks netlink; [`FakeKernel`] keeps the same
+//!   data types in memory.
+//! * [`nft`] is the model of one nftables table: pure data, a pure diff, and its wire form.
+//! * [`Ledger`] records every host object before it is made, and undoes exactly those.
+//!
+//! This crate knows nothing of Kubernetes, services or pods.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod error;
+mod fake;
+mod kernel;
+mod ledger;
+pub mod nft;
+mod real;
+mod undo;
+
+pub use error::{Error, ErrorKind, Result};
+pub use fake::FakeKernel;
+pub use kernel::{
+    AddressOptions, BridgeSpec, ConntrackFlow, Kernel, Link, LinkChange, Netns, Route, RouteScope, VethSpec,
+};
+pub use ledger::{Entry, Item, Ledger};
+pub use real::RealKernel;
+pub use undo::{Left, UndoReport};

@@ -1,2 +1,29 @@
-//! knarr-auth
-fn main() {}
+//! Authentication → identity, authorization → permit.
+//!
+//! Entry points: [`Authenticator`] with [`authn::ClientCertificates`] and [`authn::BearerTokens`]; [`Authorizer`]
+//! with [`Rbac`] and [`NodeAuthorizer`] joined by [`Union`]; [`authorize`] makes the [`Permit`] that handlers
+//! require. [`Tokens`] issues service-account tokens, [`bootstrap::reconcile`] writes the first roles, [`review`]
+//! answers review documents, [`escalation`] checks writes of roles. This crate knows no registry and no datastore.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod aggregation;
+mod api;
+pub mod attributes;
+pub mod authn;
+pub mod bootstrap;
+pub mod escalation;
+pub mod impersonation;
+pub mod jwt;
+pub mod node;
+pub mod rbac;
+pub mod review;
+pub mod rules;
+pub mod serviceaccount;
+
+pub use attributes::{
+    Attributes, Authorizer, Decision, Permit, ResourceAttributes, RuleList, Union, authorize,
+};
+pub use authn::{AuthError, Authenticator};
+pub use node::NodeAuthorizer;
+pub use rbac::{Policy, Rbac};
+pub use serviceaccount::{ClientLookup, Lookup, Tokens};

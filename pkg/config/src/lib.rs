@@ -1,2 +1,352 @@
-//! knarr-config
-fn main() {}
+//! Configuration of `knarr server`: one table of flags, from which command line, environment, file and docs derive.
+//!
+//! Entry points: [`FLAGS`] and [`load`]. Precedence: flag, then environment (`KNARR_*`), then file, then default.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod file;
+pub mod flags;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches};
+pub use flags::{FLAGS, Flag, Shape};
+use ipnetwork::IpNetwork;
+
+/// A setting that cannot be used; names where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: {detail}")]
+pub struct Error {
+    /// Flag, variable, or file with line or key.
+    pub origin: String,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
+
+/// All settings of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// All state.
+    pub data_dir: PathBuf,
+    /// Address the API listens on; None is all addresses.
+    pub bind_address: Option<IpAddr>,
+    /// Port the API listens on.
+    pub https_listen_port: u16,
+    /// Address other nodes and pods use; None is the node IP.
+    pub advertise_address: Option<IpAddr>,
+    /// Further names and addresses in the serving certificate.
+    pub tls_san: Vec<String>,
+    /// Node name; None is the host name in lower case.
+    pub node_name: Option<String>,
+    /// Node address; None is the address of the default route's interface, or of the first interface that is up.
+    pub node_ip: Option<IpAddr>,
+    /// Pod addresses.
+    pub cluster_cidr: IpNetwork,
+    /// Service addresses.
+    pub service_cidr: IpNetwork,
+    /// NodePorts, first and last.
+    pub service_node_port_range: (u16, u16),
+    /// Address of the cluster DNS; None is the tenth service address.
+    pub cluster_dns: Option<IpAddr>,
+    /// Domain of services and pods.
+    pub cluster_domain: String,
+    /// Where the admin kubeconfig goes.
+    pub write_kubeconfig: PathBuf,
+    /// Its permission bits.
+    pub write_kubeconfig_mode: u32,
+    /// A CRI socket to use instead of starting containerd.
+    pub container_runtime_endpoint: Option<PathBuf>,
+    /// The containerd program to start.
+    pub containerd: PathBuf,
+    /// Where the state is kept: `sqlite://PATH` or `memory://`; None is SQLite in the data dir.
+    pub datastore_endpoint: Option<String>,
+    /// Components left out.
+    pub disable: Vec<String>,
+    /// Log at debug level.
+    pub debug: bool,
+    /// klog-like verbosity.
+    pub verbosity: u8,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let v4 = |a: [u8; 4], bits: u8| {
+            IpNetwork::new(IpAddr::from(a), bits)
+                .unwrap_or_else(|_| IpNetwork::from(IpAddr::from(a)))
+        };
+        Self {
+            data_dir: PathBuf::from("/var/lib/knarr"),
+            bind_address: None,
+            https_listen_port: 6443,
+            advertise_address: None,
+            tls_san: Vec::new(),
+            node_name: None,
+            node_ip: None,
+            cluster_cidr: v4([10, 42, 0, 0], 16),
+            service_cidr: v4([10, 43, 0, 0], 16),
+            service_node_port_range: (30000, 32767),
+            cluster_dns: None,
+            cluster_domain: "cluster.local".to_string(),
+            write_kubeconfig: PathBuf::from("/etc/knarr/knarr.yaml"),
+            write_kubeconfig_mode: 0o600,
+            container_runtime_endpoint: None,
+            containerd: PathBuf::from("containerd"),
+            datastore_endpoint: None,
+            disable: Vec::new(),
+            debug: false,
+            verbosity: 0,
+        }
+    }
+}
+
+impl Config {
+    /// Address of the cluster DNS: the given one, or the tenth address of the service range.
+    pub fn dns_address(&self) -> IpAddr {
+        self.cluster_dns
+            .unwrap_or_else(|| nth(&self.service_cidr, 10))
+    }
+
+    /// Address of the `kubernetes` service: the first of the service range.
+    pub fn kubernetes_address(&self) -> IpAddr {
+        nth(&self.service_cidr, 1)
+    }
+
+    /// Whether a component was left out with `--disable`.
+    pub fn is_disabled(&self, component: &str) -> bool {
+        self.disable.iter().any(|d| d == component)
+    }
+
+    /// The datastore endpoint with its default.
+    pub fn datastore(&self) -> String {
+        self.datastore_endpoint.clone().unwrap_or_else(|| {
+            format!(
+                "sqlite://{}",
+                self.data_dir.join("server/db/state.db").display()
+            )
+        })
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let fail = |origin: &str, detail: String| {
+            Err(Error {
+                origin: origin.to_string(),
+                detail,
+            })
+        };
+        if !self.service_cidr.contains(self.dns_address()) {
+            return fail(
+                "--cluster-dns",
+                format!(
+                    "{} is not in --service-cidr {}",
+                    self.dns_address(),
+                    self.service_cidr
+                ),
+            );
+        }
+        if self.service_cidr.prefix() > 28 {
+            return fail(
+                "--service-cidr",
+                format!("{} is too small: at least a /28", self.service_cidr),
+            );
+        }
+        if self.cluster_cidr.contains(self.service_cidr.network())
+            || self.service_cidr.contains(self.cluster_cidr.network())
+        {
+            return fail(
+                "--cluster-cidr",
+                format!(
+                    "{} overlaps --service-cidr {}",
+                    self.cluster_cidr, self.service_cidr
+                ),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn nth(net: &IpNetwork, n: u8) -> IpAddr {
+    match net.network() {
+        IpAddr::V4(a) => IpAddr::from((u32::from(a) + u32::from(n)).to_be_bytes()),
+        IpAddr::V6(a) => IpAddr::from((u128::from(a) + u128::from(n)).to_be_bytes()),
+    }
+}
+
+/// The command-line arguments of the table, for a clap command. Values are checked by [`load`].
+pub fn args() -> Vec<Arg> {
+    let mut args: Vec<Arg> = FLAGS.iter().map(arg).collect();
+    args.push(
+        Arg::new("config")
+            .long("config")
+            .short('c')
+            .value_name("FILE")
+            .env("KNARR_CONFIG_FILE")
+            .help("YAML file whose keys are the long flag names [default: /etc/knarr/config.yaml]"),
+    );
+    args
+}
+
+fn arg(flag: &'static Flag) -> Arg {
+    let mut arg = Arg::new(flag.name).long(flag.name).help(flag.help);
+    if let Some(short) = flag.short {
+        arg = arg.short(short);
+    }
+    match flag.shape {
+        Shape::Switch => arg.action(ArgAction::SetTrue),
+        Shape::Count => arg.action(ArgAction::Count),
+        Shape::One => arg.value_name(flag.value),
+        Shape::Many => arg
+            .value_name(flag.value)
+            .action(ArgAction::Append)
+            .value_delimiter(','),
+    }
+}
+
+/// The environment variable of a flag.
+pub fn variable(flag: &Flag) -> String {
+    format!("KNARR_{}", flag.name.replace('-', "_").to_uppercase())
+}
+
+/// Joins defaults, file, environment and command line, and checks the whole.
+///
+/// # Errors
+/// The first setting that cannot be used, with its origin.
+pub fn load(matches: &ArgMatches, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Error> {
+    let mut config = Config::default();
+    let given = matches.get_one::<String>("config");
+    let path = PathBuf::from(given.map_or("/etc/knarr/config.yaml", String::as_str));
+    file::read(&path, given.is_some(), &mut config)?;
+    for flag in FLAGS {
+        let name = variable(flag);
+        if let Some(value) = env(&name) {
+            let values = match flag.shape {
+                Shape::Many => value.split(',').map(str::to_string).collect(),
+                _ => vec![value],
+            };
+            set(flag, &mut config, &values, &name)?;
+        }
+        if let Some(values) = from_command_line(flag, matches) {
+            set(flag, &mut config, &values, &format!("--{}", flag.name))?;
+        }
+    }
+    config.check()?;
+    Ok(config)
+}
+
+fn set(flag: &Flag, config: &mut Config, values: &[String], origin: &str) -> Result<(), Error> {
+    flag.store(config, values).map_err(|detail| Error {
+        origin: origin.to_string(),
+        detail,
+    })
+}
+
+fn from_command_line(flag: &Flag, matches: &ArgMatches) -> Option<Vec<String>> {
+    if matches.value_source(flag.name) != Some(clap::parser::ValueSource::CommandLine) {
+        return None;
+    }
+    Some(match flag.shape {
+        Shape::Switch => vec![matches.get_flag(flag.name).to_string()],
+        Shape::Count => vec![matches.get_count(flag.name).to_string()],
+        Shape::One | Shape::Many => matches.get_many::<String>(flag.name)?.cloned().collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(file: &str, env: &[(&str, &str)], line: &[&str]) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.yaml");
+        std::fs::write(&path, file).unwrap();
+        let mut words = vec!["knarr", "--config", path.to_str().unwrap()];
+        words.extend(line);
+        let matches = clap::Command::new("knarr")
+            .args(args())
+            .try_get_matches_from(words)
+            .unwrap();
+        let get = |name: &str| {
+            env.iter()
+                .find(|(k, _)| *k == name)
+                .map(|(_, v)| (*v).to_string())
+        };
+        load(&matches, &get).map_err(|e| e.to_string().replace(path.to_str().unwrap(), "FILE"))
+    }
+
+    #[test]
+    fn precedence_is_flag_then_environment_then_file() {
+        let file = "node-name: file\ncluster-domain: file.local\nhttps-listen-port: 7000\ntls-san: [a, b]\n";
+        let env = [
+            ("KNARR_NODE_NAME", "env"),
+            ("KNARR_CLUSTER_DOMAIN", "env.local"),
+        ];
+        let config = check(file, &env, &["--node-name", "flag"]).unwrap();
+        assert_eq!(config.node_name.as_deref(), Some("flag"));
+        assert_eq!(config.cluster_domain, "env.local");
+        assert_eq!(config.https_listen_port, 7000);
+        assert_eq!(config.tls_san, ["a", "b"]);
+        assert_eq!(config.dns_address().to_string(), "10.43.0.10");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_its_origin() {
+        let cases: &[(&str, &[&str], &str)] = &[
+            (
+                "nod-name: a\n",
+                &[],
+                "FILE: unknown key \"nod-name\"; did you mean \"node-name\"?",
+            ),
+            (
+                "https-listen-port: 99999\n",
+                &[],
+                "FILE: https-listen-port: \"99999\" is not a port from 1 to 65535",
+            ),
+            (
+                "",
+                &["--cluster-cidr", "10.42.0.0/33"],
+                "--cluster-cidr: \"10.42.0.0/33\" is not an address range such as 10.42.0.0/16",
+            ),
+            (
+                "",
+                &["--cluster-dns", "10.9.0.1"],
+                "--cluster-dns: 10.9.0.1 is not in --service-cidr 10.43.0.0/16",
+            ),
+            (
+                "",
+                &["--cluster-cidr", "10.43.0.0/16"],
+                "--cluster-cidr: 10.43.0.0/16 overlaps --service-cidr 10.43.0.0/16",
+            ),
+            (
+                "",
+                &["--disable", "traefik"],
+                "--disable: \"traefik\" is not a component that can be left out: ",
+            ),
+            (
+                "node-name: {a: b}\n",
+                &[],
+                "FILE: node-name: expected a value, found a map",
+            ),
+            ("- a\n", &[], "FILE: expected a map of settings at the top"),
+        ];
+        for (file, line, expected) in cases {
+            let error = check(file, &[], line).unwrap_err();
+            assert!(error.starts_with(expected), "{error}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn broken_yaml_names_the_line() {
+        let error = check("node-name: a\n  b: : c\n", &[], &[]).unwrap_err();
+        assert!(
+            error.starts_with("FILE: ") && error.contains("line 2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn flags_are_sorted_and_each_has_one_variable() {
+        let names: Vec<&str> = FLAGS.iter().map(|f| f.name).collect();
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        assert_eq!(names, sorted);
+    }
+}

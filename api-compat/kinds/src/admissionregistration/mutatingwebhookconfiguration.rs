@@ -1,0 +1,21 @@
+//! MutatingWebhookConfiguration.
+
+use super::webhooks;
+use crate::facts::{AGE, Facts, NAME};
+use crate::kind::Kind;
+use crate::ruleset::{PLAIN, RuleSet};
+
+static RULES: RuleSet = RuleSet {
+    default: |obj| webhooks::default(obj, true),
+    validate: |_, obj| webhooks::validate(obj, true),
+    row: webhooks::row,
+    ..PLAIN
+};
+
+pub(crate) fn kind() -> Kind {
+    Facts::new(super::GROUP, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+        .categories(&["api-extensions"])
+        .generation()
+        .columns(&[NAME, ("Webhooks", "integer", 0, "Number of webhooks."), AGE])
+        .build(&RULES)
+}

@@ -1,0 +1,13 @@
+//! SelfSubjectRulesReview.
+
+use crate::facts::Facts;
+use crate::kind::{Kind, Verb};
+use crate::ruleset::{PLAIN, RuleSet};
+
+static RULES: RuleSet = PLAIN;
+
+pub(crate) fn kind() -> Kind {
+    Facts::new("authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews")
+        .unstored(&[Verb::Create])
+        .build(&RULES)
+}

@@ -1,0 +1,8 @@
+//! `certificates.k8s.io/v1`.
+
+pub(crate) mod certificatesigningrequest;
+pub(crate) mod clustertrustbundle;
+pub(crate) mod podcertificaterequest;
+
+/// The API group.
+pub(crate) const GROUP: &str = "certificates.k8s.io";

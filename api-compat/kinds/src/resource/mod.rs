@@ -1,0 +1,10 @@
+//! `resource.k8s.io/v1`.
+
+pub(crate) mod deviceclass;
+pub(crate) mod devicetaintrule;
+pub(crate) mod resourceclaim;
+pub(crate) mod resourceclaimtemplate;
+pub(crate) mod resourceslice;
+
+/// The API group.
+pub(crate) const GROUP: &str = "resource.k8s.io";

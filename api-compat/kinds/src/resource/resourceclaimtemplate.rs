@@ -1,0 +1,27 @@
+//! ResourceClaimTemplate.
+
+use knarr_machinery::Path;
+
+use super::resourceclaim::default_requests;
+use crate::check;
+use crate::facts::{AGE, Facts, NAME};
+use crate::kind::Kind;
+use crate::ruleset::{PLAIN, RuleSet, age_row};
+
+static RULES: RuleSet = RuleSet {
+    default: |obj| default_requests(obj, "/spec/spec/devices/requests"),
+    validate_update: Some(|_, obj, old| {
+        let mut errors = Vec::new();
+        check::immutable(&mut errors, obj.get("spec"), old.get("spec"), &Path::new("spec"));
+        errors
+    }),
+    row: age_row,
+    ..PLAIN
+};
+
+pub(crate) fn kind() -> Kind {
+    Facts::new(super::GROUP, "v1", "ResourceClaimTemplate", "resourceclaimtemplates")
+        .namespaced()
+        .columns(&[NAME, AGE])
+        .build(&RULES)
+}

@@ -1,0 +1,3 @@
+//! `storagemigration.k8s.io/v1`.
+
+pub(crate) mod storageversionmigration;

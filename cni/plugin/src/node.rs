@@ -1,0 +1,174 @@
+//! The node's part of the pod network: bridge, forwarding, masquerading, cluster-DNS address.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use knarr_netlink::nft::Family;
+use knarr_netlink::{
+    AddressOptions, BridgeSpec, Error, ErrorKind, Item, Kernel, Ledger, LinkChange, Netns, Result, Route,
+    RouteScope,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Conflist;
+use crate::hostports;
+
+/// Waiting time after a failure.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Serializes what is done to the node: invocations of the executable run side by side.
+pub(crate) fn lock(cfg: &Conflist) -> Result<File> {
+    let fail = |operation, e: &std::io::Error| {
+        Error::new(operation, cfg.state_dir.display().to_string(), ErrorKind::Other, e.to_string())
+    };
+    std::fs::create_dir_all(&cfg.state_dir).map_err(|e| fail("create state directory", &e))?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(cfg.state_dir.join("node.lock"))
+        .map_err(|e| fail("open lock in", &e))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|e| fail("lock", &e.into()))?;
+    Ok(file)
+}
+
+/// A hardware address that stays the same for the same IP address: neighbours that remember it stay right.
+pub(crate) fn mac_of(address: IpAddr) -> [u8; 6] {
+    let octets = match address {
+        IpAddr::V4(a) => a.octets(),
+        IpAddr::V6(a) => {
+            let o = a.octets();
+            [o[12], o[13], o[14], o[15]]
+        }
+    };
+    [0x0a, 0x58, octets[0], octets[1], octets[2], octets[3]]
+}
+
+/// Makes bridge, gateway address, forwarding, the service route and the table for masquerading and host ports,
+/// as far as they are missing. Everything is written into the ledger first.
+pub async fn ensure(kernel: &dyn Kernel, cfg: &Conflist) -> Result<()> {
+    let _lock = lock(cfg)?;
+    ensure_locked(kernel, cfg).await
+}
+
+pub(crate) async fn ensure_locked(kernel: &dyn Kernel, cfg: &Conflist) -> Result<()> {
+    let (ns, ledger) = (&Netns::Host, Ledger::open(&cfg.ledger)?);
+    let gateway = knarr_ipam::gateway(cfg.pod_cidr);
+    bridge(kernel, cfg, &ledger, gateway).await?;
+    let forwarding =
+        if cfg.pod_cidr.is_ipv4() { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" };
+    sysctl(kernel, &ledger, forwarding, "1").await?;
+    // Pods of one node speak through this host on purpose: telling them a shorter way would be wrong, and what
+    // is sent to tell them counts against the limit for refusals. The kernel takes the "all" key or the link's.
+    if cfg.pod_cidr.is_ipv4() {
+        sysctl(kernel, &ledger, "net/ipv4/conf/all/send_redirects", "0").await?;
+    }
+    // The bridge's own settings go with it: no record. Some kernels lack a key, which is then of no concern.
+    for (key, value) in [("send_redirects", "0"), ("rp_filter", "2")] {
+        let key = format!("net/ipv4/conf/{}/{key}", cfg.bridge);
+        if kernel.sysctl(ns, &key).await?.is_some_and(|v| v != value) {
+            kernel.set_sysctl(ns, &key, value).await?;
+        }
+    }
+    if let Some(services) = cfg.service_cidr.filter(|s| s.is_ipv4() == cfg.pod_cidr.is_ipv4()) {
+        let present = kernel.routes(ns).await?.iter().any(|r| r.destination == services);
+        if !present {
+            let (destination, device) = (services.to_string(), Some(cfg.bridge.clone()));
+            ledger.record(&Item::Route { destination, device: device.clone(), gateway: None })?;
+            let route = Route {
+                destination: services,
+                gateway: None,
+                device,
+                source: Some(gateway),
+                scope: RouteScope::Link,
+            };
+            kernel.replace_route(ns, &route).await?;
+        }
+    }
+    hostports::ensure(kernel, cfg, &ledger).await?;
+    // Host ports on 127.0.0.1. Only after the table that keeps pods away from loopback is there.
+    let key = format!("net/ipv4/conf/{}/route_localnet", cfg.bridge);
+    if cfg.pod_cidr.is_ipv4() && kernel.sysctl(ns, &key).await?.is_some_and(|v| v != "1") {
+        kernel.set_sysctl(ns, &key, "1").await?;
+    }
+    Ok(())
+}
+
+async fn bridge(kernel: &dyn Kernel, cfg: &Conflist, ledger: &Ledger, gateway: IpAddr) -> Result<()> {
+    let (ns, name) = (&Netns::Host, cfg.bridge.as_str());
+    let item = Item::Link { name: name.to_owned() };
+    let link = match kernel.link(ns, name).await? {
+        Some(link) if link.kind != "bridge" => {
+            let detail = format!("there is a link of that name, but of kind {:?}", link.kind);
+            return Err(Error::new("use bridge", name, ErrorKind::Exists, detail));
+        }
+        Some(link) => Some(link),
+        None => None,
+    };
+    if link.is_none() {
+        ledger.record(&item)?;
+        let spec = BridgeSpec { name: name.to_owned(), mac: mac_of(gateway), mtu: cfg.mtu };
+        kernel.add_bridge(ns, &spec).await?;
+    }
+    let address = IpNetwork::new(gateway, cfg.pod_cidr.prefix()).map_err(|e| {
+        Error::new("use pod range", cfg.pod_cidr.to_string(), ErrorKind::Other, e.to_string())
+    })?;
+    if !kernel.addresses(ns, name).await?.contains(&address) {
+        kernel.add_address(ns, name, address, AddressOptions::WithSubnetRoute).await?;
+    }
+    if !link.is_some_and(|l| l.up) {
+        kernel.change_link(ns, name, &LinkChange::Up).await?;
+    }
+    Ok(())
+}
+
+async fn sysctl(kernel: &dyn Kernel, ledger: &Ledger, key: &str, value: &str) -> Result<()> {
+    let ns = &Netns::Host;
+    let Some(old) = kernel.sysctl(ns, key).await? else {
+        return Err(Error::new("set sysctl", key, ErrorKind::NotFound, "the kernel has no such key"));
+    };
+    if old != value {
+        ledger.record(&Item::Sysctl { key: key.to_owned(), old })?;
+        kernel.set_sysctl(ns, key, value).await?;
+    }
+    Ok(())
+}
+
+/// Keeps the node's part in place until shutdown: when somebody deletes the table of masquerading and host ports
+/// (`nft flush ruleset`, a firewall that reloads), it is put back with every container's host ports.
+pub async fn keep(kernel: &dyn Kernel, cfg: &Conflist, shutdown: CancellationToken) {
+    let family = Family::of(cfg.pod_cidr.network());
+    loop {
+        let gone = kernel.nft_table_deleted(&Netns::Host, family, hostports::TABLE);
+        let mended = match shutdown.run_until_cancelled(gone).await {
+            None => return,
+            Some(Ok(())) => {
+                tracing::warn!(
+                    table = hostports::TABLE,
+                    "somebody deleted the pod network's rules; putting them back"
+                );
+                ensure(kernel, cfg).await
+            }
+            Some(Err(e)) => Err(e),
+        };
+        let Err(e) = mended else { continue };
+        tracing::warn!(error = %e, "pod network's rules not kept");
+        if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Makes the cluster-DNS address local to this node, on the bridge: the DNS server can then listen on it, and
+/// pods reach it through their gateway. It goes with the bridge, so it needs no record of its own.
+pub async fn bind_cluster_dns(kernel: &dyn Kernel, cfg: &Conflist, address: IpAddr) -> Result<()> {
+    ensure(kernel, cfg).await?;
+    let host = IpNetwork::from(address);
+    if !kernel.addresses(&Netns::Host, &cfg.bridge).await?.contains(&host) {
+        kernel.add_address(&Netns::Host, &cfg.bridge, host, AddressOptions::AddressOnly).await?;
+    }
+    Ok(())
+}

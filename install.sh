@@ -1,0 +1,253 @@
+#!/usr/bin/env bash
+# Installs Knarr and starts a one-node cluster; ends when the node is Ready.
+# Works with systemd, with OpenRC, and with neither (then --start, --stop and --status manage a background process).
+#
+# Environment: KNARR_* settings of `knarr server` (kept for the service in /etc/knarr/knarr.env),
+#   KNARR_BIN=FILE       use this program instead of a release beside the script or a build
+#   KNARR_PROFILE=NAME   cargo profile of a build from source (default: release)
+#   KNARR_INIT=systemd|openrc|none   instead of finding out
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+bin_dir=${KNARR_BIN_DIR:-/usr/local/bin}
+etc_dir=/etc/knarr
+data_dir=${KNARR_DATA_DIR:-/var/lib/knarr}
+pid_file=/run/knarr.pid
+log_file=/var/log/knarr.log
+kubeconfig=${KNARR_WRITE_KUBECONFIG:-$etc_dir/knarr.yaml}
+wait_seconds=${KNARR_WAIT:-180}
+
+say() { printf '[knarr] %s\n' "$*"; }
+die() { printf '[knarr] error: %s\n' "$*" >&2; exit 1; }
+
+usage() {
+    cat <<EOF
+usage: ./install.sh [--start | --stop | --status | --uninstall | --help]
+  (no option)   install what is needed, build if no release is beside the script, start, wait for Ready
+  --start       start the installed server and wait for Ready
+  --stop        stop the server; containers keep running
+  --status      say whether the server runs and the node is Ready
+  --uninstall   remove everything that the installation and the cluster made
+EOF
+}
+
+init_system() {
+    if [ -n "${KNARR_INIT:-}" ]; then echo "$KNARR_INIT"
+    elif [ -d /run/systemd/system ]; then echo systemd
+    elif command -v rc-service >/dev/null && [ -d /run/openrc ]; then echo openrc
+    else echo none
+    fi
+}
+
+# --- packages -------------------------------------------------------------------------------------------------
+packages() {
+    local missing=()
+    command -v containerd >/dev/null || missing+=(containerd)
+    command -v runc >/dev/null || missing+=(runc)
+    [ "${#missing[@]}" -eq 0 ] && return
+    say "installing ${missing[*]}"
+    if command -v apt-get >/dev/null; then
+        apt_install "${missing[@]}"
+    elif command -v apk >/dev/null; then apk add --no-progress "${missing[@]}"
+    elif command -v dnf >/dev/null; then dnf install -y "${missing[@]}"
+    elif command -v zypper >/dev/null; then zypper --non-interactive install "${missing[@]}"
+    elif command -v pacman >/dev/null; then pacman -S --noconfirm "${missing[@]}"
+    else die "no known package manager: install ${missing[*]} by hand and run this again"
+    fi
+}
+
+apt_install() {
+    # The packages' own service is not wanted: knarr starts its own containerd. A policy keeps it from starting.
+    local policy=/usr/sbin/policy-rc.d made=""
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod 755 "$policy"; made=yes
+    fi
+    local code=0
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >/tmp/knarr-apt.log 2>&1 || code=$?
+    [ -n "$made" ] && rm -f "$policy"
+    [ "$code" -eq 0 ] || { tail -n 20 /tmp/knarr-apt.log >&2; die "apt-get install $* failed (log: /tmp/knarr-apt.log)"; }
+}
+
+# --- program --------------------------------------------------------------------------------------------------
+program() {
+    if [ -n "${KNARR_BIN:-}" ]; then
+        [ -x "$KNARR_BIN" ] || die "KNARR_BIN=$KNARR_BIN is not an executable file"
+        echo "$KNARR_BIN"; return
+    fi
+    if [ -x "$here/knarr" ]; then echo "$here/knarr"; return; fi
+    local profile=${KNARR_PROFILE:-release}
+    [ -f "$here/Cargo.toml" ] || die "neither a release ($here/knarr) nor the sources are beside this script"
+    command -v cargo >/dev/null || die "building needs Rust 1.95 or newer (cargo), see https://rustup.rs; or put a release beside this script"
+    command -v cc >/dev/null || { command -v apt-get >/dev/null && apt_install gcc libc6-dev; } >&2
+    say "building (profile $profile)" >&2
+    (cd "$here" && cargo build --quiet --locked --profile "$profile" --package knarr) >&2 || die "the build failed"
+    local folder=$profile
+    [ "$profile" = dev ] && folder=debug
+    echo "${CARGO_TARGET_DIR:-$here/target}/$folder/knarr"
+}
+
+install_program() {
+    local from
+    from=$(program)
+    mkdir -p "$bin_dir" "$etc_dir"
+    # A running program cannot be overwritten, but its name can be given to another file.
+    cp "$from" "$bin_dir/.knarr.new"
+    chmod 755 "$bin_dir/.knarr.new"
+    mv -f "$bin_dir/.knarr.new" "$bin_dir/knarr"
+    "$bin_dir/knarr" version
+}
+
+environment() {
+    (umask 077; env | grep -E '^KNARR_[A-Z_]+=' | grep -vE '^KNARR_(BIN|BIN_DIR|PROFILE|INIT|WAIT)=' >"$etc_dir/knarr.env" || true)
+}
+
+# --- services -------------------------------------------------------------------------------------------------
+write_service() {
+    case $(init_system) in
+    systemd)
+        cat >/etc/systemd/system/knarr.service <<EOF
+[Unit]
+Description=Knarr, a Kubernetes distribution
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=notify
+EnvironmentFile=-$etc_dir/knarr.env
+ExecStart=$bin_dir/knarr server
+KillMode=process
+Delegate=yes
+LimitNOFILE=1048576
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+TimeoutStartSec=0
+Restart=always
+RestartSec=5s
+
+[Install]
+WantedBy=multi-user.target
+EOF
+        systemctl daemon-reload
+        systemctl enable --quiet knarr.service
+        ;;
+    openrc)
+        cat >/etc/init.d/knarr <<EOF
+#!/sbin/openrc-run
+description="Knarr, a Kubernetes distribution"
+supervisor=supervise-daemon
+command="$bin_dir/knarr"
+command_args="server"
+output_log="$log_file"
+error_log="$log_file"
+pidfile="$pid_file"
+respawn_delay=5
+depend() { after network-online; want cgroups; }
+set -o allexport
+[ -f $etc_dir/knarr.env ] && . $etc_dir/knarr.env
+set +o allexport
+EOF
+        chmod 755 /etc/init.d/knarr
+        rc-update add knarr default >/dev/null
+        ;;
+    esac
+}
+
+running_pid() {
+    local pid
+    pid=$(cat "$pid_file" 2>/dev/null) || return 1
+    [ -n "$pid" ] && [ "$(readlink "/proc/$pid/exe" 2>/dev/null | sed 's/ (deleted)$//')" = "$bin_dir/knarr" ] && echo "$pid"
+}
+
+start() {
+    [ -x "$bin_dir/knarr" ] || die "$bin_dir/knarr is not installed: run ./install.sh"
+    case $(init_system) in
+    systemd) systemctl restart knarr.service ;;
+    openrc) rc-service knarr restart ;;
+    *)
+        if running_pid >/dev/null; then stop; fi
+        say "starting in the background (log: $log_file)"
+        (
+            set -o allexport
+            # shellcheck disable=SC1091
+            [ -f "$etc_dir/knarr.env" ] && . "$etc_dir/knarr.env"
+            set +o allexport
+            cd /
+            setsid "$bin_dir/knarr" server </dev/null >>"$log_file" 2>&1 &
+            echo $! >"$pid_file"
+        )
+        ;;
+    esac
+    if ! "$bin_dir/knarr" status --kubeconfig "$kubeconfig" --wait "$wait_seconds"; then
+        [ "$(init_system)" = systemd ] && journalctl -u knarr -n 20 --no-pager >&2
+        [ -f "$log_file" ] && tail -n 20 "$log_file" >&2
+        die "the node did not become Ready in $wait_seconds s"
+    fi
+}
+
+stop() {
+    case $(init_system) in
+    systemd) systemctl stop knarr.service ;;
+    openrc) rc-service knarr stop ;;
+    *)
+        local pid
+        pid=$(running_pid) || { say "not running"; rm -f "$pid_file"; return 0; }
+        kill "$pid"
+        for _ in $(seq 300); do [ -d "/proc/$pid" ] || break; sleep 0.1; done
+        if [ -d "/proc/$pid" ]; then kill -9 "$pid"; say "had to be killed"; fi
+        rm -f "$pid_file"
+        say "stopped; containers keep running"
+        ;;
+    esac
+}
+
+status() {
+    case $(init_system) in
+    systemd) systemctl is-active knarr.service || true ;;
+    openrc) rc-service knarr status || true ;;
+    *) if running_pid >/dev/null; then say "running, pid $(running_pid)"; else say "not running"; return 3; fi ;;
+    esac
+    "$bin_dir/knarr" status --kubeconfig "$kubeconfig"
+}
+
+uninstall() {
+    if [ -x "$bin_dir/knarr" ]; then
+        case $(init_system) in
+        systemd)
+            systemctl disable --now --quiet knarr.service 2>/dev/null || true
+            rm -f /etc/systemd/system/knarr.service
+            systemctl daemon-reload ;;
+        openrc)
+            rc-service knarr stop 2>/dev/null || true
+            rc-update del knarr default 2>/dev/null || true
+            rm -f /etc/init.d/knarr ;;
+        *) stop ;;
+        esac
+        set -o allexport
+        # shellcheck disable=SC1091
+        [ -f "$etc_dir/knarr.env" ] && . "$etc_dir/knarr.env"
+        set +o allexport
+        "$bin_dir/knarr" uninstall --yes || die "something was left on the host, see above; --uninstall can be run again"
+    fi
+    rm -f "$bin_dir/knarr" "$pid_file" "$log_file" "$etc_dir/knarr.env" "$kubeconfig"
+    rmdir "$etc_dir" 2>/dev/null || true
+    say "uninstalled; packages (containerd, runc) were left"
+}
+
+[ "${1:-}" = --help ] && { usage; exit 0; }
+[ "$(id -u)" -eq 0 ] || die "must be run as root"
+case "${1:-}" in
+"")
+    packages
+    install_program
+    environment
+    write_service
+    start
+    say "kubeconfig: export KUBECONFIG=$kubeconfig"
+    ;;
+--start) start ;;
+--stop) stop ;;
+--status) status ;;
+--uninstall) uninstall ;;
+*) usage >&2; exit 2 ;;
+esac

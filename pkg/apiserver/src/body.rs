@@ -1,0 +1,196 @@
+//! Request bodies: size limit, encodings, strict decoding.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use knarr_kinds::Kind;
+use knarr_machinery::types::TypeRef;
+use knarr_machinery::{ApiError, GroupVersionKind, decode};
+use knarr_registry::patch::FieldValidation;
+use serde_json::Value;
+
+use crate::info::Query;
+use crate::negotiate::{JSON, PROTOBUF, YAML};
+
+/// Largest request body, as upstream.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// Reads a body up to the limit.
+///
+/// # Errors
+/// 413 beyond it, 400 when the client breaks off.
+pub async fn read(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(ApiError::too_large(format!("Request entity too large: limit is {MAX_BODY}")))
+        }
+        Err(e) => Err(ApiError::bad_request(format!("error reading the request body: {e}"))),
+    }
+}
+
+/// The media type of the body without parameters; JSON when none is given.
+pub fn media_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let media = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    if media.is_empty() { JSON.to_string() } else { media }
+}
+
+/// `fieldValidation`.
+///
+/// # Errors
+/// 422 for another value.
+pub fn field_validation(query: &Query, options_kind: &str) -> Result<FieldValidation, ApiError> {
+    match query.text("fieldValidation") {
+        "" | "Warn" => Ok(FieldValidation::Warn),
+        "Ignore" => Ok(FieldValidation::Ignore),
+        "Strict" => Ok(FieldValidation::Strict),
+        other => {
+            let path = knarr_machinery::Path::new("fieldValidation");
+            let error =
+                knarr_machinery::FieldError::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]);
+            let kind = knarr_machinery::GroupKind::new("meta.k8s.io", options_kind.to_string());
+            Err(ApiError::invalid(&kind, "", &[error]))
+        }
+    }
+}
+
+/// A decoded document.
+pub struct Decoded {
+    /// The document, pruned to its type.
+    pub value: Value,
+    /// Warnings of strict decoding.
+    pub warnings: Vec<String>,
+}
+
+/// Decodes a document of a kind.
+///
+/// # Errors
+/// 415 for unknown encodings, 400 for what does not decode or is refused by Strict.
+pub fn object(
+    headers: &HeaderMap,
+    bytes: &[u8],
+    gvk: &GroupVersionKind,
+    types: &TypeRef,
+    lookup: &dyn Fn(&GroupVersionKind) -> Option<TypeRef>,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|v| v != "identity") {
+        return Err(ApiError::unsupported_media_type(
+            "request bodies with a Content-Encoding are not supported",
+        ));
+    }
+    let (mut value, mut findings) = match media_type(headers).as_str() {
+        JSON => {
+            let (value, found) = decode::parse_json(bytes)?;
+            (value, found.into_iter().map(|f| f.message).collect::<Vec<_>>())
+        }
+        YAML | "application/x-yaml" => yaml(bytes)?,
+        PROTOBUF => {
+            let (_, value) = knarr_schema::proto::decode(bytes, lookup).map_err(|e| {
+                ApiError::bad_request(format!(
+                    "{} in version \"{}\" cannot be handled as a {}: {e}",
+                    gvk.kind, gvk.version, gvk.kind
+                ))
+            })?;
+            return Ok(Decoded { value, warnings: Vec::new() });
+        }
+        _ => {
+            return Err(ApiError::unsupported_media_type(format!(
+                "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
+            )));
+        }
+    };
+    if !value.is_object() {
+        return Err(ApiError::bad_request(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            go_type(&value)
+        )));
+    }
+    let given =
+        value.get("kind").and_then(Value::as_str).filter(|k| !k.is_empty()).unwrap_or(&gvk.kind).to_string();
+    let handled = |text: &str| {
+        ApiError::bad_request(format!(
+            "{given} in version \"{}\" cannot be handled as a {}: {text}",
+            gvk.version, gvk.kind
+        ))
+    };
+    let pruned = decode::prune(types, &mut value).map_err(|e| handled(&e.to_string()))?;
+    findings.extend(pruned.into_iter().map(|f| f.message));
+    let mut warnings = Vec::new();
+    match validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => warnings = findings,
+        FieldValidation::Strict if findings.is_empty() => {}
+        FieldValidation::Strict => {
+            return Err(handled(&format!("strict decoding error: {}", findings.join(", "))));
+        }
+    }
+    Ok(Decoded { value, warnings })
+}
+
+/// Decodes a document that is a kind's own.
+///
+/// # Errors
+/// As [`object`].
+pub fn kind_object(
+    headers: &HeaderMap,
+    bytes: &[u8],
+    kind: &Kind,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let types = kind.info.types.clone();
+    let lookup = |_: &GroupVersionKind| Some(types.clone());
+    object(headers, bytes, &kind.info.gvk, &kind.info.types, &lookup, validation)
+}
+
+/// YAML as JSON; duplicate keys are told.
+///
+/// # Errors
+/// 400 for what is no YAML.
+pub fn yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")))?;
+    // A document that is JSON already keeps its exact numbers.
+    if text.trim_start().starts_with('{')
+        && let Ok((value, found)) = decode::parse_json(bytes)
+    {
+        return Ok((value, found.into_iter().map(|f| f.message).collect()));
+    }
+    serde_saphyr::from_str::<Value>(text)
+        .map(|v| (v, Vec::new()))
+        .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: yaml: {e}")))
+}
+
+/// A small options document (DeleteOptions), JSON, YAML or protobuf.
+///
+/// # Errors
+/// As [`object`].
+pub fn options(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, ApiError> {
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    match media_type(headers).as_str() {
+        PROTOBUF => {
+            let types = || knarr_schema::builtin_type("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+            knarr_schema::proto::decode(bytes, &|_| types())
+                .map(|(_, v)| v)
+                .map_err(|e| ApiError::bad_request(format!("cannot decode DeleteOptions: {e}")))
+        }
+        YAML => yaml(bytes).map(|(v, _)| v),
+        _ => decode::parse_json(bytes).map(|(v, _)| v),
+    }
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}

@@ -1,0 +1,350 @@
+//! Create, update, patch and delete over HTTP.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use knarr_kinds::Kind;
+use knarr_machinery::{ApiError, GroupVersionKind, decode};
+use knarr_registry::delete::DeleteOptions;
+use knarr_registry::patch::{Checks, FieldValidation, Patch};
+use knarr_registry::update::Change;
+use knarr_registry::{Hooks, Outcome, WriteContext};
+use serde_json::{Value, json};
+
+use crate::encode::Encoder;
+use crate::info::Query;
+use crate::resource::{encoder, namespace};
+use crate::server::{Call, Inner};
+use crate::{body, listing, options, respond};
+
+/// What a write needs besides its document.
+pub(crate) struct Writing {
+    pub encoder: Encoder,
+    pub manager: String,
+    pub dry_run: bool,
+    pub validation: FieldValidation,
+    pub options: Value,
+    pub hooks: Arc<dyn Hooks>,
+}
+
+impl Writing {
+    /// Reads the parameters that all writes share.
+    ///
+    /// # Errors
+    /// 406, 422.
+    pub fn new(server: &Inner, kind: &Kind, call: &Call, options_kind: &str) -> Result<Self, ApiError> {
+        let manager = options::field_manager(&call.query, &call.parts.headers, options_kind)?;
+        let dry_run = options::dry_run(&call.query, None, options_kind)?;
+        let mut document = json!({"kind": options_kind, "apiVersion": "meta.k8s.io/v1"});
+        if dry_run {
+            document["dryRun"] = json!(["All"]);
+        }
+        if !call.query.text("fieldManager").is_empty() {
+            document["fieldManager"] = call.query.text("fieldManager").into();
+        }
+        if !call.query.text("fieldValidation").is_empty() {
+            document["fieldValidation"] = call.query.text("fieldValidation").into();
+        }
+        Ok(Self {
+            encoder: encoder(kind, call)?,
+            manager,
+            dry_run,
+            validation: body::field_validation(&call.query, options_kind)?,
+            options: document,
+            hooks: server.hooks(),
+        })
+    }
+
+    /// The registry's context of the write.
+    pub fn context<'a>(
+        &'a self,
+        kind: &'a Kind,
+        call: &'a Call,
+        subresource: Option<&'a str>,
+    ) -> WriteContext<'a> {
+        WriteContext {
+            kind,
+            namespace: namespace(kind, call),
+            name: &call.info.name,
+            subresource,
+            user: &call.user,
+            manager: &self.manager,
+            dry_run: self.dry_run,
+            options: &self.options,
+            hooks: &*self.hooks,
+        }
+    }
+
+    /// The response for an outcome.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn respond(&self, outcome: &Outcome, warnings: &[String]) -> Result<Response, ApiError> {
+        let status = if outcome.created { 201 } else { 200 };
+        self.respond_as(status, &outcome.object, &outcome.warnings, warnings)
+    }
+
+    /// The response with a document of the kind, or of another one that names itself.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn respond_as(
+        &self,
+        status: u16,
+        object: &Value,
+        first: &[String],
+        then: &[String],
+    ) -> Result<Response, ApiError> {
+        let gvk = gvk_of(object);
+        let own = gvk.kind == self.encoder.kind().info.gvk.kind;
+        let body = if own { self.encoder.document(object)? } else { self.encoder.plain(object, &gvk)? };
+        let mut response = respond::bytes(status, self.encoder.accepted().format.media_type(), body);
+        respond::warn(&mut response, then);
+        respond::warn(&mut response, first);
+        Ok(response)
+    }
+}
+
+/// The type that a document names.
+pub(crate) fn gvk_of(object: &Value) -> GroupVersionKind {
+    let text = |f: &str| object.get(f).and_then(Value::as_str).unwrap_or("").to_string();
+    let gv = knarr_machinery::GroupVersion::parse(&text("apiVersion")).unwrap_or_default();
+    GroupVersionKind { group: gv.group, version: gv.version, kind: text("kind").into() }
+}
+
+/// Takes the body of a call.
+///
+/// # Errors
+/// 413, 400.
+pub(crate) async fn take_body(call: &mut Call) -> Result<Bytes, ApiError> {
+    let body = std::mem::replace(call.body.get_mut(), Body::empty());
+    body::read(body).await
+}
+
+/// POST on a collection.
+///
+/// # Errors
+/// What decoding and the registry raise.
+pub(crate) async fn create(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> Result<Response, ApiError> {
+    let writing = Writing::new(server, kind, &call, "CreateOptions")?;
+    let bytes = take_body(&mut call).await?;
+    let decoded = body::kind_object(&call.parts.headers, &bytes, kind, writing.validation)?;
+    let outcome = server.registry.create(&writing.context(kind, &call, None), decoded.value).await?;
+    writing.respond(&outcome, &decoded.warnings)
+}
+
+/// PUT.
+///
+/// # Errors
+/// What decoding and the registry raise.
+pub(crate) async fn update(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
+    update_part(server, kind, call, None).await
+}
+
+/// PUT on the object or on a subresource of the same kind.
+///
+/// # Errors
+/// What decoding and the registry raise.
+pub(crate) async fn update_part(
+    server: &Arc<Inner>,
+    kind: &Kind,
+    mut call: Call,
+    subresource: Option<&str>,
+) -> Result<Response, ApiError> {
+    let writing = Writing::new(server, kind, &call, "UpdateOptions")?;
+    let bytes = take_body(&mut call).await?;
+    let decoded = body::kind_object(&call.parts.headers, &bytes, kind, writing.validation)?;
+    let outcome = server.registry.update(&writing.context(kind, &call, subresource), decoded.value).await?;
+    writing.respond(&outcome, &decoded.warnings)
+}
+
+/// PATCH.
+///
+/// # Errors
+/// What decoding and the registry raise.
+pub(crate) async fn patch(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
+    patch_part(server, kind, call, None).await
+}
+
+/// PATCH on the object or on a subresource of the same kind.
+///
+/// # Errors
+/// 415 for unknown patch types; what decoding and the registry raise.
+pub(crate) async fn patch_part(
+    server: &Arc<Inner>,
+    kind: &Kind,
+    mut call: Call,
+    subresource: Option<&str>,
+) -> Result<Response, ApiError> {
+    let mut writing = Writing::new(server, kind, &call, "PatchOptions")?;
+    let bytes = take_body(&mut call).await?;
+    let sent = SentPatch::parse(kind, &call, &bytes, writing.validation)?;
+    if matches!(sent.form, Form::Apply) {
+        check_apply_manager(&call.query)?;
+    }
+    writing.options["force"] = call.query.flag("force").into();
+    let context = writing.context(kind, &call, subresource);
+    let outcome = server
+        .registry
+        .change(&context, Change::Patch(sent.patch(&call.query, &bytes, writing.validation)))
+        .await?;
+    writing.respond(&outcome, &sent.warnings)
+}
+
+fn check_apply_manager(query: &Query) -> Result<(), ApiError> {
+    if !query.text("fieldManager").is_empty() {
+        return Ok(());
+    }
+    let path = knarr_machinery::Path::new("fieldManager");
+    let error = knarr_machinery::FieldError::required(&path, "is required for apply patch");
+    let kind = knarr_machinery::GroupKind::new("meta.k8s.io", "PatchOptions");
+    Err(ApiError::invalid(&kind, "", &[error]))
+}
+
+/// The type of a patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+/// A patch with its document decoded.
+pub(crate) struct SentPatch {
+    pub form: Form,
+    document: Value,
+    found: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl SentPatch {
+    /// Decodes by content type.
+    ///
+    /// # Errors
+    /// 415, 400.
+    pub fn parse(
+        kind: &Kind,
+        call: &Call,
+        bytes: &[u8],
+        validation: FieldValidation,
+    ) -> Result<Self, ApiError> {
+        let custom = kind.info.custom;
+        let form = match body::media_type(&call.parts.headers).as_str() {
+            "application/json-patch+json" => Form::Json,
+            "application/merge-patch+json" => Form::Merge,
+            "application/strategic-merge-patch+json" if !custom => Form::Strategic,
+            "application/apply-patch+yaml" => Form::Apply,
+            _ => {
+                let strategic = if custom { "" } else { "application/strategic-merge-patch+json, " };
+                return Err(ApiError::unsupported_media_type(format!(
+                    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, {strategic}application/apply-patch+yaml"
+                )));
+            }
+        };
+        if form != Form::Apply && call.query.get("force").is_some() {
+            let path = knarr_machinery::Path::new("force");
+            let error =
+                knarr_machinery::FieldError::forbidden(&path, "may not be specified for non-apply patch");
+            let kind = knarr_machinery::GroupKind::new("meta.k8s.io", "PatchOptions");
+            return Err(ApiError::invalid(&kind, "", &[error]));
+        }
+        let mut warnings = Vec::new();
+        let mut document = Value::Null;
+        let mut found = Vec::new();
+        match form {
+            Form::Json => {}
+            Form::Merge | Form::Strategic => {
+                let (value, duplicates) = decode::parse_json(bytes)?;
+                found = duplicates.into_iter().map(|f| f.message).collect();
+                document = value;
+            }
+            Form::Apply => {
+                let (value, duplicates) = body::yaml(bytes)?;
+                document = value;
+                knarr_registry::patch::report(duplicates.into_iter(), validation, &mut warnings)?;
+            }
+        }
+        if form != Form::Json && !document.is_object() {
+            return Err(ApiError::bad_request("the patch must be a JSON object"));
+        }
+        Ok(Self { form, document, found, warnings })
+    }
+
+    /// The patch for the registry.
+    pub fn patch<'a>(&'a self, query: &Query, bytes: &'a [u8], validation: FieldValidation) -> Patch<'a> {
+        let checks = Checks { validation, found: &self.found, sent: bytes };
+        match self.form {
+            Form::Json => Patch::Json(checks),
+            Form::Merge => Patch::Merge(&self.document, checks),
+            Form::Strategic => Patch::Strategic(&self.document, checks),
+            Form::Apply => Patch::Apply { document: &self.document, force: query.flag("force") },
+        }
+    }
+}
+
+/// DeleteOptions from body or query.
+async fn delete_options(call: &mut Call) -> Result<(Value, DeleteOptions), ApiError> {
+    let bytes = take_body(call).await?;
+    let mut document = body::options(&call.parts.headers, &bytes)?;
+    if !document.is_object() {
+        document = json!({});
+    }
+    let map = knarr_registry::obj::map_mut(&mut document);
+    if let Some(grace) = call.query.number("gracePeriodSeconds")? {
+        map.entry("gracePeriodSeconds").or_insert_with(|| grace.into());
+    }
+    if let Some(policy) = call.query.get("propagationPolicy") {
+        map.entry("propagationPolicy").or_insert_with(|| policy.into());
+    }
+    if let Some(orphan) = call.query.boolean("orphanDependents") {
+        map.entry("orphanDependents").or_insert_with(|| orphan.into());
+    }
+    map.insert("kind".into(), "DeleteOptions".into());
+    map.insert("apiVersion".into(), "meta.k8s.io/v1".into());
+    let options = DeleteOptions::parse(&document)?;
+    Ok((document, options))
+}
+
+/// DELETE on an object.
+///
+/// # Errors
+/// What the registry raises.
+pub(crate) async fn delete(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> Result<Response, ApiError> {
+    let mut writing = Writing::new(server, kind, &call, "DeleteOptions")?;
+    let (document, options) = delete_options(&mut call).await?;
+    writing.dry_run = options::dry_run(&call.query, Some(&document), "DeleteOptions")?;
+    writing.options = document;
+    let outcome = server.registry.delete(&writing.context(kind, &call, None), &options).await?;
+    let foreground = options.propagation == Some(knarr_registry::delete::Propagation::Foreground);
+    let accepted = !outcome.deleted && (foreground || options.orphan_dependents == Some(false));
+    writing.respond_as(if accepted { 202 } else { 200 }, &outcome.object, &outcome.warnings, &[])
+}
+
+/// DELETE on a collection.
+///
+/// # Errors
+/// What the registry raises.
+pub(crate) async fn delete_collection(
+    server: &Arc<Inner>,
+    kind: &Kind,
+    mut call: Call,
+) -> Result<Response, ApiError> {
+    let mut writing = Writing::new(server, kind, &call, "DeleteOptions")?;
+    let list = options::list(kind, &call.query)?;
+    let (document, options) = delete_options(&mut call).await?;
+    writing.dry_run = options::dry_run(&call.query, Some(&document), "DeleteOptions")?;
+    writing.options = document;
+    let (gone, revision) =
+        server.registry.delete_collection(&writing.context(kind, &call, None), &list, &options).await?;
+    let mut meta = serde_json::Map::new();
+    meta.insert("resourceVersion".into(), revision.to_string().into());
+    let document = listing::list_document(&writing.encoder, gone, meta);
+    let format = match writing.encoder.accepted().format {
+        crate::negotiate::Format::Protobuf => crate::negotiate::Format::Json,
+        other => other,
+    };
+    respond::document(200, &document, format)
+}

@@ -1,0 +1,21 @@
+//! Kubeconfig files with an embedded client certificate.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::CertKey;
+
+/// A kubeconfig (YAML; JSON strings are YAML) with one cluster, user and context of the name `default`.
+pub fn render(server: &str, ca_pem: &str, client: &CertKey) -> String {
+    let quote = |s: &str| serde_json::Value::from(s).to_string();
+    format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: default\n  cluster:\n    server: {}\n    \
+         certificate-authority-data: {}\nusers:\n- name: default\n  user:\n    client-certificate-data: {}\n    \
+         client-key-data: {}\ncontexts:\n- name: default\n  context:\n    cluster: default\n    user: default\n\
+         current-context: default\n",
+        quote(server),
+        STANDARD.encode(ca_pem),
+        STANDARD.encode(&client.cert_pem),
+        STANDARD.encode(&client.key_pem),
+    )
+}

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The acceptance stories: install on this host, drive it with stock clients, uninstall, and prove the host is as before.
+# Usage: run.sh [STORY...]   Environment: KNARR_BIN (program to install; default: a debug build), KNARR_CLIENTS, KEEP=1.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+work=${KNARR_TEST_WORK:-$root/target/test-work}
+mkdir -p "$work"
+. "$here/lib.sh"
+
+for tool in kubectl helm3 helm4; do
+    command -v "$tool" >/dev/null || { echo "end to end: $tool is missing: run tests/clients/build.sh"; exit 1; }
+done
+if [ -z "${KNARR_BIN:-}" ]; then
+    (cd "$root" && cargo build --quiet --locked --package knarr) || exit 1
+    export KNARR_BIN=$root/target/debug/knarr
+fi
+export KUBECONFIG=/etc/knarr/knarr.yaml
+web=knarr.local/test/web:1
+web2=knarr.local/test/web:2
+
+host_state() { # what uninstall must leave as it was
+    ip -o link show | awk -F': ' '{print "link", $2}'
+    ip netns list 2>/dev/null | sed 's/^/netns /'
+    nft list tables 2>/dev/null | sed 's/^/nft /'
+    awk '$2 ~ /knarr|kubelet|containerd|netns/ {print "mount", $2}' /proc/mounts
+    ps -eo stat=,comm= | awk '$1 !~ /^Z/ && $2 ~ /^(knarr|containerd|runc)/ {print "process", $2}'
+    ls -d /etc/knarr /var/lib/knarr /usr/local/bin/knarr /run/knarr* /var/log/knarr* /var/log/pods /var/log/containers 2>/dev/null | sed 's/^/file /'
+    find /sys/fs/cgroup -maxdepth 3 -name 'kubepods*' 2>/dev/null | sed 's/^/cgroup /'
+}
+
+stories=$(sed -n 's/^# story: //p' "$here"/stories/*.sh)
+. /dev/stdin <<<"$(cat "$here"/stories/*.sh)"
+[ $# -gt 0 ] && stories=$*
+
+host_state | sort >"$work/host-before"
+echo "end to end: $(kubectl version --client -o yaml | awk '/gitVersion/ {print $2}')"
+for story in $stories; do
+    echo "story: $story"
+    "story_$story"
+done
+echo "$passed $failed $skipped" >"$work/e2e-counts"
+echo "end to end: $passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs every test: rules of the house, lints, unit and integration tests, and
+# the end-to-end stories on real containerd. Usage: tests/run.sh [quick]   (quick: without end-to-end)
+set -uo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+export CARGO_TERM_COLOR=never KNARR_TEST_ROOT="$root"
+work=${KNARR_TEST_WORK:-$root/target/test-work}
+mkdir -p "$work"
+
+passed=0 failed=0 skipped=0
+failures=()
+step() { # name, command...
+    local name=$1 start=$SECONDS
+    shift
+    echo "=== $name"
+    if "$@"; then passed=$((passed + 1)); echo "--- ok: $name ($((SECONDS - start)) s)"
+    else failed=$((failed + 1)); failures+=("$name"); echo "--- FAILED: $name ($((SECONDS - start)) s)"; fi
+}
+
+needs() {
+    local packages=()
+    command -v containerd >/dev/null || packages+=(containerd)
+    command -v runc >/dev/null || packages+=(runc)
+    [ -x /bin/busybox ] || packages+=(busybox-static)
+    command -v ip >/dev/null || packages+=(iproute2)
+    command -v nft >/dev/null || packages+=(nftables)
+    command -v curl >/dev/null || packages+=(curl)
+    command -v cc >/dev/null || packages+=(gcc libc6-dev)
+    [ "${#packages[@]}" -eq 0 ] && return 0
+    local policy=/usr/sbin/policy-rc.d made=""
+    [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod 755 "$policy"; made=yes; }
+    apt-get update -qq >"$work/apt.log" 2>&1 &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >>"$work/apt.log" 2>&1
+    local code=$?
+    [ -n "$made" ] && rm -f "$policy"
+    [ $code -eq 0 ] || tail -n 20 "$work/apt.log"
+    return $code
+}
+
+cargo_tests() {
+    cargo test --locked --workspace 2>&1 | tee "$work/cargo-test.log" | grep -E '^(test .*FAILED|test result: F|error|---- |failures:|thread .* panicked)|^warning: unused' -A3
+    local code=${PIPESTATUS[0]}
+    local totals
+    totals=$(awk '/^test result:/ {p += $4; f += $6; i += $8} END {printf "%d %d %d", p, f, i}' "$work/cargo-test.log")
+    read -r p f i <<<"$totals"
+    echo "cargo test: $p passed, $f failed, $i ignored"
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + i))
+    return "$code"
+}
+
+step "test needs" needs
+step "rules of the house (cargo xtask tidy)" cargo xtask tidy
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+step "unit and integration tests" cargo_tests
+if [ "${1:-}" != quick ]; then
+    step "stock clients" tests/clients/build.sh "${KNARR_CLIENTS:-$root/target/clients}"
+    if [ "$(id -u)" -eq 0 ]; then
+        step "end to end" tests/e2e/run.sh
+        if [ -f "$work/e2e-counts" ]; then
+            read -r p f s <"$work/e2e-counts"
+            passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+        fi
+    else
+        echo "end to end: skipped, it needs root"
+        skipped=$((skipped + 1))
+    fi
+fi
+
+for name in "${failures[@]+"${failures[@]}"}"; do echo "FAILED: $name"; done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
