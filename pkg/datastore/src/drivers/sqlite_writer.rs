@@ -21,11 +21,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(connection: SqliteConnection, wal: PathBuf) -> Self {
-        Self {
-            connection,
-            wal,
-            in_transaction: false,
-        }
+        Self { connection, wal, in_transaction: false }
     }
 
     pub(super) fn connection(&mut self) -> &mut SqliteConnection {
@@ -33,17 +29,11 @@ impl Writer {
     }
 
     pub(super) async fn number(&mut self, text: &'static str) -> Result<i64, sqlx::Error> {
-        sqlx::query(text)
-            .fetch_one(&mut self.connection)
-            .await?
-            .try_get(0)
+        sqlx::query(text).fetch_one(&mut self.connection).await?.try_get(0)
     }
 
     pub(super) async fn execute(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
-        sqlx::query(text)
-            .execute(&mut self.connection)
-            .await
-            .map(drop)
+        sqlx::query(text).execute(&mut self.connection).await.map(drop)
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), sqlx::Error> {
@@ -77,11 +67,7 @@ impl Writer {
     }
 
     /// See [`super::Driver::transact`].
-    pub(super) async fn transact(
-        &mut self,
-        keys: &[String],
-        plan: Plan<'_>,
-    ) -> Result<(), sqlx::Error> {
+    pub(super) async fn transact(&mut self, keys: &[String], plan: Plan<'_>) -> Result<(), sqlx::Error> {
         if keys.is_empty() {
             self.begin().await?;
         } else if self.in_transaction {
@@ -104,10 +90,7 @@ impl Writer {
             && !row.deleted
         {
             let query = bind_row(sqlx::query(sql::PUT_COMMIT), row);
-            let query = query
-                .bind(row.kv.key.as_str())
-                .bind(row.position)
-                .bind(row.kv.lease);
+            let query = query.bind(row.kv.key.as_str()).bind(row.position).bind(row.kv.lease);
             query.execute(&mut self.connection).await?;
             self.committed().await;
             return Ok(());
@@ -118,14 +101,10 @@ impl Writer {
         self.commit().await
     }
 
-    async fn present_rows(
-        &mut self,
-        mut keys: &[String],
-    ) -> Result<HashMap<String, Row>, sqlx::Error> {
+    async fn present_rows(&mut self, mut keys: &[String]) -> Result<HashMap<String, Row>, sqlx::Error> {
         let mut present = HashMap::new();
         let mut statements = &*sql::BEGIN_SELECT_ROWS;
-        while let (Some(last), Some((size, text))) = (keys.last(), statements.covering(keys.len()))
-        {
+        while let (Some(last), Some((size, text))) = (keys.last(), statements.covering(keys.len())) {
             let (part, rest) = keys.split_at(size.min(keys.len()));
             let mut query = sqlx::query(AssertSqlSafe(text));
             for index in 0..size {
@@ -163,10 +142,7 @@ impl Writer {
             let (part, rest) = living.split_at(size);
             let mut query = sqlx::query(AssertSqlSafe(text));
             for row in part {
-                query = query
-                    .bind(row.kv.key.as_str())
-                    .bind(row.position)
-                    .bind(row.kv.lease);
+                query = query.bind(row.kv.key.as_str()).bind(row.position).bind(row.kv.lease);
             }
             query.execute(&mut self.connection).await?;
             living = rest;
@@ -221,18 +197,11 @@ impl Writer {
         upto: Position,
         limit: usize,
     ) -> Result<Position, sqlx::Error> {
-        let query = sqlx::query(sql::SWEEP_END)
-            .bind(from)
-            .bind(upto)
-            .bind(limit as i64);
+        let query = sqlx::query(sql::SWEEP_END).bind(from).bind(upto).bind(limit as i64);
         let row = query.fetch_one(&mut self.connection).await?;
         let visited: i64 = row.try_get(1)?;
         let end: Option<Position> = row.try_get(0)?;
-        let reached = if visited < limit as i64 {
-            upto
-        } else {
-            end.unwrap_or(upto)
-        };
+        let reached = if visited < limit as i64 { upto } else { end.unwrap_or(upto) };
         let query = sqlx::query(sql::SWEEP).bind(from).bind(reached);
         query.execute(&mut self.connection).await?;
         let query = sqlx::query("UPDATE meta SET value = ?1 WHERE name = 'swept'").bind(reached);
@@ -271,13 +240,7 @@ type SqliteQuery<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::Sqlite
 /// The columns of a log row.
 fn bind_row<'q>(query: SqliteQuery<'q>, row: &Row) -> SqliteQuery<'q> {
     let kv = &row.kv;
-    let query = query
-        .bind(row.position)
-        .bind(kv.key.as_str())
-        .bind(row.deleted);
-    let query = query
-        .bind(kv.create_revision)
-        .bind(kv.version)
-        .bind(kv.lease);
+    let query = query.bind(row.position).bind(kv.key.as_str()).bind(row.deleted);
+    let query = query.bind(kv.create_revision).bind(kv.version).bind(kv.lease);
     query.bind(row.before).bind(&kv.value[..])
 }
