@@ -161,7 +161,7 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     ] {
         keep(&mut munged, &before, key);
     }
-    if munged != before {
+    if !check::same(Some(&munged), Some(&before)) {
         errors.push(FieldError::forbidden(
             &Path::new("spec"),
             "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",

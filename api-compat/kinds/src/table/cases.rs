@@ -385,6 +385,26 @@ fn events_share_one_form() {
 }
 
 #[test]
+fn core_events() {
+    let involved = json!({"kind": "Pod", "name": "p", "namespace": "default"});
+    check("v1", "events", named(json!({"involvedObject": involved})), &[]);
+    check(
+        "v1",
+        "events",
+        named(json!({"involvedObject": {"namespace": "other"}})),
+        &["involvedObject.namespace: Invalid value: \"other\": does not match event.namespace"],
+    );
+    check(
+        "v1",
+        "events",
+        named(
+            json!({"involvedObject": involved, "eventTime": "2026-01-02T03:04:00.000000Z", "reportingComponent": "c", "reportingInstance": "i", "reason": "r"}),
+        ),
+        &["action: Required value"],
+    );
+}
+
+#[test]
 fn warnings() {
     let user = knarr_machinery::UserInfo::component("t", &[]);
     let pod = named(
