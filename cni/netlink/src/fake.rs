@@ -40,8 +40,8 @@ pub struct FakeKernel {
 impl FakeKernel {
     /// An empty kernel with the host namespace and these sysctls in it.
     pub fn new(sysctls: &[(&str, &str)]) -> Self {
-        let mut host = Space::default();
-        host.sysctls = sysctls.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let sysctls = sysctls.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let host = Space { sysctls, ..Space::default() };
         let state =
             State { spaces: BTreeMap::from([(Netns::Host, host)]), next_index: 1, ..State::default() };
         Self { state: Mutex::new(state) }

@@ -54,8 +54,11 @@ fn skeleton(cfg: &Conflist, family: Family) -> Table {
         translate(vec![Protocol, DestinationPort], PORTS),
     ];
     t.chains.insert(PORTS.into(), Chain { base: None, rules: chain });
-    let mut from_host: Vec<Stmt> =
-        loopback(family).into_iter().map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)).collect();
+    // IPv4 loopback is translated too, which the bridge's `route_localnet` allows; IPv6 has no such thing.
+    let mut from_host: Vec<Stmt> = Vec::new();
+    if family == Family::Ip6 {
+        from_host.extend(loopback(family).map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)));
+    }
     from_host.extend([local(), jump()]);
     // Just before the service proxy: a host port wins over a node port of the same number.
     let prerouting = base(ChainKind::Nat, Hook::Prerouting, -101, vec![vec![local(), jump()].into()]);
@@ -66,13 +69,26 @@ fn skeleton(cfg: &Conflist, family: Family) -> Table {
         Stmt::InSet(Sense::Is, vec![SourceAddress, DestinationAddress], HAIRPINS.into()),
         Stmt::Masquerade,
     ];
+    let mut from_loopback = vec![Stmt::Translated(Sense::Is)];
+    from_loopback.extend(loopback(family).map(|n| Stmt::Address(Side::Source, Sense::Is, n)));
+    from_loopback.push(Stmt::Masquerade);
+    // With `route_localnet` nothing else keeps pods from speaking to what listens on this host's loopback.
+    let mut guard = vec![Stmt::FromInterface(cfg.bridge.clone())];
+    guard.extend(loopback(family).map(|n| Stmt::Address(Side::Destination, Sense::Is, n)));
+    guard.push(Stmt::Verdict(Verdict::Drop));
+    t.chains.insert("guard".into(), base(ChainKind::Filter, Hook::Prerouting, -150, vec![guard.into()]));
     let mut outside = vec![
         Stmt::Address(Side::Source, Sense::Is, cfg.pod_cidr),
         Stmt::Address(Side::Destination, Sense::IsNot, cfg.cluster_cidr),
     ];
     outside.extend(multicast(family).map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)));
     outside.push(Stmt::Masquerade);
-    let postrouting = base(ChainKind::Nat, Hook::Postrouting, 100, vec![hairpin.into(), outside.into()]);
+    let postrouting = base(
+        ChainKind::Nat,
+        Hook::Postrouting,
+        100,
+        vec![hairpin.into(), from_loopback.into(), outside.into()],
+    );
     t.chains.insert("postrouting".into(), postrouting);
     t
 }

@@ -81,7 +81,13 @@ pub(crate) async fn ensure_locked(kernel: &dyn Kernel, cfg: &Conflist) -> Result
             kernel.replace_route(ns, &route).await?;
         }
     }
-    hostports::ensure(kernel, cfg, &ledger).await
+    hostports::ensure(kernel, cfg, &ledger).await?;
+    // Host ports on 127.0.0.1. Only after the table that keeps pods away from loopback is there.
+    let key = format!("net/ipv4/conf/{}/route_localnet", cfg.bridge);
+    if cfg.pod_cidr.is_ipv4() && kernel.sysctl(ns, &key).await?.is_some_and(|v| v != "1") {
+        kernel.set_sysctl(ns, &key, "1").await?;
+    }
+    Ok(())
 }
 
 async fn bridge(kernel: &dyn Kernel, cfg: &Conflist, ledger: &Ledger, gateway: IpAddr) -> Result<()> {

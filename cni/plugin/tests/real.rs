@@ -8,7 +8,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use knarr_netlink::{AddressOptions, Kernel, Ledger, LinkChange, Netns, RealKernel, VethSpec};
+use knarr_netlink::{
+    AddressOptions, Kernel, Ledger, LinkChange, Netns, RealKernel, Route, RouteScope, VethSpec,
+};
 use knarr_plugin::{Conflist, conflist};
 use serde_json::{Value, json};
 
@@ -172,6 +174,23 @@ fn pods_reach_each_other_the_host_and_the_world() {
             "10.42.0.3",
             "host port from another pod"
         );
+        assert_eq!(ask("127.0.0.1:8080").unwrap(), "10.42.0.1", "host port on loopback");
+        // A pod that sends to loopback through the gateway gets nowhere.
+        serve(TcpListener::bind("127.0.0.1:9090").unwrap());
+        let pod = Netns::Path(c.clone());
+        k.set_sysctl(&pod, "net/ipv4/conf/eth0/route_localnet", "1").await.unwrap();
+        k.change_link(&pod, "lo", &LinkChange::Down).await.unwrap();
+        let loopback = Route {
+            destination: "127.0.0.1/32".parse().unwrap(),
+            gateway: Some("10.42.0.1".parse().unwrap()),
+            device: Some("eth0".into()),
+            source: Some("10.42.0.3".parse().unwrap()),
+            scope: RouteScope::Universe,
+        };
+        k.replace_route(&pod, &loopback).await.unwrap();
+        assert!(inside(&c, || ask("127.0.0.1:9090")).is_err(), "loopback of the host is not for pods");
+        k.delete_route(&pod, &loopback).await.unwrap();
+        k.change_link(&pod, "lo", &LinkChange::Up).await.unwrap();
         assert_eq!(
             inside(&a, || ask("192.168.77.2:8080")).unwrap(),
             "10.42.0.1",
@@ -238,5 +257,52 @@ fn the_node_part_can_be_repeated() {
         assert!(addresses.contains(&"10.43.0.10/32".parse().unwrap()), "{addresses:?}");
         let socket = std::net::UdpSocket::bind("10.43.0.10:53").unwrap();
         drop(socket);
+    });
+}
+
+/// Upstream's cnitool drives the executable, where it is installed (CNITOOL or the search path):
+/// `go install github.com/containernetworking/cni/cnitool@v1.3.0`.
+#[test]
+fn cnitool_drives_the_executable() {
+    let cnitool = std::env::var("CNITOOL").unwrap_or_else(|_| "cnitool".into());
+    if std::process::Command::new(&cnitool).output().is_err() {
+        eprintln!("NOT RUN: no cnitool");
+        return;
+    }
+    on_a_host_of_its_own(move || async move {
+        let b = Bench::new();
+        let (bin, conf) = (b.dir.path().join("bin"), b.dir.path().join("net.d"));
+        std::fs::create_dir(&bin).unwrap();
+        std::fs::create_dir(&conf).unwrap();
+        let built = std::env::current_exe().unwrap();
+        let built = built.parent().unwrap().parent().unwrap().join("examples/knarr-cni");
+        std::fs::copy(built, bin.join(knarr_plugin::EXECUTABLE)).unwrap();
+        std::fs::write(conf.join("10-knarr.conflist"), conflist(&b.cfg)).unwrap();
+        let netns = b.netns("pod").await;
+        let tool = |command: &str| {
+            std::process::Command::new(&cnitool)
+                .args([command, "knarr", netns.to_str().unwrap()])
+                .env("CNI_PATH", &bin)
+                .env("NETCONFPATH", &conf)
+                .env(
+                    "CAP_ARGS",
+                    r#"{"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}"#,
+                )
+                .output()
+                .unwrap()
+        };
+        let got = tool("add");
+        assert!(got.status.success(), "{got:?}");
+        let result: Value = serde_json::from_slice(&got.stdout).unwrap();
+        assert_eq!(
+            (&result["cniVersion"], &result["ips"][0]["address"]),
+            (&json!("1.0.0"), &json!("10.42.0.2/32"))
+        );
+        for command in ["check", "del", "del"] {
+            let got = tool(command);
+            assert!(got.status.success(), "{command}: {got:?}");
+        }
+        assert!(!tool("check").status.success());
+        assert!(b.kernel.delete_netns(&netns).await.unwrap());
     });
 }

@@ -27,7 +27,9 @@ pub(crate) async fn handle(server: &Arc<Inner>, call: Call, _: &Permit) -> Resul
     if kind.info.storage.is_none() {
         return special::virtual_kind(server, &kind, call).await;
     }
-    let verb = verb_of(&info.verb).filter(|v| kind.info.verbs.contains(v)).ok_or_else(ApiError::method_not_allowed)?;
+    let verb = verb_of(&info.verb)
+        .filter(|v| kind.info.verbs.contains(v))
+        .ok_or_else(ApiError::method_not_allowed)?;
     match verb {
         Verb::Get => get(server, &kind, &call).await,
         Verb::List => list(server, &kind, &call).await,
@@ -74,7 +76,9 @@ fn check_scope(kind: &Kind, call: &Call) -> Result<(), ApiError> {
 
 /// What a kind can be told in.
 pub(crate) fn offer(kind: &Kind) -> Offer {
-    Offer { protobuf: !kind.info.custom, transforms: true }
+    // Reviews are answers, not objects with metadata.
+    let transforms = kind.info.verbs.contains(&Verb::Get);
+    Offer { protobuf: !kind.info.custom, transforms }
 }
 
 /// An encoder for the request's Accept header.

@@ -13,6 +13,7 @@ mod claim;
 mod cronjob;
 mod deployment;
 mod discovery;
+mod endpoints;
 mod endpointslice;
 mod expectations;
 mod garbage_collector;
@@ -26,6 +27,7 @@ mod pods;
 mod replicas;
 mod replicaset;
 mod replicationcontroller;
+mod resource_quota;
 mod root_ca;
 mod selector;
 mod service_account;
@@ -46,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 pub const CONTROLLERS: &[Controller] = &[
     cronjob::CONTROLLER,
     deployment::CONTROLLER,
+    endpoints::CONTROLLER,
     endpointslice::CONTROLLER,
     garbage_collector::CONTROLLER,
     job::CONTROLLER,
@@ -55,6 +58,7 @@ pub const CONTROLLERS: &[Controller] = &[
     pod_gc::CONTROLLER,
     replicaset::CONTROLLER,
     replicationcontroller::CONTROLLER,
+    resource_quota::CONTROLLER,
     root_ca::CONTROLLER,
     service_account::CONTROLLER,
     taint_eviction::CONTROLLER,

@@ -62,8 +62,11 @@ pub fn decide(pod: &Pod, observed: &Observed, health: &Health) -> Plan {
         match observed.newest(&unit.container.name) {
             Some(instance) if instance.state == State::Running => {
                 remaining += 1;
-                if let Some(message) = unfit(unit, instance, health) {
+                if let Some(mut message) = unfit(unit, instance, health) {
                     let again = spec::restarts(pod, unit, 137) || message.ends_with("will be restarted");
+                    if again && message.ends_with(" probe") {
+                        message.push_str(", will be restarted");
+                    }
                     plan.kill.push(Kill { id: instance.id.clone(), name: unit.container.name.clone(), message });
                     if again {
                         plan.start.push(unit.container.name.clone());
@@ -292,7 +295,7 @@ mod tests {
         let mut seen = observed(Some(true), &["a:running"]);
         let failed = HashMap::from([("id-a".to_owned(), "liveness")]);
         let plan = decide(&p, &seen, &Health { failed, ..Health::default() });
-        assert_eq!((line(&plan).as_str(), plan.kill[0].message.as_str()), ("kill a, start a", "Container a failed liveness probe"));
+        assert_eq!((line(&plan).as_str(), plan.kill[0].message.as_str()), ("kill a, start a", "Container a failed liveness probe, will be restarted"));
         seen.instances[0].hash = "other".into();
         assert_eq!(line(&decide(&p, &seen, &Health::default())), "kill a, start a");
         seen.instances[0].hash = spec::hash(&p.spec.as_ref().unwrap().containers[0]);

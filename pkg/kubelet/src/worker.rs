@@ -357,8 +357,8 @@ impl Worker {
     /// How long a container may take to end.
     fn grace_of(&self, pod: &Pod, container: Option<&Container>, message: &str) -> i64 {
         let own = container.and_then(|c| {
-            let probe = if message.ends_with("startup probe") { &c.startup_probe } else { &c.liveness_probe };
-            probe.as_ref().filter(|_| message.ends_with(" probe")).and_then(|p| p.termination_grace_period_seconds)
+            let probe = if message.contains(" startup probe") { &c.startup_probe } else { &c.liveness_probe };
+            probe.as_ref().filter(|_| message.contains(" probe")).and_then(|p| p.termination_grace_period_seconds)
         });
         own.or(pod.metadata.deletion_grace_period_seconds).or(pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds)).unwrap_or(30)
     }

@@ -2,6 +2,7 @@
 
 pub mod auth;
 mod logs;
+mod streams;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -12,7 +13,7 @@ use axum::{
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -61,6 +62,12 @@ fn router(context: Context) -> Router {
         .route("/pods/", get(pods))
         .route("/runningpods/", get(running_pods))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container))
+        .route("/exec/{namespace}/{pod}/{container}", any(streams::exec))
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", any(streams::exec))
+        .route("/attach/{namespace}/{pod}/{container}", any(streams::attach))
+        .route("/attach/{namespace}/{pod}/{uid}/{container}", any(streams::attach))
+        .route("/portForward/{namespace}/{pod}", any(streams::port_forward))
+        .route("/portForward/{namespace}/{pod}/{uid}", any(streams::port_forward))
         .route("/stats/summary", get(summary))
         .route("/metrics/resource", get(metrics))
         .layer(middleware::from_fn_with_state(context.clone(), judge))

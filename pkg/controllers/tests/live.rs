@@ -1,0 +1,327 @@
+//! All controllers and the scheduler against the real API server in this process, with RBAC in force.
+//! A small fake kubelet brings bound pods up and ends deleted ones.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use knarr_client::Informers;
+use knarr_controllers::{ClientFor, Config};
+use knarr_harness::TestServer;
+use knarr_machinery::UserInfo;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+struct Cluster {
+    server: TestServer,
+    admin: Client,
+    shutdown: CancellationToken,
+}
+
+fn user(name: &str) -> UserInfo {
+    let groups: &[&str] = if name.starts_with("system:serviceaccount:") {
+        &["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"]
+    } else {
+        &["system:authenticated"]
+    };
+    UserInfo::component(name, groups)
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let _set = tracing_subscriber::fmt().with_env_filter("warn").with_test_writer().try_init();
+        let server = TestServer::start_with_auth().await;
+        let (admin, shutdown) = (server.admin_client(), CancellationToken::new());
+        let names = knarr_controllers::CONTROLLERS
+            .iter()
+            .map(|c| format!("system:serviceaccount:kube-system:{}", c.account))
+            .chain(["system:kube-controller-manager".to_owned()]);
+        let clients: std::collections::HashMap<String, Client> =
+            names.map(|n| (n.clone(), server.client(user(&n)))).collect();
+        let client_for: ClientFor = Arc::new(move |name| clients[name].clone());
+        let config = Config { root_ca: "CA".into(), cluster_cidrs: vec!["10.42.0.0/16".into()], ..Config::default() };
+        tokio::spawn(knarr_controllers::run(config, client_for, shutdown.clone()));
+        tokio::spawn(knarr_scheduler::run(server.client(user("system:kube-scheduler")), shutdown.clone()));
+        let cluster = Self { server, admin, shutdown };
+        tokio::spawn(kubelet(cluster.admin.clone(), cluster.shutdown.clone()));
+        cluster.node("node-1").await;
+        for name in ["default", "demo"] {
+            cluster.namespace(name).await;
+        }
+        cluster
+    }
+
+    async fn node(&self, name: &str) {
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        let api = Api::<Node>::all(self.admin.clone());
+        api.create(&PostParams::default(), &node).await.unwrap();
+        let status = json!({"status": {
+            "allocatable": {"cpu": "8", "memory": "16Gi", "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}],
+        }});
+        api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    }
+
+    async fn namespace(&self, name: &str) {
+        let namespace: Namespace = serde_json::from_value(json!({
+            "metadata": {"name": name}, "spec": {"finalizers": ["kubernetes"]},
+        }))
+        .unwrap();
+        // Some exist from the start.
+        let _exists = Api::<Namespace>::all(self.admin.clone()).create(&PostParams::default(), &namespace).await;
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.admin.clone(), "demo")
+    }
+
+    async fn make<K>(&self, value: Value) -> K
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + serde::Serialize,
+    {
+        self.api::<K>().create(&PostParams::default(), &serde_json::from_value(value).unwrap()).await.unwrap()
+    }
+
+    async fn list<K>(&self) -> Vec<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        self.api::<K>().list(&ListParams::default()).await.unwrap().items
+    }
+
+    async fn events(&self) -> Vec<String> {
+        let events = self.list::<Event>().await;
+        events.into_iter().map(|e| format!("{}: {}", e.reason.unwrap_or_default(), e.message.unwrap_or_default())).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        let _alive = &self.server;
+    }
+}
+
+/// Waits for a condition, up to ten seconds.
+async fn until<F, Fut, T: Debug>(what: &str, probe: F)
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<(), T>>,
+{
+    let mut last = None;
+    for _ in 0..400 {
+        match probe().await {
+            Ok(()) => return,
+            Err(state) => last = Some(state),
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("{what}: {last:#?}");
+}
+
+fn check<T>(ok: bool, state: T) -> Result<(), T> {
+    if ok { Ok(()) } else { Err(state) }
+}
+
+/// Brings bound pods up; pods of the image `task` succeed; deleted pods go.
+async fn kubelet(client: Client, shutdown: CancellationToken) {
+    let informers = Informers::new(client.clone(), shutdown.clone());
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<Arc<Pod>>();
+    informers.of::<Pod>().on_event(move |event| {
+        if let knarr_client::Event::Applied { new, .. } = event {
+            let _ended = sender.send(new.clone());
+        }
+    });
+    while let Some(pod) = receiver.recv().await {
+        let (namespace, name) = (pod.namespace().unwrap(), pod.name_any());
+        let spec = pod.spec.clone().unwrap();
+        let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+        if spec.node_name.is_none() {
+            continue;
+        }
+        if pod.metadata.deletion_timestamp.is_some() {
+            let _gone = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
+            continue;
+        }
+        let phase = pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
+        let task = spec.containers[0].image.as_deref() == Some("task");
+        let next = match phase.as_str() {
+            "" | "Pending" => "Running",
+            "Running" if task => "Succeeded",
+            _ => continue,
+        };
+        let ready = if next == "Running" { "True" } else { "False" };
+        let status = json!({"status": {"phase": next, "podIP": "10.42.0.9", "podIPs": [{"ip": "10.42.0.9"}], "conditions": [
+            {"type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        let _gone = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await;
+    }
+}
+
+fn deployment(image: &str, replicas: i32) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": replicas, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600,
+            "selector": {"matchLabels": {"app": "web"}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": image}]}},
+        },
+    })
+}
+
+async fn available(cluster: &Cluster, replicas: i32) {
+    until("deployment complete", || async {
+        let d = cluster.api::<Deployment>().get("web").await.unwrap();
+        let s = d.status.clone().unwrap_or_default();
+        let done = s.available_replicas == Some(replicas)
+            && s.updated_replicas == Some(replicas)
+            && s.replicas == Some(replicas)
+            && s.observed_generation == d.metadata.generation
+            && s.conditions.iter().flatten().any(|c| c.reason.as_deref() == Some("NewReplicaSetAvailable"));
+        check(done, s)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_lives_and_dies() {
+    let cluster = Cluster::start().await;
+    cluster.make::<Deployment>(deployment("one", 3)).await;
+    cluster
+        .make::<Service>(json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.43.0.5", "clusterIPs": ["10.43.0.5"], "ipFamilies": ["IPv4"], "type": "ClusterIP", "selector": {"app": "web"}, "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]}}))
+        .await;
+    available(&cluster, 3).await;
+    let pods = cluster.list::<Pod>().await;
+    assert!(pods.iter().all(|p| p.spec.as_ref().unwrap().node_name.as_deref() == Some("node-1")));
+    until("three endpoints", || async {
+        let slices = cluster.list::<EndpointSlice>().await;
+        let ready = slices.iter().flat_map(|s| s.endpoints.iter().flatten()).count();
+        check(ready == 3 && slices.len() == 1, slices)
+    })
+    .await;
+
+    let patch = Patch::Merge(json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}}));
+    cluster.api::<Deployment>().patch("web", &PatchParams::default(), &patch).await.unwrap();
+    available(&cluster, 3).await;
+    let sets = cluster.list::<ReplicaSet>().await;
+    let mut sizes: Vec<_> = sets
+        .iter()
+        .map(|s| (s.metadata.annotations.clone().unwrap()["deployment.kubernetes.io/revision"].clone(), s.spec.replicas))
+        .collect();
+    sizes.sort();
+    assert_eq!(sizes, [("1".to_owned(), Some(0)), ("2".to_owned(), Some(3))]);
+    until("old pods are gone", || async {
+        let pods = cluster.list::<Pod>().await;
+        check(pods.len() == 3, pods.len())
+    })
+    .await;
+    let patch = Patch::Merge(json!({"spec": {"replicas": 1}}));
+    cluster.api::<Deployment>().patch("web", &PatchParams::default(), &patch).await.unwrap();
+    available(&cluster, 1).await;
+
+    let events = cluster.events().await;
+    for reason in ["ScalingReplicaSet: Scaled up", "SuccessfulCreate: Created pod: web-", "Scheduled: Successfully assigned demo/web-", "SuccessfulDelete: Deleted pod"] {
+        assert!(events.iter().any(|e| e.starts_with(reason)), "{reason} is missing in {events:#?}");
+    }
+
+    cluster.api::<Deployment>().delete("web", &DeleteParams::background()).await.unwrap();
+    until("garbage is collected", || async {
+        let left = (cluster.list::<ReplicaSet>().await.len(), cluster.list::<Pod>().await.len());
+        check(left == (0, 0), left)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreground_deletion_and_orphans() {
+    let cluster = Cluster::start().await;
+    cluster.make::<Deployment>(deployment("one", 2)).await;
+    available(&cluster, 2).await;
+    cluster.api::<Deployment>().delete("web", &DeleteParams::orphan()).await.unwrap();
+    until("the set is an orphan", || async {
+        let sets = cluster.list::<ReplicaSet>().await;
+        let gone = cluster.api::<Deployment>().get_opt("web").await.unwrap().is_none();
+        let free = sets.len() == 1 && sets[0].metadata.owner_references.as_ref().is_none_or(Vec::is_empty);
+        check(gone && free, sets)
+    })
+    .await;
+    // A new deployment adopts it.
+    cluster.make::<Deployment>(deployment("one", 2)).await;
+    available(&cluster, 2).await;
+    assert_eq!(cluster.list::<ReplicaSet>().await.len(), 1);
+    cluster.api::<Deployment>().delete("web", &DeleteParams::foreground()).await.unwrap();
+    until("all is gone", || async {
+        let left = (cluster.list::<Deployment>().await.len(), cluster.list::<ReplicaSet>().await.len(), cluster.list::<Pod>().await.len());
+        check(left == (0, 0, 0), left)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_completes() {
+    let cluster = Cluster::start().await;
+    for (name, mode) in [("plain", "NonIndexed"), ("indexed", "Indexed")] {
+        let labels = json!({"batch.kubernetes.io/job-name": name});
+        cluster
+            .make::<Job>(json!({"metadata": {"name": name}, "spec": {
+                "completions": 3, "parallelism": 2, "backoffLimit": 6, "completionMode": mode,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "task"}]}},
+            }}))
+            .await;
+        until(name, || async {
+            let job = cluster.api::<Job>().get(name).await.unwrap();
+            let s = job.status.clone().unwrap_or_default();
+            let complete = s.conditions.iter().flatten().any(|c| c.type_ == "Complete" && c.status == "True");
+            check(complete && s.succeeded == Some(3) && s.completion_time.is_some(), s)
+        })
+        .await;
+    }
+    let pods = cluster.list::<Pod>().await;
+    assert_eq!(pods.len(), 6, "no pod was run twice");
+    assert!(pods.iter().all(|p| p.metadata.finalizers.as_ref().is_none_or(Vec::is_empty)));
+    let indexed = cluster.api::<Job>().get("indexed").await.unwrap();
+    assert_eq!(indexed.status.unwrap().completed_indexes.as_deref(), Some("0-2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_is_furnished_and_emptied() {
+    let cluster = Cluster::start().await;
+    until("furnished", || async {
+        let account = cluster.api::<ServiceAccount>().get_opt("default").await.unwrap();
+        let map = cluster.api::<ConfigMap>().get_opt("kube-root-ca.crt").await.unwrap();
+        let ca = map.as_ref().and_then(|m| m.data.as_ref()).and_then(|d| d.get("ca.crt")).cloned();
+        check(account.is_some() && ca.as_deref() == Some("CA"), ca)
+    })
+    .await;
+    let node = Api::<Node>::all(cluster.admin.clone()).get("node-1").await.unwrap();
+    assert_eq!(node.spec.unwrap().pod_cidr.as_deref(), Some("10.42.0.0/24"));
+    cluster.make::<Deployment>(deployment("one", 2)).await;
+    available(&cluster, 2).await;
+    Api::<Namespace>::all(cluster.admin.clone()).delete("demo", &DeleteParams::default()).await.unwrap();
+    until("the namespace is gone", || async {
+        let left = Api::<Namespace>::all(cluster.admin.clone()).get_opt("demo").await.unwrap();
+        check(left.is_none(), left)
+    })
+    .await;
+    assert!(cluster.list::<Pod>().await.is_empty() && cluster.list::<ConfigMap>().await.is_empty());
+}
