@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use knarr_auth::authn::{BearerTokens, ClientCertificates};
 use knarr_auth::jwt::SigningKey;
+use knarr_apiserver::chain::ChainHooks;
 use knarr_auth::{Authenticator, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union};
 use knarr_client::Informers;
 
@@ -44,6 +45,8 @@ pub async fn enforce(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     knarr_addons::roles::ensure(&client).await.context("roles of built-in parts")?;
     let rbac = Rbac::new(&informers);
     wiring.api.set_rbac(rbac.clone());
+    let admission = knarr_admission::Context::new(client.clone(), informers.clone());
+    wiring.api.set_admission(Arc::new(ChainHooks(knarr_admission::Chain::new(&admission, &[]))));
     let nodes = NodeAuthorizer::new(&informers, client)
         .map_err(|e| anyhow::anyhow!("node authorizer: {e}"))?;
     wiring.api.set_authorizer(Arc::new(Union::new(vec![Arc::new(nodes), rbac])));

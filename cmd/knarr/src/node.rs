@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use futures::StreamExt;
@@ -17,6 +18,8 @@ use kube::runtime::watcher;
 use crate::host;
 use crate::server::Wiring;
 
+/// How long the runtime may take from its socket to its first answer.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(30);
 /// Where the kubelet keeps the containers' logs, as log collectors expect.
 const LOG_DIR: &str = "/var/log/pods";
 /// Port of the cluster DNS.
@@ -41,6 +44,7 @@ pub async fn start(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     }
     let endpoint = host.runtime_endpoint(config);
     let runtime: Arc<dyn Runtime> = Arc::new(knarr_cri::Containerd::new(&endpoint.display().to_string())?);
+    wait_for_runtime(&*runtime).await?;
     runtime.ensure_pause_image().await.context("pause image")?;
     wiring.spawn(
         "image folder",
@@ -52,6 +56,20 @@ pub async fn start(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     let kubelet = kubelet_config(wiring)?;
     wiring.spawn("kubelet", knarr_kubelet::run(kubelet, client, runtime, wiring.shutdown.clone()));
     Ok(())
+}
+
+/// The socket opens before the CRI service behind it is ready.
+async fn wait_for_runtime(runtime: &dyn Runtime) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + RUNTIME_LIMIT;
+    loop {
+        match runtime.status().await {
+            Ok(_) => return Ok(()),
+            Err(error) if tokio::time::Instant::now() > deadline => {
+                return Err(error).context("container runtime is not ready");
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 fn node_client(wiring: &Wiring) -> kube::Client {
@@ -144,7 +162,7 @@ async fn pod_cidr(client: kube::Client, node: &str) -> anyhow::Result<IpNetwork>
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "watch of this node failed, trying again");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
     }

@@ -69,6 +69,10 @@ pub fn builtins() -> &'static [Kind] {
                 description: "".into(),
                 priority: 0,
             };
+            let mut subresources = vec![Subresource { name: "status".into(), gvk: gvk.clone(), verbs: vec![Verb::Get, Verb::Patch, Verb::Update] }];
+            for name in ["log", "exec", "attach", "portforward", "proxy", "eviction", "binding"] {
+                subresources.push(Subresource { name: name.into(), gvk: GroupVersionKind::new("", "v1", "X"), verbs: vec![Verb::Get, Verb::Create] });
+            }
             all.push(Kind {
                 info: Arc::new(KindInfo {
                     list_kind: format!("{kind}List").into(),
@@ -77,11 +81,7 @@ pub fn builtins() -> &'static [Kind] {
                     short_names: vec![],
                     categories: vec![],
                     verbs,
-                    subresources: vec![Subresource {
-                        name: "status".into(),
-                        gvk: gvk.clone(),
-                        verbs: vec![Verb::Get, Verb::Patch, Verb::Update],
-                    }],
+                    subresources,
                     storage: (!kind.ends_with("Review")).then(|| Storage {
                         resource: GroupResource::new(group, plural.clone()),
                         version: version.into(),

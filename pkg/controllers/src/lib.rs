@@ -10,9 +10,11 @@ pub mod context;
 pub mod error;
 
 mod claim;
+mod clusterrole_aggregation;
 mod cronjob;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod expectations;
@@ -46,8 +48,10 @@ use tokio_util::sync::CancellationToken;
 
 /// All controllers, sorted by name.
 pub const CONTROLLERS: &[Controller] = &[
+    clusterrole_aggregation::CONTROLLER,
     cronjob::CONTROLLER,
     deployment::CONTROLLER,
+    disruption::CONTROLLER,
     endpoints::CONTROLLER,
     endpointslice::CONTROLLER,
     garbage_collector::CONTROLLER,

@@ -297,8 +297,8 @@ async fn empty(ctx: &Ctx, namespace: &str) -> Result<Findings, Error> {
 async fn clear(ctx: &Ctx, namespace: &str, resource: &ServedResource, findings: &mut Findings) {
     match try_clear(ctx, namespace, resource).await {
         Ok(left) => findings.count(resource, &left),
-        // A resource that vanished since discovery has no objects.
-        Err(error) if error.is_not_found() => {}
+        // A resource that vanished since discovery, or cannot be listed after all, has no objects.
+        Err(error) if error.is_not_found() || error.is_not_served() => {}
         Err(error) => findings.failures.push(error.to_string()),
     }
 }

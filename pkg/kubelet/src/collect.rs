@@ -24,7 +24,10 @@ const IMAGE_MIN_AGE: Duration = Duration::from_secs(120);
 
 /// Keeps the node tidy until shutdown.
 pub async fn keep(node: &Arc<Node>, pods: &Pods) {
-    pods.listed().await;
+    tokio::select! {
+        () = pods.listed() => {}
+        () = node.shutdown.cancelled() => return,
+    }
     let mut used: HashMap<String, SystemTime> = HashMap::new();
     let mut round = 0u32;
     loop {
@@ -35,19 +38,19 @@ pub async fn keep(node: &Arc<Node>, pods: &Pods) {
                 }
             }
             for sandbox in observed.sandboxes.iter().skip(1).filter(|s| !s.ready) {
-                if !observed.instances.iter().any(|i| i.sandbox == sandbox.id) {
-                    if let Err(error) = node.runtime.remove_pod_sandbox(&sandbox.id).await {
-                        tracing::warn!(%error, "removing a dead sandbox");
-                    }
+                if !observed.instances.iter().any(|i| i.sandbox == sandbox.id)
+                    && let Err(error) = node.runtime.remove_pod_sandbox(&sandbox.id).await
+                {
+                    tracing::warn!(%error, "removing a dead sandbox");
                 }
             }
             rotate(node, &observed).await;
         }
         orphans(node, pods);
-        if round % IMAGE_PERIODS == 0 {
-            if let Err(error) = images(node, &mut used).await {
-                tracing::warn!(%error, "collecting images");
-            }
+        if round.is_multiple_of(IMAGE_PERIODS)
+            && let Err(error) = images(node, &mut used).await
+        {
+            tracing::warn!(%error, "collecting images");
         }
         round = round.wrapping_add(1);
         tokio::select! {
@@ -112,7 +115,8 @@ fn rotated(path: &Path, stamp: &str) -> PathBuf {
 
 /// Compresses what was rotated before, removes the oldest, and moves the present file away.
 fn shift(path: &Path, stamp: &str, keep: usize) -> io::Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().map(|n| n.to_string_lossy().into_owned())) else {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().map(|n| n.to_string_lossy().into_owned()))
+    else {
         return Ok(());
     };
     let mut old: Vec<PathBuf> = Vec::new();
@@ -131,7 +135,8 @@ fn shift(path: &Path, stamp: &str, keep: usize) -> io::Result<()> {
     for plain in old.iter().filter(|p| p.extension().is_none_or(|e| e != "gz" && e != "tmp")) {
         let zipped = PathBuf::from(format!("{}.gz", plain.display()));
         let partial = PathBuf::from(format!("{}.tmp", plain.display()));
-        let mut encoder = flate2::write::GzEncoder::new(fs::File::create(&partial)?, flate2::Compression::default());
+        let mut encoder =
+            flate2::write::GzEncoder::new(fs::File::create(&partial)?, flate2::Compression::default());
         io::copy(&mut fs::File::open(plain)?, &mut encoder)?;
         encoder.finish()?;
         fs::rename(&partial, &zipped)?;
@@ -144,22 +149,31 @@ async fn images(node: &Arc<Node>, used: &mut HashMap<String, SystemTime>) -> Res
     let images = node.runtime.list_images().await?;
     let containers = node.runtime.list_containers(v1::ContainerFilter::default()).await?;
     let now = SystemTime::now();
-    let in_use: HashSet<String> = containers.into_iter().flat_map(|c| [c.image_ref, c.image.unwrap_or_default().image]).collect();
+    let in_use: HashSet<String> =
+        containers.into_iter().flat_map(|c| [c.image_ref, c.image.unwrap_or_default().image]).collect();
     used.retain(|id, _| images.iter().any(|i| i.id == *id));
     for image in &images {
-        let serves = in_use.contains(&image.id) || image.repo_tags.iter().chain(&image.repo_digests).any(|n| in_use.contains(n));
+        let serves = in_use.contains(&image.id)
+            || image.repo_tags.iter().chain(&image.repo_digests).any(|n| in_use.contains(n));
         let entry = used.entry(image.id.clone()).or_insert(now);
         if serves {
             *entry = now;
         }
     }
     let info = node.runtime.image_fs_info().await?;
-    let Some(mountpoint) = info.image_filesystems.first().and_then(|f| f.fs_id.clone()).map(|id| id.mountpoint) else { return Ok(()) };
-    let full = |path: &str| rustix::fs::statvfs(path).ok().filter(|f| f.f_blocks > 0).map(|f| 100 - f.f_bavail * 100 / f.f_blocks);
+    let Some(mountpoint) =
+        info.image_filesystems.first().and_then(|f| f.fs_id.clone()).map(|id| id.mountpoint)
+    else {
+        return Ok(());
+    };
+    let full = |path: &str| {
+        rustix::fs::statvfs(path).ok().filter(|f| f.f_blocks > 0).map(|f| 100 - f.f_bavail * 100 / f.f_blocks)
+    };
     if full(&mountpoint).is_none_or(|percent| percent < u64::from(node.config.image_gc_high_percent)) {
         return Ok(());
     }
-    let pinned = |image: &v1::Image| image.pinned || image.repo_tags.iter().any(|t| t == knarr_cri::pause::IMAGE);
+    let pinned =
+        |image: &v1::Image| image.pinned || image.repo_tags.iter().any(|t| t == knarr_cri::pause::IMAGE);
     let mut candidates: Vec<(SystemTime, &v1::Image)> = images
         .iter()
         .filter(|i| !pinned(i))
@@ -189,7 +203,10 @@ mod tests {
             fs::write(&log, format!("line {n}")).unwrap();
             shift(&log, &format!("20260101-00000{n}"), 4).unwrap();
         }
-        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["0.log.20260101-000003.gz", "0.log.20260101-000004.gz", "0.log.20260101-000005"]);
     }

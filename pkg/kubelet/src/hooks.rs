@@ -34,12 +34,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 pub fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => Some(*number),
-        IntOrString::String(text) => text
-            .parse()
-            .ok()
-            .or_else(|| container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(text)).map(|p| p.container_port)),
+        IntOrString::String(text) => text.parse().ok().or_else(|| {
+            container
+                .ports
+                .iter()
+                .flatten()
+                .find(|p| p.name.as_deref() == Some(text))
+                .map(|p| p.container_port)
+        }),
     };
-    number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0).ok_or_else(|| format!("invalid port: {port:?}"))
+    number
+        .and_then(|n| u16::try_from(n).ok())
+        .filter(|n| *n > 0)
+        .ok_or_else(|| format!("invalid port: {port:?}"))
 }
 
 async fn connect(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
@@ -63,7 +70,13 @@ pub async fn tcp(host: &str, port: u16, limit: Duration) -> Result<(), String> {
 }
 
 /// A GET; gives the answer's status and the beginning of its body. Redirects are not followed.
-pub async fn http(action: &HTTPGetAction, container: &Container, pod_ip: &str, agent: &str, limit: Duration) -> Result<(u16, String), String> {
+pub async fn http(
+    action: &HTTPGetAction,
+    container: &Container,
+    pod_ip: &str,
+    agent: &str,
+    limit: Duration,
+) -> Result<(u16, String), String> {
     let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(pod_ip).to_owned();
     let port = port(&action.port, container)?;
     let secure = action.scheme.as_deref() == Some("HTTPS");
@@ -84,15 +97,20 @@ pub async fn http(action: &HTTPGetAction, container: &Container, pod_ip: &str, a
     let request = request.body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
     let exchange = async {
         let stream = connect(&host, port, limit).await?;
-        let stream: Box<dyn Stream> = if secure { Box::new(tls(stream, &host).await?) } else { Box::new(stream) };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+        let stream: Box<dyn Stream> =
+            if secure { Box::new(tls(stream, &host).await?) } else { Box::new(stream) };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
         let driver = tokio::spawn(connection);
         let answer = sender.send_request(request).await.map_err(|e| e.to_string());
         let result = match answer {
             Ok(answer) => {
                 let code = answer.status().as_u16();
                 let body = Limited::new(answer.into_body(), BODY_LIMIT_BYTES).collect().await;
-                Ok((code, body.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default()))
+                Ok((
+                    code,
+                    body.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default(),
+                ))
             }
             Err(error) => Err(error),
         };
@@ -102,28 +120,43 @@ pub async fn http(action: &HTTPGetAction, container: &Container, pod_ip: &str, a
     let url = format!("{}://{authority}{path}", if secure { "https" } else { "http" });
     match timeout(limit, exchange).await {
         Ok(result) => result.map_err(|e| format!("Get {url:?}: {e}")),
-        Err(_) => Err(format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)")),
+        Err(_) => Err(format!(
+            "Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        )),
     }
 }
 
 /// Asks gRPC's health service; `Ok` when it serves.
 pub async fn grpc(host: &str, port: u16, service: &str, limit: Duration) -> Result<(), String> {
     let exchange = async {
-        let stream = connect(host, port, limit).await.map_err(|e| format!("timeout: failed to connect service \"{host}:{port}\": {e}"))?;
+        let stream = connect(host, port, limit)
+            .await
+            .map_err(|e| format!("timeout: failed to connect service \"{host}:{port}\": {e}"))?;
         let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .map_err(|e| e.to_string())?;
         let driver = tokio::spawn(connection);
         let result = ask_health(&mut sender, host, port, service).await;
         driver.abort();
         result
     };
-    timeout(limit, exchange).await.unwrap_or_else(|_| Err("timeout: health rpc did not complete within the limit".to_owned()))
+    timeout(limit, exchange)
+        .await
+        .unwrap_or_else(|_| Err("timeout: health rpc did not complete within the limit".to_owned()))
 }
 
-async fn ask_health(sender: &mut hyper::client::conn::http2::SendRequest<Full<Bytes>>, host: &str, port: u16, service: &str) -> Result<(), String> {
-    let length = u8::try_from(service.len()).ok().filter(|l| *l < 126).ok_or("the service name is too long")?;
+async fn ask_health(
+    sender: &mut hyper::client::conn::http2::SendRequest<Full<Bytes>>,
+    host: &str,
+    port: u16,
+    service: &str,
+) -> Result<(), String> {
+    let length =
+        u8::try_from(service.len()).ok().filter(|l| *l < 126).ok_or("the service name is too long")?;
     // A message of one string field, in gRPC's five-byte frame.
-    let message: Vec<u8> = if service.is_empty() { Vec::new() } else { [&[0x0a, length], service.as_bytes()].concat() };
+    let message: Vec<u8> =
+        if service.is_empty() { Vec::new() } else { [&[0x0a, length], service.as_bytes()].concat() };
     let mut frame = vec![0, 0, 0, 0, u8::try_from(message.len()).map_err(|e| e.to_string())?];
     frame.extend(message);
     let request = hyper::Request::post(format!("http://{host}:{port}/grpc.health.v1.Health/Check"))
@@ -133,7 +166,8 @@ async fn ask_health(sender: &mut hyper::client::conn::http2::SendRequest<Full<By
         .map_err(|e| e.to_string())?;
     let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
     let early = answer.headers().get("grpc-status").cloned();
-    let body = Limited::new(answer.into_body(), BODY_LIMIT_BYTES).collect().await.map_err(|e| e.to_string())?;
+    let body =
+        Limited::new(answer.into_body(), BODY_LIMIT_BYTES).collect().await.map_err(|e| e.to_string())?;
     let status = early.or_else(|| body.trailers().and_then(|t| t.get("grpc-status").cloned()));
     if let Some(status) = status.filter(|s| s != "0") {
         return Err(format!("service unhealthy (rpc status {})", status.to_str().unwrap_or("?")));
@@ -151,17 +185,31 @@ struct Trusting(rustls::crypto::WebPkiSupportedAlgorithms);
 
 impl ServerCertVerifier for Trusting {
     fn verify_server_cert(
-        &self, _: &rustls::pki_types::CertificateDer<'_>, _: &[rustls::pki_types::CertificateDer<'_>], _: &rustls::pki_types::ServerName<'_>, _: &[u8],
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
         _: rustls::pki_types::UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, _: &[u8], _: &rustls::pki_types::CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    fn verify_tls13_signature(&self, _: &[u8], _: &rustls::pki_types::CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
@@ -184,21 +232,36 @@ async fn tls(stream: TcpStream, host: &str) -> Result<tokio_rustls::client::TlsS
 }
 
 /// Runs a lifecycle hook to its end.
-pub async fn run(handler: &LifecycleHandler, runtime: &dyn Runtime, container: &Container, id: &str, pod_ip: &str, limit: Duration) -> Result<(), String> {
+pub async fn run(
+    handler: &LifecycleHandler,
+    runtime: &dyn Runtime,
+    container: &Container,
+    id: &str,
+    pod_ip: &str,
+    limit: Duration,
+) -> Result<(), String> {
     if let Some(exec) = &handler.exec {
         let command = exec.command.clone().unwrap_or_default();
         let shown = command.join(" ");
-        let answer = runtime.exec_sync(id, command, limit).await.map_err(|e| format!("Exec lifecycle hook ([{shown}]) for Container {:?} failed - error: {e}", container.name))?;
+        let answer = runtime.exec_sync(id, command, limit).await.map_err(|e| {
+            format!("Exec lifecycle hook ([{shown}]) for Container {:?} failed - error: {e}", container.name)
+        })?;
         if answer.exit_code == 0 {
             return Ok(());
         }
         let output = String::from_utf8_lossy(&[answer.stdout, answer.stderr].concat()).into_owned();
-        return Err(format!("Exec lifecycle hook ([{shown}]) for Container {:?} failed - error: command '{shown}' exited with {}: {output}", container.name, answer.exit_code));
+        return Err(format!(
+            "Exec lifecycle hook ([{shown}]) for Container {:?} failed - error: command '{shown}' exited with {}: {output}",
+            container.name, answer.exit_code
+        ));
     }
     if let Some(get) = &handler.http_get {
         return match http(get, container, pod_ip, "kube-lifecycle/1.37", limit).await? {
             (code, _) if (200..400).contains(&code) => Ok(()),
-            (code, body) => Err(format!("HTTP lifecycle hook for Container {:?} failed with statuscode {code}: {body}", container.name)),
+            (code, body) => Err(format!(
+                "HTTP lifecycle hook for Container {:?} failed with statuscode {code}: {body}",
+                container.name
+            )),
         };
     }
     if let Some(sleep) = &handler.sleep {

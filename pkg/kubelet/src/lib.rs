@@ -10,6 +10,7 @@ mod collect;
 mod config;
 mod container;
 pub mod decide;
+mod end;
 mod env;
 mod hooks;
 mod images;
@@ -56,7 +57,12 @@ pub enum Error {
 }
 
 /// Runs the node until `shutdown`. Containers go on when it ends, and are taken over by the next run.
-pub async fn run(config: KubeletConfig, client: kube::Client, runtime: Arc<dyn Runtime>, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    config: KubeletConfig,
+    client: kube::Client,
+    runtime: Arc<dyn Runtime>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     for dir in [&config.root_dir, &config.log_dir] {
         std::fs::create_dir_all(dir).map_err(|e| Error::File(dir.display().to_string(), e))?;
     }
@@ -102,10 +108,20 @@ async fn wait_for_runtime(runtime: &dyn Runtime, shutdown: &CancellationToken) -
     loop {
         match runtime.version().await {
             Ok(version) => {
-                tracing::info!(name = version.runtime_name, version = version.runtime_version, "container runtime");
+                tracing::info!(
+                    name = version.runtime_name,
+                    version = version.runtime_version,
+                    "container runtime"
+                );
                 return Ok(());
             }
-            Err(error) if error.failure == knarr_cri::Failure::Unavailable && left > 0 && !shutdown.is_cancelled() => left -= 1,
+            Err(error)
+                if error.failure == knarr_cri::Failure::Unavailable
+                    && left > 0
+                    && !shutdown.is_cancelled() =>
+            {
+                left -= 1
+            }
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(pause).await;

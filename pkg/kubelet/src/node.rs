@@ -103,8 +103,14 @@ pub async fn register(node: &Arc<Node>, machine: &Machine) -> Result<(), Error> 
     let mut object = NodeObject::default();
     object.metadata.name = Some(config.node_name.clone());
     object.metadata.labels = Some(labels(config));
-    object.metadata.annotations = Some(BTreeMap::from([("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())]));
-    object.spec = Some(NodeSpec { taints: Some(config.taints.clone()).filter(|t| !t.is_empty()), ..Default::default() });
+    object.metadata.annotations = Some(BTreeMap::from([(
+        "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
+        "true".to_owned(),
+    )]));
+    object.spec = Some(NodeSpec {
+        taints: Some(config.taints.clone()).filter(|t| !t.is_empty()),
+        ..Default::default()
+    });
     let status = status(node, machine, &[]).await;
     object.status = serde_json::from_value(status).ok();
     let mut pause = Duration::from_millis(50);
@@ -118,7 +124,9 @@ pub async fn register(node: &Arc<Node>, machine: &Machine) -> Result<(), Error> 
         };
         match done {
             Ok(()) => return Ok(()),
-            Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 422) => return Err(Error::Node(config.node_name.clone(), answer.message.clone())),
+            Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 422) => {
+                return Err(Error::Node(config.node_name.clone(), answer.message.clone()));
+            }
             Err(error) => tracing::warn!(node = config.node_name, %error, "registering the node"),
         }
         tokio::select! {
@@ -184,21 +192,39 @@ async fn create(node: &Arc<Node>, api: &Api<Lease>, name: &str) -> kube::Result<
 /// Keeps the node's status true until shutdown.
 pub async fn keep_status(node: &Arc<Node>, machine: &Machine) {
     let api: Api<NodeObject> = Api::all(node.client.clone());
-    let (mut before, mut conditions, mut written_at): (Value, Vec<NodeCondition>, _) = (Value::Null, Vec::new(), tokio::time::Instant::now());
+    let (mut before, mut conditions, mut written_at): (Value, Vec<NodeCondition>, _) =
+        (Value::Null, Vec::new(), tokio::time::Instant::now());
     let mut pause = Duration::from_millis(100);
     loop {
         if conditions.is_empty() {
-            conditions = api.get_opt(&node.config.node_name).await.ok().flatten().and_then(|n| n.status?.conditions).unwrap_or_default();
+            conditions = api
+                .get_opt(&node.config.node_name)
+                .await
+                .ok()
+                .flatten()
+                .and_then(|n| n.status?.conditions)
+                .unwrap_or_default();
         }
         let status = status(node, machine, &conditions).await;
-        let ready = status["conditions"].as_array().is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+        let ready = status["conditions"]
+            .as_array()
+            .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
         // Until the node is ready it is looked at often, for it will be soon.
         let mut wait = if ready { CHECK_PERIOD } else { Duration::from_millis(500) };
         if significant(&status) != significant(&before) || written_at.elapsed() > REPORT_PERIOD {
             match write(&api, &node.config.node_name, &status).await {
                 Ok(()) => {
                     conditions = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
-                    (before, written_at, pause) = (status, tokio::time::Instant::now(), Duration::from_millis(100));
+                    (before, written_at, pause) =
+                        (status, tokio::time::Instant::now(), Duration::from_millis(100));
+                }
+                // Somebody removed the node, and it is still here.
+                Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                    conditions.clear();
+                    if let Err(error) = register(node, machine).await {
+                        tracing::error!(%error, "registering the node again");
+                    }
+                    wait = pause;
                 }
                 Err(error) => {
                     tracing::warn!(node = node.config.node_name, %error, "writing the node's status");
@@ -218,7 +244,10 @@ pub async fn keep_status(node: &Arc<Node>, machine: &Machine) {
 fn significant(status: &Value) -> Value {
     let mut status = status.clone();
     if let Some(Value::Array(conditions)) = status.get_mut("conditions") {
-        conditions.iter_mut().filter_map(Value::as_object_mut).for_each(|c| drop(c.remove("lastHeartbeatTime")));
+        conditions
+            .iter_mut()
+            .filter_map(Value::as_object_mut)
+            .for_each(|c| drop(c.remove("lastHeartbeatTime")));
     }
     status
 }
@@ -228,12 +257,15 @@ async fn write(api: &Api<NodeObject>, name: &str, status: &Value) -> kube::Resul
     if let Some(Value::Array(addresses)) = status.get_mut("addresses") {
         addresses.insert(0, json!({"$patch": "replace"}));
     }
-    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(json!({"status": status}))).await.map(drop)
+    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(json!({"status": status})))
+        .await
+        .map(drop)
 }
 
 async fn status(node: &Arc<Node>, machine: &Machine, before: &[NodeCondition]) -> Value {
     let config = &node.config;
-    let mut addresses: Vec<Value> = config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
+    let mut addresses: Vec<Value> =
+        config.node_ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
     addresses.push(json!({"type": "Hostname", "address": config.node_name}));
     let images: Vec<Value> = match node.runtime.list_images().await {
         Ok(mut images) => {
@@ -246,7 +278,8 @@ async fn status(node: &Arc<Node>, machine: &Machine, before: &[NodeCondition]) -
             Vec::new()
         }
     };
-    let port = config.serving_tls.as_ref().map(|_| json!({"kubeletEndpoint": {"Port": config.listen.port()}}));
+    let port =
+        config.serving_tls.as_ref().map(|_| json!({"kubeletEndpoint": {"Port": config.listen.port()}}));
     json!({
         "addresses": addresses,
         "capacity": machine.capacity(config),
@@ -261,7 +294,12 @@ async fn status(node: &Arc<Node>, machine: &Machine, before: &[NodeCondition]) -
 async fn info(node: &Arc<Node>) -> Value {
     let version = node.runtime.version().await.unwrap_or_default();
     let release = read("/etc/os-release");
-    let os = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
+    let os = release
+        .lines()
+        .find_map(|l| l.strip_prefix("PRETTY_NAME="))
+        .unwrap_or("Linux")
+        .trim_matches('"')
+        .to_owned();
     json!({
         "architecture": architecture(),
         "operatingSystem": "linux",
@@ -289,7 +327,11 @@ async fn conditions(node: &Arc<Node>, before: &[NodeCondition]) -> Vec<NodeCondi
         (kind.to_owned(), yes, reason[n].to_owned(), message[n].to_owned())
     };
     let pids: u64 = read("/proc/sys/kernel/pid_max").parse().unwrap_or(u64::MAX);
-    let running: u64 = read("/proc/loadavg").split_whitespace().nth(3).and_then(|p| p.split('/').nth(1)?.parse().ok()).unwrap_or_default();
+    let running: u64 = read("/proc/loadavg")
+        .split_whitespace()
+        .nth(3)
+        .and_then(|p| p.split('/').nth(1)?.parse().ok())
+        .unwrap_or_default();
     let memory = ["KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"];
     let disk = free_percent(&node.config.root_dir).is_some_and(|p| p < 10);
     let (ready, message) = match node.runtime.status().await {
@@ -301,7 +343,11 @@ async fn conditions(node: &Arc<Node>, before: &[NodeCondition]) -> Vec<NodeCondi
                 .iter()
                 .filter(|c| !c.status && matches!(c.r#type.as_str(), "RuntimeReady" | "NetworkReady"))
                 .map(|c| {
-                    let what = if c.r#type == "NetworkReady" { "container runtime network not ready" } else { "container runtime not ready" };
+                    let what = if c.r#type == "NetworkReady" {
+                        "container runtime network not ready"
+                    } else {
+                        "container runtime not ready"
+                    };
                     format!("{what}: {}=false reason:{} message:{}", c.r#type, c.reason, c.message)
                 })
                 .collect();
@@ -311,19 +357,39 @@ async fn conditions(node: &Arc<Node>, before: &[NodeCondition]) -> Vec<NodeCondi
     };
     let message = if ready { "kubelet is posting ready status".to_owned() } else { message };
     let all = [
-        pressure(available < 100 << 20, "MemoryPressure", memory, ["kubelet has insufficient memory available", "kubelet has sufficient memory available"]),
-        pressure(disk, "DiskPressure", ["KubeletHasDiskPressure", "KubeletHasNoDiskPressure"], ["kubelet has disk pressure", "kubelet has no disk pressure"]),
         pressure(
-            running.saturating_mul(100) > pids.saturating_mul(95), "PIDPressure", ["KubeletHasInsufficientPID", "KubeletHasSufficientPID"],
+            available < 100 << 20,
+            "MemoryPressure",
+            memory,
+            ["kubelet has insufficient memory available", "kubelet has sufficient memory available"],
+        ),
+        pressure(
+            disk,
+            "DiskPressure",
+            ["KubeletHasDiskPressure", "KubeletHasNoDiskPressure"],
+            ["kubelet has disk pressure", "kubelet has no disk pressure"],
+        ),
+        pressure(
+            running.saturating_mul(100) > pids.saturating_mul(95),
+            "PIDPressure",
+            ["KubeletHasInsufficientPID", "KubeletHasSufficientPID"],
             ["kubelet has insufficient PID available", "kubelet has sufficient PID available"],
         ),
-        ("Ready".to_owned(), ready, if ready { "KubeletReady" } else { "KubeletNotReady" }.to_owned(), message),
+        (
+            "Ready".to_owned(),
+            ready,
+            if ready { "KubeletReady" } else { "KubeletNotReady" }.to_owned(),
+            message,
+        ),
     ];
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     all.into_iter()
         .map(|(kind, yes, reason, message)| {
             let status = if yes { "True" } else { "False" };
-            let since = before.iter().find(|c| c.type_ == kind && c.status == status).and_then(|c| c.last_transition_time.clone());
+            let since = before
+                .iter()
+                .find(|c| c.type_ == kind && c.status == status)
+                .and_then(|c| c.last_transition_time.clone());
             NodeCondition {
                 type_: kind,
                 status: status.to_owned(),

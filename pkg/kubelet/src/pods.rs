@@ -48,7 +48,8 @@ impl Pods {
     /// Follows the pods that are bound to this node, until shutdown.
     pub async fn watch(&self) {
         let api: Api<Pod> = Api::all(self.node.client.clone());
-        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node.config.node_name));
+        let config =
+            watcher::Config::default().fields(&format!("spec.nodeName={}", self.node.config.node_name));
         let mut events = watcher::watcher(api, config).boxed();
         let mut listing = HashSet::new();
         loop {
@@ -67,7 +68,9 @@ impl Pods {
                     self.listed.send_replace(true);
                 }
                 Some(Ok(Event::Apply(pod))) => self.apply(pod),
-                Some(Ok(Event::Delete(pod))) => self.gone(pod.metadata.uid.as_deref().unwrap_or_default(), Some(pod.clone())),
+                Some(Ok(Event::Delete(pod))) => {
+                    self.gone(pod.metadata.uid.as_deref().unwrap_or_default(), Some(pod.clone()))
+                }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "watching pods");
                     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -98,7 +101,11 @@ impl Pods {
                 };
                 strip(&old.pod) == strip(&update.pod)
             };
-            let gates = update.pod.spec.as_ref().is_some_and(|s| s.readiness_gates.as_ref().is_some_and(|g| !g.is_empty()));
+            let gates = update
+                .pod
+                .spec
+                .as_ref()
+                .is_some_and(|s| s.readiness_gates.as_ref().is_some_and(|g| !g.is_empty()));
             if !same || gates {
                 handle.updates.send_replace(update);
             }
@@ -129,7 +136,8 @@ impl Pods {
     }
 
     fn end_all_but(&self, listed: &HashSet<String>) {
-        let missing: Vec<String> = self.workers.lock().keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+        let missing: Vec<String> =
+            self.workers.lock().keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
         missing.iter().for_each(|uid| self.gone(uid, None));
     }
 
@@ -180,10 +188,10 @@ impl Pods {
 
     async fn wake_owner(&self, id: &str) {
         let known = self.node.owners.lock().get(id).cloned();
-        if let Some(uid) = known {
-            if let Some(handle) = self.workers.lock().get(&uid) {
-                handle.wake.notify_one();
-            }
+        if let Some(uid) = known
+            && let Some(handle) = self.workers.lock().get(&uid)
+        {
+            handle.wake.notify_one();
         }
     }
 
@@ -205,13 +213,17 @@ impl Pods {
         let mut pods: HashMap<String, (String, String)> = HashMap::new();
         for sandbox in &sandboxes {
             let Some(uid) = sandbox.labels.get(label::POD_UID) else { continue };
-            seen.entry(uid.clone()).or_default().insert((sandbox.id.clone(), sandbox.state() == v1::PodSandboxState::SandboxReady));
+            seen.entry(uid.clone())
+                .or_default()
+                .insert((sandbox.id.clone(), sandbox.state() == v1::PodSandboxState::SandboxReady));
             let text = |key: &str| sandbox.labels.get(key).cloned().unwrap_or_default();
             pods.insert(uid.clone(), (text(label::POD_NAMESPACE), text(label::POD_NAME)));
         }
         for container in &containers {
             let Some(uid) = container.labels.get(label::POD_UID) else { continue };
-            seen.entry(uid.clone()).or_default().insert((container.id.clone(), container.state() == v1::ContainerState::ContainerRunning));
+            seen.entry(uid.clone())
+                .or_default()
+                .insert((container.id.clone(), container.state() == v1::ContainerState::ContainerRunning));
         }
         let mut workers = self.workers.lock();
         for (uid, handle) in workers.iter() {
@@ -252,7 +264,9 @@ impl Pods {
             .iter()
             .filter(|(own, handle)| {
                 let meta = handle.updates.borrow().pod.metadata.clone();
-                meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name) && uid.is_none_or(|u| u == *own)
+                meta.namespace.as_deref() == Some(namespace)
+                    && meta.name.as_deref() == Some(name)
+                    && uid.is_none_or(|u| u == *own)
             })
             .map(|(_, handle)| handle)
             .collect();

@@ -65,7 +65,8 @@ impl Verdict {
     /// After another outcome. Also says whether the threshold of failures was reached just now or before.
     pub fn after(self, good: bool, probe: &Probe) -> (Self, bool) {
         let count = if self.row.0 == good { self.row.1.saturating_add(1) } else { 1 };
-        let needed = if good { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
+        let needed =
+            if good { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
         let reached = count >= needed.max(1);
         (Self { good: if reached { good } else { self.good }, row: (good, count) }, reached && !good)
     }
@@ -101,8 +102,12 @@ impl Probes {
             None => String::new(),
         };
         for unit in spec::units(pod) {
-            let Some(instance) = observed.newest(&unit.container.name).filter(|i| i.state == State::Running) else { continue };
-            let started = unit.container.startup_probe.is_none() || self.verdict(&instance.id, Kind::Startup) == Some(true);
+            let Some(instance) = observed.newest(&unit.container.name).filter(|i| i.state == State::Running)
+            else {
+                continue;
+            };
+            let started = unit.container.startup_probe.is_none()
+                || self.verdict(&instance.id, Kind::Startup) == Some(true);
             let all = [
                 (Kind::Startup, &unit.container.startup_probe),
                 (Kind::Liveness, &unit.container.liveness_probe),
@@ -110,7 +115,9 @@ impl Probes {
             ];
             for (kind, probe) in all {
                 // A passed startup probe has said all it will; the others wait for it.
-                let Some(probe) = probe.as_ref().filter(|_| (kind == Kind::Startup) != started) else { continue };
+                let Some(probe) = probe.as_ref().filter(|_| (kind == Kind::Startup) != started) else {
+                    continue;
+                };
                 let key = (instance.id.clone(), kind);
                 wanted.insert(key.clone());
                 self.tasks.entry(key).or_insert_with(|| {
@@ -131,7 +138,8 @@ impl Probes {
             }
         }
         self.tasks.retain(|key, _| wanted.contains(key));
-        let alive: HashSet<&String> = observed.instances.iter().filter(|i| i.state == State::Running).map(|i| &i.id).collect();
+        let alive: HashSet<&String> =
+            observed.instances.iter().filter(|i| i.state == State::Running).map(|i| &i.id).collect();
         self.results.lock().retain(|(id, _), _| alive.contains(id));
     }
 
@@ -143,12 +151,19 @@ impl Probes {
     pub fn health(&self, pod: &Pod, observed: &Observed) -> (Health, HashSet<String>) {
         let (mut health, mut ready) = (Health::default(), HashSet::new());
         for unit in spec::units(pod) {
-            let Some(instance) = observed.newest(&unit.container.name).filter(|i| i.state == State::Running) else { continue };
-            let started = unit.container.startup_probe.is_none() || self.verdict(&instance.id, Kind::Startup) == Some(true);
+            let Some(instance) = observed.newest(&unit.container.name).filter(|i| i.state == State::Running)
+            else {
+                continue;
+            };
+            let started = unit.container.startup_probe.is_none()
+                || self.verdict(&instance.id, Kind::Startup) == Some(true);
             if started {
                 health.started.insert(instance.id.clone());
             }
-            if started && (unit.container.readiness_probe.is_none() || self.verdict(&instance.id, Kind::Readiness) == Some(true)) {
+            if started
+                && (unit.container.readiness_probe.is_none()
+                    || self.verdict(&instance.id, Kind::Readiness) == Some(true))
+            {
                 ready.insert(instance.id.clone());
             }
             for kind in [Kind::Startup, Kind::Liveness] {
@@ -214,10 +229,18 @@ impl Task {
     async fn probe_once(&self) -> Result<(), String> {
         let limit = seconds(self.probe.timeout_seconds, 1).max(Duration::from_secs(1));
         if let Some(exec) = &self.probe.exec {
-            let answer = self.node.runtime.exec_sync(&self.id, exec.command.clone().unwrap_or_default(), limit).await.map_err(|e| match e.failure {
-                knarr_cri::Failure::Timeout => format!("command timed out: {:?} timed out after {limit:?}", exec.command.clone().unwrap_or_default().join(" ")),
-                _ => e.to_string(),
-            })?;
+            let answer = self
+                .node
+                .runtime
+                .exec_sync(&self.id, exec.command.clone().unwrap_or_default(), limit)
+                .await
+                .map_err(|e| match e.failure {
+                    knarr_cri::Failure::Timeout => format!(
+                        "command timed out: {:?} timed out after {limit:?}",
+                        exec.command.clone().unwrap_or_default().join(" ")
+                    ),
+                    _ => e.to_string(),
+                })?;
             let output = String::from_utf8_lossy(&[answer.stdout, answer.stderr].concat()).into_owned();
             return if answer.exit_code == 0 { Ok(()) } else { Err(output) };
         }
@@ -253,7 +276,15 @@ mod tests {
             verdict = next;
             seen.push((verdict.good, failed));
         }
-        let want = [(false, false), (true, false), (true, false), (true, false), (true, false), (false, true), (false, false)];
+        let want = [
+            (false, false),
+            (true, false),
+            (true, false),
+            (true, false),
+            (true, false),
+            (false, true),
+            (false, false),
+        ];
         assert_eq!(seen, want);
     }
 }

@@ -77,7 +77,12 @@ impl Refs {
 
     async fn follow<K>(&self, key: Key, token: CancellationToken)
     where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + std::fmt::Debug + Send + serde::de::DeserializeOwned + 'static,
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + serde::de::DeserializeOwned
+            + 'static,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &key.1);
         let config = watcher::Config::default().fields(&format!("metadata.name={}", key.2));

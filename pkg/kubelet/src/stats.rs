@@ -28,7 +28,13 @@ async fn uses(node: &Arc<Node>) -> Result<Vec<Use>, Error> {
     let named = all.into_iter().filter_map(|stats| {
         let labels = stats.attributes.as_ref()?.labels.clone();
         let text = |key: &str| labels.get(key).cloned().unwrap_or_default();
-        Some(Use { namespace: text(label::POD_NAMESPACE), pod: text(label::POD_NAME), uid: text(label::POD_UID), container: text(label::CONTAINER_NAME), stats })
+        Some(Use {
+            namespace: text(label::POD_NAMESPACE),
+            pod: text(label::POD_NAME),
+            uid: text(label::POD_UID),
+            container: text(label::CONTAINER_NAME),
+            stats,
+        })
     });
     Ok(named.filter(|u| !u.uid.is_empty()).collect())
 }
@@ -36,12 +42,25 @@ async fn uses(node: &Arc<Node>) -> Result<Vec<Use>, Error> {
 /// Cumulated CPU time of the whole machine in nanoseconds, and its memory in use in bytes.
 fn machine() -> (u64, u64) {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks: Vec<u64> = stat.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|f| f.parse().ok()).collect();
+    let ticks: Vec<u64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|f| f.parse().ok())
+        .collect();
     // All but idle and waiting for disks; guest time is counted in user time already.
-    let busy: u64 = ticks.iter().enumerate().filter(|(n, _)| !matches!(n, 3 | 4 | 8 | 9)).map(|(_, t)| t).sum();
+    let busy: u64 =
+        ticks.iter().enumerate().filter(|(n, _)| !matches!(n, 3 | 4 | 8 | 9)).map(|(_, t)| t).sum();
     let per_second = rustix::param::clock_ticks_per_second().max(1);
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = |name: &str| info.lines().find(|l| l.starts_with(name)).and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or_default();
+    let kib = |name: &str| {
+        info.lines()
+            .find(|l| l.starts_with(name))
+            .and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .unwrap_or_default()
+    };
     (busy * (1_000_000_000 / per_second), (kib("MemTotal:").saturating_sub(kib("MemAvailable:"))) * 1024)
 }
 
@@ -67,10 +86,18 @@ pub(crate) async fn summary(node: &Arc<Node>, pods: &Pods) -> Result<Value, Erro
     for usage in uses(node).await? {
         by_pod.entry(usage.uid.clone()).or_default().push(usage);
     }
-    let starts: HashMap<String, Option<jiff::Timestamp>> =
-        pods.list().into_iter().map(|p| (p.metadata.uid.clone().unwrap_or_default(), p.status.and_then(|s| s.start_time).map(|t| t.0))).collect();
+    let starts: HashMap<String, Option<jiff::Timestamp>> = pods
+        .list()
+        .into_iter()
+        .map(|p| {
+            (p.metadata.uid.clone().unwrap_or_default(), p.status.and_then(|s| s.start_time).map(|t| t.0))
+        })
+        .collect();
     let now = jiff::Timestamp::now().to_string();
-    let documents: Vec<Value> = by_pod.iter().map(|(uid, uses)| pod_document(uid, uses, starts.get(uid).copied().flatten(), &now)).collect();
+    let documents: Vec<Value> = by_pod
+        .iter()
+        .map(|(uid, uses)| pod_document(uid, uses, starts.get(uid).copied().flatten(), &now))
+        .collect();
     let (cpu, memory) = machine();
     Ok(json!({
         "node": {
@@ -83,7 +110,9 @@ pub(crate) async fn summary(node: &Arc<Node>, pods: &Pods) -> Result<Value, Erro
 }
 
 fn pod_document(uid: &str, uses: &[Use], start: Option<jiff::Timestamp>, now: &str) -> Value {
-    let sum = |field: &dyn Fn(&v1::ContainerStats) -> Option<u64>| uses.iter().filter_map(|u| field(&u.stats)).sum::<u64>();
+    let sum = |field: &dyn Fn(&v1::ContainerStats) -> Option<u64>| {
+        uses.iter().filter_map(|u| field(&u.stats)).sum::<u64>()
+    };
     let core = sum(&|s| value(s.cpu.as_ref()?.usage_core_nano_seconds.as_ref()));
     let set = sum(&|s| value(s.memory.as_ref()?.working_set_bytes.as_ref()));
     let containers: Vec<Value> = uses
@@ -119,16 +148,26 @@ pub(crate) async fn resource_metrics(node: &Arc<Node>, _: &Pods) -> Result<Strin
     put(format!("node_cpu_usage_seconds_total {} {now}", seconds(cpu)));
     put("# TYPE node_memory_working_set_bytes gauge".into());
     put(format!("node_memory_working_set_bytes {memory} {now}"));
-    let labels = |u: &Use| format!("{{container={:?},namespace={:?},pod={:?}}}", u.container, u.namespace, u.pod);
+    let labels =
+        |u: &Use| format!("{{container={:?},namespace={:?},pod={:?}}}", u.container, u.namespace, u.pod);
     put("# TYPE container_cpu_usage_seconds_total counter".into());
     for u in &uses {
-        if let Some((c, used)) = u.stats.cpu.as_ref().and_then(|c| Some((c, value(c.usage_core_nano_seconds.as_ref())?))) {
-            put(format!("container_cpu_usage_seconds_total{} {} {}", labels(u), seconds(used), millis(c.timestamp)));
+        if let Some((c, used)) =
+            u.stats.cpu.as_ref().and_then(|c| Some((c, value(c.usage_core_nano_seconds.as_ref())?)))
+        {
+            put(format!(
+                "container_cpu_usage_seconds_total{} {} {}",
+                labels(u),
+                seconds(used),
+                millis(c.timestamp)
+            ));
         }
     }
     put("# TYPE container_memory_working_set_bytes gauge".into());
     for u in &uses {
-        if let Some((m, used)) = u.stats.memory.as_ref().and_then(|m| Some((m, value(m.working_set_bytes.as_ref())?))) {
+        if let Some((m, used)) =
+            u.stats.memory.as_ref().and_then(|m| Some((m, value(m.working_set_bytes.as_ref())?)))
+        {
             put(format!("container_memory_working_set_bytes{} {used} {}", labels(u), millis(m.timestamp)));
         }
     }

@@ -63,7 +63,11 @@ impl StatusWriter {
 
     fn change(&self, pod: &Pod, change: impl FnOnce(&mut Entry)) {
         let text = |t: &Option<String>| t.clone().unwrap_or_default();
-        let key = Key { uid: text(&pod.metadata.uid), namespace: text(&pod.metadata.namespace), name: text(&pod.metadata.name) };
+        let key = Key {
+            uid: text(&pod.metadata.uid),
+            namespace: text(&pod.metadata.namespace),
+            name: text(&pod.metadata.name),
+        };
         let mut pods = self.0.pods.lock();
         let entry = pods.entry(key.uid.clone()).or_insert_with(|| Entry {
             // What the API has is not written again.
@@ -134,6 +138,7 @@ impl Shared {
                 }
             }
         }
+        clear_stale(&mut status, written);
         let patch = json!({"metadata": {"uid": key.uid}, "status": status});
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
@@ -156,6 +161,20 @@ impl Shared {
     }
 }
 
+/// Conditions are merged by type: what one of them no more says must be taken back by name.
+fn clear_stale(status: &mut Value, written: &Value) {
+    let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) else { return };
+    for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+        let kind = condition.get("type").cloned();
+        let before = written["conditions"]
+            .as_array()
+            .and_then(|all| all.iter().find(|c| c.get("type") == kind.as_ref()));
+        for field in before.and_then(Value::as_object).iter().flat_map(|c| c.keys()) {
+            condition.entry(field.clone()).or_insert(Value::Null);
+        }
+    }
+}
+
 enum Done {
     Written,
     Gone,
@@ -169,13 +188,27 @@ fn gone(error: &kube::Error) -> bool {
 /// The part of the status that the kubelet owns, as a document.
 fn own(status: &PodStatus) -> Value {
     const FIELDS: [&str; 13] = [
-        "phase", "conditions", "message", "reason", "hostIP", "hostIPs", "podIP", "podIPs", "startTime", "qosClass", "containerStatuses", "initContainerStatuses",
+        "phase",
+        "conditions",
+        "message",
+        "reason",
+        "hostIP",
+        "hostIPs",
+        "podIP",
+        "podIPs",
+        "startTime",
+        "qosClass",
+        "containerStatuses",
+        "initContainerStatuses",
         "ephemeralContainerStatuses",
     ];
-    const CONDITIONS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    const CONDITIONS: [&str; 5] =
+        ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
     let mut document = serde_json::to_value(status).unwrap_or_default();
     if let Some(map) = document.as_object_mut() {
-        map.retain(|field, value| (FIELDS.contains(&field.as_str()) || field == "observedGeneration") && !value.is_null());
+        map.retain(|field, value| {
+            (FIELDS.contains(&field.as_str()) || field == "observedGeneration") && !value.is_null()
+        });
         if let Some(Value::Array(conditions)) = map.get_mut("conditions") {
             conditions.retain(|c| c["type"].as_str().is_some_and(|t| CONDITIONS.contains(&t)));
             conditions.sort_by_key(|c| CONDITIONS.iter().position(|t| c["type"] == *t));
@@ -191,8 +224,16 @@ mod tests {
     #[test]
     fn only_what_the_kubelet_owns_counts() {
         let status = |json: Value| own(&serde_json::from_value::<PodStatus>(json).unwrap());
-        let a = status(json!({"phase": "Running", "nominatedNodeName": "x", "conditions": [{"type": "Ready", "status": "True"}, {"type": "Foreign", "status": "True"}]}));
+        let a = status(
+            json!({"phase": "Running", "nominatedNodeName": "x", "conditions": [{"type": "Ready", "status": "True"}, {"type": "Foreign", "status": "True"}]}),
+        );
         let b = status(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}));
         assert_eq!(a, b);
+        let mut next = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        clear_stale(
+            &mut next,
+            &json!({"conditions": [{"type": "Ready", "status": "False", "message": "m"}]}),
+        );
+        assert_eq!(next["conditions"][0].get("message"), Some(&Value::Null));
     }
 }

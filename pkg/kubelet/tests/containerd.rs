@@ -29,13 +29,58 @@ impl Daemon {
             "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = {:?}\n\
              disable_apparmor = true\nrestrict_oom_score_adj = true\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"native\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = {:?}\nconf_dir = {:?}\n",
-            at("root"), at("state"), at("containerd.sock"), pause::IMAGE, at("cni/bin"), at("cni/conf"),
+            at("root"),
+            at("state"),
+            at("containerd.sock"),
+            pause::IMAGE,
+            at("cni/bin"),
+            at("cni/conf"),
         );
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
         cni(&dir.path().join("cni"));
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("containerd").arg("-c").arg(at("config.toml")).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let child = Command::new("containerd")
+            .arg("-c")
+            .arg(at("config.toml"))
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         Self { child, dir }
+    }
+}
+
+impl Daemon {
+    /// Shims outlive their daemon; ours carry our directory in their command line. Their containers end with them.
+    fn end_what_a_failed_test_left(&self) {
+        let own = self.dir.path().display().to_string();
+        let shims: Vec<i32> = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let line = String::from_utf8_lossy(&line).into_owned();
+                line.contains("containerd-shim") && line.contains(&own)
+            })
+            .collect();
+        for shim in shims {
+            let children =
+                std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
+            for pid in children.split_whitespace().filter_map(|p| p.parse().ok()).chain([shim]) {
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mut points: Vec<&str> =
+            table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| p.starts_with(&own)).collect();
+        points.sort_by_key(|p| std::cmp::Reverse(p.len()));
+        for point in points {
+            let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+        }
     }
 }
 
@@ -52,7 +97,11 @@ fn cni(dir: &Path) {
         std::fs::write(&path, &script).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
-    std::fs::write(dir.join("conf/10.conflist"), r#"{"cniVersion":"0.4.0","name":"fake","plugins":[{"type":"fake"}]}"#).unwrap();
+    std::fs::write(
+        dir.join("conf/10.conflist"),
+        r#"{"cniVersion":"0.4.0","name":"fake","plugins":[{"type":"fake"}]}"#,
+    )
+    .unwrap();
 }
 
 impl Drop for Daemon {
@@ -61,6 +110,7 @@ impl Drop for Daemon {
             let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
             log.lines().filter(|l| !l.contains("level=info")).for_each(|l| eprintln!("{l}"));
         }
+        self.end_what_a_failed_test_left();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -86,7 +136,9 @@ fn archive(dir: &Path) -> PathBuf {
     );
     let manifest = r#"[{"Config":"c.json","RepoTags":["demo:1"],"Layers":["l.tar"]}]"#;
     let mut tar = tar::Builder::new(Vec::new());
-    for (file, bytes) in [("c.json", config.as_bytes()), ("l.tar", &layer), ("manifest.json", manifest.as_bytes())] {
+    for (file, bytes) in
+        [("c.json", config.as_bytes()), ("l.tar", &layer), ("manifest.json", manifest.as_bytes())]
+    {
         let mut header = tar::Header::new_ustar();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
@@ -99,7 +151,11 @@ fn archive(dir: &Path) -> PathBuf {
 
 fn log(dir: &Path, pod: &Value, container: &str, n: u32) -> String {
     let m = &pod["metadata"];
-    let name = format!("logs/default_{}_{}/{container}/{n}.log", m["name"].as_str().unwrap(), m["uid"].as_str().unwrap());
+    let name = format!(
+        "logs/default_{}_{}/{container}/{n}.log",
+        m["name"].as_str().unwrap(),
+        m["uid"].as_str().unwrap()
+    );
     std::fs::read_to_string(dir.join(name)).unwrap_or_default()
 }
 
@@ -128,12 +184,15 @@ async fn pods_run_on_real_containerd() {
     api.until("/api/v1/nodes/n1", "ready", ready).await;
     runtime.import_image(&archive(&dir)).await.unwrap();
 
-    api.put("/api/v1/namespaces/default/configmaps/m", json!({"metadata": {"name": "m", "namespace": "default"}, "data": {"k": "mapped"}}));
+    api.put(
+        "/api/v1/namespaces/default/configmaps/m",
+        json!({"metadata": {"name": "m", "namespace": "default"}, "data": {"k": "mapped"}}),
+    );
     let script = "cat /v/k; echo; env; id; cat /etc/hosts; echo done > /dev/termination-log; sleep 3600";
     let web = api.pod("web", json!({
         "nodeName": "n1", "restartPolicy": "Always", "terminationGracePeriodSeconds": 1,
         "securityContext": {"runAsUser": 1000, "fsGroup": 2000},
-        "initContainers": [{"name": "i", "image": "demo:1", "command": ["sh", "-c", "echo init"]}],
+        "initContainers": [{"name": "i", "image": "demo:1", "command": ["sh", "-c", "echo init"], "resources": {"limits": {"memory": "32Mi"}}}],
         "containers": [{
             "name": "c", "image": "demo:1", "command": ["sh", "-c", script],
             "resources": {"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
@@ -153,7 +212,10 @@ async fn pods_run_on_real_containerd() {
     }
     assert!(log(&dir, &pod, "i", 0).contains("init"));
     let uid = pod["metadata"]["uid"].as_str().unwrap();
-    let limit = format!("/sys/fs/cgroup/memory/knarr-test-{}/kubepods/burstable/pod{uid}/memory.limit_in_bytes", std::process::id());
+    let limit = format!(
+        "/sys/fs/cgroup/memory/knarr-test-{}/kubepods/burstable/pod{uid}/memory.limit_in_bytes",
+        std::process::id()
+    );
     if Path::new("/sys/fs/cgroup/memory").exists() {
         assert_eq!(std::fs::read_to_string(&limit).unwrap().trim(), (64 << 20).to_string());
     }
@@ -195,7 +257,8 @@ async fn pods_run_on_real_containerd() {
     eprintln!("pod seen -> Running: {times:?}");
     stop.cancel();
     second.await.unwrap();
-    for controller in ["cpu", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "cpuacct", "systemd"] {
+    for controller in ["cpu", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "cpuacct", "systemd"]
+    {
         let base = format!("/sys/fs/cgroup/{controller}/knarr-test-{}", std::process::id());
         for dir in ["kubepods/burstable", "kubepods/besteffort", "kubepods", ""] {
             let _ = std::fs::remove_dir(Path::new(&base).join(dir));

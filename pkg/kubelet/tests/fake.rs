@@ -20,7 +20,12 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        let world = Self { api: Api::new(), runtime: Arc::new(Fake::default()), dir: tempfile::tempdir().unwrap(), stop: CancellationToken::new() };
+        let world = Self {
+            api: Api::new(),
+            runtime: Arc::new(Fake::default()),
+            dir: tempfile::tempdir().unwrap(),
+            stop: CancellationToken::new(),
+        };
         world.runtime.add_image("demo:1");
         world.run();
         world
@@ -37,7 +42,8 @@ impl World {
     }
 
     fn run(&self) {
-        let (config, client, runtime, stop) = (self.config(), self.api.client(), self.runtime.clone(), self.stop.clone());
+        let (config, client, runtime, stop) =
+            (self.config(), self.api.client(), self.runtime.clone(), self.stop.clone());
         tokio::spawn(async move { knarr_kubelet::run(config, client, runtime, stop).await.unwrap() });
     }
 }
@@ -56,7 +62,10 @@ fn state(object: Option<&Value>) -> Value {
 async fn a_pod_lives_and_dies() {
     let world = World::start();
     world.api.until("/api/v1/nodes/n1", "ready", ready).await;
-    world.api.until("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1", "there", |o| o.is_some()).await;
+    world
+        .api
+        .until("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1", "there", |o| o.is_some())
+        .await;
     let path = world.api.pod("p", spec(json!({})));
     let pod = world.api.until(&path, "ready", ready).await.unwrap();
     assert_eq!((phase(Some(&pod)), pod["status"]["qosClass"].as_str()), ("Running", Some("BestEffort")));
@@ -65,9 +74,13 @@ async fn a_pod_lives_and_dies() {
     world.api.delete_gracefully(&path, 7);
     world.api.until(&path, "gone", |o| o.is_none()).await;
     let calls = world.runtime.calls();
-    assert!(calls.iter().any(|c| c.starts_with("StopContainer container-") && c.ends_with(" 7")), "{calls:?}");
+    assert!(
+        calls.iter().any(|c| c.starts_with("StopContainer container-") && c.ends_with(" 7")),
+        "{calls:?}"
+    );
     assert!(calls.iter().any(|c| c.starts_with("RemovePodSandbox")), "{calls:?}");
-    let reasons: Vec<String> = world.api.reasons().iter().map(|r| r.split(':').next().unwrap().to_owned()).collect();
+    let reasons: Vec<String> =
+        world.api.reasons().iter().map(|r| r.split(':').next().unwrap().to_owned()).collect();
     for reason in ["Pulled", "Created", "Started", "Killing"] {
         assert!(reasons.contains(&reason.to_owned()), "{reason}: {reasons:?}");
     }
@@ -83,10 +96,19 @@ async fn failing_containers_restart_and_then_back_off() {
     world.runtime.exit("c", 1);
     world.api.until(&path, "restarted", |o| state(o)["restartCount"] == 1 && ready(o)).await;
     world.runtime.exit("c", 2);
-    let pod = world.api.until(&path, "in back-off", |o| state(o)["state"]["waiting"]["reason"] == "CrashLoopBackOff").await;
+    let pod = world
+        .api
+        .until(&path, "in back-off", |o| state(o)["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+        .await;
     let state = state(pod.as_ref());
     assert_eq!(state["lastState"]["terminated"]["exitCode"], 2);
-    assert!(state["state"]["waiting"]["message"].as_str().unwrap().starts_with("back-off 10s restarting failed container=c pod=p_default("), "{state}");
+    assert!(
+        state["state"]["waiting"]["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("back-off 10s restarting failed container=c pod=p_default("),
+        "{state}"
+    );
     world.stop.cancel();
 }
 
@@ -97,8 +119,16 @@ async fn pods_that_end_keep_their_phase() {
     world.api.until(&good, "ready", ready).await;
     world.runtime.exit("c", 0);
     world.api.until(&good, "succeeded", |o| phase(o) == "Succeeded").await;
-    let bad = world.api.pod("bad", spec(json!({"restartPolicy": "Never", "initContainers": [{"name": "i", "image": "demo:1"}]})));
-    world.api.until(&bad, "initializing", |o| o.is_some_and(|o| o["status"]["initContainerStatuses"][0]["state"]["running"].is_object())).await;
+    let bad = world.api.pod(
+        "bad",
+        spec(json!({"restartPolicy": "Never", "initContainers": [{"name": "i", "image": "demo:1"}]})),
+    );
+    world
+        .api
+        .until(&bad, "initializing", |o| {
+            o.is_some_and(|o| o["status"]["initContainerStatuses"][0]["state"]["running"].is_object())
+        })
+        .await;
     world.runtime.exit("i", 5);
     let pod = world.api.until(&bad, "failed", |o| phase(o) == "Failed").await.unwrap();
     assert_eq!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 5);
@@ -119,7 +149,11 @@ async fn what_cannot_start_says_why() {
         ("never", json!({"image": "no:1", "imagePullPolicy": "Never"}), "ErrImageNeverPull"),
         ("pull", json!({"image": "no:1"}), "ImagePullBackOff"),
         ("name", json!({"image": "Bad Name"}), "InvalidImageName"),
-        ("config", json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}]}), "CreateContainerConfigError"),
+        (
+            "config",
+            json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}]}),
+            "CreateContainerConfigError",
+        ),
     ] {
         let path = container(name, extra);
         let pod = world.api.until(&path, reason, |o| state(o)["state"]["waiting"]["reason"] == reason).await;
@@ -159,14 +193,18 @@ async fn a_restarted_kubelet_takes_over_without_touching_containers() {
 async fn volumes_and_environment_reach_the_container_and_follow_changes() {
     let world = World::start();
     let map = "/api/v1/namespaces/default/configmaps/m";
-    let object = |value: &str| json!({"metadata": {"name": "m", "namespace": "default"}, "data": {"k": value}});
+    let object =
+        |value: &str| json!({"metadata": {"name": "m", "namespace": "default"}, "data": {"k": value}});
     world.api.put(map, object("one"));
     let container = json!({
         "name": "c", "image": "demo:1", "args": ["$(A)-$(N)"], "volumeMounts": [{"name": "v", "mountPath": "/v"}],
         "env": [{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}, {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}],
         "readinessProbe": {"exec": {"command": ["check"]}, "periodSeconds": 1},
     });
-    let path = world.api.pod("p", spec(json!({"containers": [container], "volumes": [{"name": "v", "configMap": {"name": "m"}}]})));
+    let path = world.api.pod(
+        "p",
+        spec(json!({"containers": [container], "volumes": [{"name": "v", "configMap": {"name": "m"}}]})),
+    );
     world.api.until(&path, "ready", ready).await;
     let config = world.runtime.container_config("c").unwrap();
     assert_eq!(config.args, ["one-p"]);
@@ -196,6 +234,9 @@ async fn unhealthy_containers_are_replaced() {
     world.runtime.answer_exec("c", 0, "");
     let reasons = world.api.reasons();
     assert!(reasons.iter().any(|r| r == "Unhealthy: Liveness probe failed: sick"), "{reasons:?}");
-    assert!(reasons.iter().any(|r| r == "Killing: Container c failed liveness probe, will be restarted"), "{reasons:?}");
+    assert!(
+        reasons.iter().any(|r| r == "Killing: Container c failed liveness probe, will be restarted"),
+        "{reasons:?}"
+    );
     world.stop.cancel();
 }

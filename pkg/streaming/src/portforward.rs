@@ -3,6 +3,7 @@
 //! A server [`accept`]s a client's request, sends the response and lets [`Pending::serve`] run. Three ways in: SPDY, SPDY
 //! inside a WebSocket (kubectl since 1.30), and a WebSocket channel pair per port (other clients).
 
+use crate::io::copy_both;
 use crate::spdy::{RstStatus, Stream};
 use crate::websocket::{self, ChannelWriter, Codec, Mux};
 use crate::{BoxIo, BoxRead, Io, Refusal, spdy, upgrade};
@@ -246,20 +247,22 @@ async fn forward(
 ) {
     let gone = data.dead();
     let work = async {
-        let mut io = connect(port).await?;
-        tokio::io::copy_bidirectional(&mut data, &mut io).await
-    };
-    let done = tokio::select! {
-        done = work => done,
-        () = gone.cancelled() => return,
-    };
-    match done {
-        Ok(_) => {
-            let _ = error.shutdown().await;
+        match connect(port).await {
+            // A broken conversation is the two ends' affair: kubectl takes any error here as the end of everything.
+            Ok(mut io) => {
+                if let Err(error) = copy_both(&mut data, &mut io, None).await {
+                    tracing::debug!(%error, port, "forwarded connection");
+                }
+                let _ = error.shutdown().await;
+            }
+            Err(cause) => tell(error, &failure(port, &target, &cause)).await,
         }
-        Err(cause) => tell(error, &failure(port, &target, &cause)).await,
+        let _ = data.shutdown().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = gone.cancelled() => {}
     }
-    let _ = data.shutdown().await;
 }
 
 fn failure(port: u16, target: &str, cause: &io::Error) -> String {
@@ -312,14 +315,22 @@ async fn forward_channel(
         error.write_all(&port.to_le_bytes()).await?;
         let (mut reading, mut writing) = tokio::io::split(connect(port).await?);
         let upload = async {
-            tokio::io::copy(&mut from, &mut writing).await?;
-            writing.shutdown().await
+            let copied = tokio::io::copy(&mut from, &mut writing).await;
+            if let Err(error) = copied.map(drop).and(writing.shutdown().await) {
+                tracing::debug!(%error, port, "forwarded connection");
+            }
+            std::future::pending().await
         };
-        let download = async { tokio::io::copy(&mut reading, &mut to).await.map(drop) };
+        let download = async { tokio::io::copy(&mut reading, &mut to).await };
         // The target's end is the end: there is no half-close towards the client.
         tokio::select! {
-            done = download => done,
-            Err(failed) = upload => Err(failed),
+            done = download => {
+                if let Err(error) = done {
+                    tracing::debug!(%error, port, "forwarded connection");
+                }
+                Ok(())
+            }
+            done = upload => done,
         }
     };
     if let Err(cause) = work.await {

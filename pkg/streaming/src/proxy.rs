@@ -3,15 +3,15 @@
 //! Entry point: [`forward`]. The caller has judged the request and rewritten what must not pass (path, credentials).
 
 use crate::Io;
+use crate::io::copy_both;
 use crate::upgrade::list;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, UPGRADE};
 use http::{Request, Response, StatusCode, Uri, Version};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 
 /// How long one direction goes on after the other has ended.
 const LINGER: Duration = Duration::from_secs(10);
@@ -111,29 +111,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 async fn join(client: OnUpgrade, backend: OnUpgrade) {
     match tokio::try_join!(client, backend) {
-        Ok((client, backend)) => copy(client, backend).await,
+        Ok((client, backend)) => {
+            let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+            // When one direction has ended, so has the conversation, but for what is under way.
+            if let Err(error) = copy_both(&mut client, &mut backend, Some(LINGER)).await {
+                tracing::debug!(%error, "proxied connection");
+            }
+        }
         Err(error) => tracing::debug!(%error, "upgrade of a proxied connection"),
-    }
-}
-
-/// Copies both ways. When one direction has ended, so has the conversation, but for what is under way.
-async fn copy(client: Upgraded, backend: Upgraded) {
-    let (mut client_in, mut client_out) = tokio::io::split(TokioIo::new(client));
-    let (mut backend_in, mut backend_out) = tokio::io::split(TokioIo::new(backend));
-    let up = async {
-        let copied = tokio::io::copy(&mut client_in, &mut backend_out).await;
-        copied.map(drop).and(backend_out.shutdown().await)
-    };
-    let down = async {
-        let copied = tokio::io::copy(&mut backend_in, &mut client_out).await;
-        copied.map(drop).and(client_out.shutdown().await)
-    };
-    tokio::pin!(up, down);
-    let first = tokio::select! {
-        done = &mut up => done.and(tokio::time::timeout(LINGER, down).await.unwrap_or(Ok(()))),
-        done = &mut down => done.and(tokio::time::timeout(LINGER, up).await.unwrap_or(Ok(()))),
-    };
-    if let Err(error) = first {
-        tracing::debug!(%error, "proxied connection");
     }
 }

@@ -12,7 +12,7 @@ use knarr_client::{Event, Store, WorkQueue};
 use knarr_machinery::quantity::{Format, Quantity};
 use kube::api::{Api, DynamicObject, ListParams, PartialObjectMeta, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use parking_lot::Mutex;
 
 use crate::context::{Action, Cached, Controller, Ctx, work};

@@ -57,10 +57,10 @@ impl ApiAccess {
 impl Access for ApiAccess {
     async fn allowed(&self, caller: &Caller, verb: &str, subresource: &str) -> Result<bool, String> {
         let question = (caller.clone(), verb.to_owned(), subresource.to_owned());
-        if let Some((answer, until)) = self.kept.lock().get(&question) {
-            if *until > Instant::now() {
-                return Ok(*answer);
-            }
+        if let Some((answer, until)) = self.kept.lock().get(&question)
+            && *until > Instant::now()
+        {
+            return Ok(*answer);
         }
         let attributes = ResourceAttributes {
             verb: Some(verb.to_owned()),
@@ -76,12 +76,14 @@ impl Access for ApiAccess {
                 groups: Some(caller.groups.clone()),
                 resource_attributes: Some(attributes),
                 ..Default::default()
-            }
-            .into(),
+            },
             ..Default::default()
         };
         let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let answer = api.create(&PostParams::default(), &review).await.map_err(|e| format!("subject access review of {:?}: {e}", caller.name))?;
+        let answer = api
+            .create(&PostParams::default(), &review)
+            .await
+            .map_err(|e| format!("subject access review of {:?}: {e}", caller.name))?;
         let allowed = answer.status.is_some_and(|s| s.allowed);
         let mut kept = self.kept.lock();
         if kept.len() >= MOST_KEPT {
@@ -97,20 +99,27 @@ impl Access for ApiAccess {
             ..Default::default()
         };
         let api: Api<TokenReview> = Api::all(self.client.clone());
-        let answer = api.create(&PostParams::default(), &review).await.map_err(|e| format!("token review: {e}"))?;
+        let answer =
+            api.create(&PostParams::default(), &review).await.map_err(|e| format!("token review: {e}"))?;
         let status = answer.status.filter(|s| s.authenticated == Some(true));
-        Ok(status.and_then(|s| s.user).map(|u| Caller { name: u.username.unwrap_or_default(), groups: u.groups.unwrap_or_default() }))
+        Ok(status
+            .and_then(|s| s.user)
+            .map(|u| Caller { name: u.username.unwrap_or_default(), groups: u.groups.unwrap_or_default() }))
     }
 }
 
 /// Who calls: the client certificate's subject, or whom the bearer token stands for.
 pub(super) async fn identify(context: &Context, parts: &Parts) -> Result<Option<Caller>, String> {
-    if let Some(PeerCertificates(certificates)) = parts.extensions.get() {
-        if let Some(certificate) = certificates.first() {
-            return of_certificate(certificate).map(Some);
-        }
+    if let Some(PeerCertificates(certificates)) = parts.extensions.get()
+        && let Some(certificate) = certificates.first()
+    {
+        return of_certificate(certificate).map(Some);
     }
-    let bearer = parts.headers.get(header::AUTHORIZATION).and_then(|h| h.to_str().ok()).and_then(|h| h.strip_prefix("Bearer "));
+    let bearer = parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .and_then(|h| h.to_str().ok())
+        .and_then(|h| h.strip_prefix("Bearer "));
     match bearer {
         Some(token) => context.access.token(token).await,
         None => Ok(None),
@@ -119,10 +128,12 @@ pub(super) async fn identify(context: &Context, parts: &Parts) -> Result<Option<
 
 /// The common name is the user, the organisations are the groups.
 fn of_certificate(certificate: &[u8]) -> Result<Caller, String> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|e| format!("client certificate: {e}"))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|e| format!("client certificate: {e}"))?;
     let subject = parsed.subject();
     let name = subject.iter_common_name().find_map(|a| a.as_str().ok()).unwrap_or_default().to_owned();
-    let mut groups: Vec<String> = subject.iter_organization().filter_map(|a| a.as_str().ok()).map(str::to_owned).collect();
+    let mut groups: Vec<String> =
+        subject.iter_organization().filter_map(|a| a.as_str().ok()).map(str::to_owned).collect();
     groups.push("system:authenticated".to_owned());
     Ok(Caller { name, groups })
 }
@@ -159,7 +170,13 @@ mod tests {
 
     #[test]
     fn paths_map_to_subresources() {
-        for (path, want) in [("/stats/summary", "stats"), ("/metrics/resource", "metrics"), ("/pods", "pods"), ("/exec/a/b/c", "proxy"), ("/podsx", "proxy")] {
+        for (path, want) in [
+            ("/stats/summary", "stats"),
+            ("/metrics/resource", "metrics"),
+            ("/pods", "pods"),
+            ("/exec/a/b/c", "proxy"),
+            ("/podsx", "proxy"),
+        ] {
             assert_eq!(attributes(&Method::GET, path), ("get", want));
         }
         assert_eq!(attributes(&Method::POST, "/exec/a/b/c"), ("create", "proxy"));

@@ -38,18 +38,25 @@ fn options(query: &str) -> Result<Options, String> {
     let mut options = Options::default();
     let yes = |value: &str| matches!(value, "true" | "1" | "True" | "TRUE" | "t" | "T");
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        let number = || value.parse::<u64>().map_err(|_| format!("{key}: {value:?} is not a number that is not negative"));
+        let number = || {
+            value.parse::<u64>().map_err(|_| format!("{key}: {value:?} is not a number that is not negative"))
+        };
         match key.as_ref() {
             "follow" => options.follow = yes(&value),
             "previous" => options.previous = yes(&value),
             "timestamps" => options.selection.timestamps = yes(&value),
-            "tailLines" => options.selection.tail_lines = Some(usize::try_from(number()?).unwrap_or(usize::MAX)),
+            "tailLines" => {
+                options.selection.tail_lines = Some(usize::try_from(number()?).unwrap_or(usize::MAX))
+            }
             "limitBytes" => options.selection.limit_bytes = Some(number()?),
             "sinceSeconds" => {
                 let seconds = i64::try_from(number()?).unwrap_or(i64::MAX);
-                options.selection.since = Timestamp::from_second(Timestamp::now().as_second().saturating_sub(seconds)).ok();
+                options.selection.since =
+                    Timestamp::from_second(Timestamp::now().as_second().saturating_sub(seconds)).ok();
             }
-            "sinceTime" => options.selection.since = Some(value.parse().map_err(|e| format!("sinceTime: {e}"))?),
+            "sinceTime" => {
+                options.selection.since = Some(value.parse().map_err(|e| format!("sinceTime: {e}"))?)
+            }
             "stream" => {
                 options.selection.stream = match value.as_ref() {
                     "Stdout" => Some("stdout".to_owned()),
@@ -69,7 +76,11 @@ fn refuse(code: StatusCode, message: String) -> Response {
 }
 
 /// Serves the log of one container.
-pub(super) async fn container(State(context): State<Context>, Path((namespace, name, container)): Path<(String, String, String)>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn container(
+    State(context): State<Context>,
+    Path((namespace, name, container)): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let options = match options(query.as_deref().unwrap_or_default()) {
         Ok(options) => options,
         Err(message) => return refuse(StatusCode::BAD_REQUEST, message),
@@ -105,7 +116,12 @@ pub(super) async fn container(State(context): State<Context>, Path((namespace, n
 
 type Sender = mpsc::Sender<std::io::Result<Vec<u8>>>;
 
-async fn send(path: &FsPath, selection: Selection, follow: Option<(Context, String)>, sender: &Sender) -> std::io::Result<()> {
+async fn send(
+    path: &FsPath,
+    selection: Selection,
+    follow: Option<(Context, String)>,
+    sender: &Sender,
+) -> std::io::Result<()> {
     let tail = selection.tail_lines;
     let mut printer = Printer::new(selection);
     let open = |path: &FsPath| std::fs::File::open(path);
@@ -125,7 +141,8 @@ async fn send(path: &FsPath, selection: Selection, follow: Option<(Context, Stri
             return Ok(());
         }
         // After a rotation the path is another file.
-        let moved = std::fs::metadata(path).is_ok_and(|now| same(&now) != file.metadata().map(|m| same(&m)).unwrap_or_default());
+        let moved = std::fs::metadata(path)
+            .is_ok_and(|now| same(&now) != file.metadata().map(|m| same(&m)).unwrap_or_default());
         if moved {
             file = open(path)?;
             continue;
@@ -145,7 +162,12 @@ fn same(metadata: &std::fs::Metadata) -> (u64, u64) {
 }
 
 /// Sends all complete lines; whether the reader is still there.
-async fn drain(file: &mut std::fs::File, rest: &mut Vec<u8>, printer: &mut Printer, sender: &Sender) -> std::io::Result<bool> {
+async fn drain(
+    file: &mut std::fs::File,
+    rest: &mut Vec<u8>,
+    printer: &mut Printer,
+    sender: &Sender,
+) -> std::io::Result<bool> {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let got = file.read(&mut buffer)?;

@@ -50,7 +50,11 @@ pub(crate) async fn bind(node: &Arc<Node>, pods: Pods) -> Result<Option<Endpoint
     let Some(tls) = node.config.serving_tls.clone() else { return Ok(None) };
     let address: SocketAddr = node.config.listen;
     let listener = TcpListener::bind(address).await.map_err(|e| Error::Serve(address, e.to_string()))?;
-    let access = node.config.access.clone().unwrap_or_else(|| Arc::new(auth::ApiAccess::new(node.client.clone(), &node.config.node_name)));
+    let access = node
+        .config
+        .access
+        .clone()
+        .unwrap_or_else(|| Arc::new(auth::ApiAccess::new(node.client.clone(), &node.config.node_name)));
     let context = Context { node: node.clone(), pods, access };
     Ok(Some(Endpoint { listener, tls, router: router(context) }))
 }
@@ -104,11 +108,18 @@ fn json(document: &impl serde::Serialize) -> Response {
 }
 
 async fn pods(State(context): State<Context>) -> Response {
-    json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": context.pods.list()}))
+    json(
+        &serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": context.pods.list()}),
+    )
 }
 
 async fn running_pods(State(context): State<Context>) -> Response {
-    let running: Vec<_> = context.pods.list().into_iter().filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running")).collect();
+    let running: Vec<_> = context
+        .pods
+        .list()
+        .into_iter()
+        .filter(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running"))
+        .collect();
     json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": running}))
 }
 
@@ -121,7 +132,9 @@ async fn summary(State(context): State<Context>) -> Response {
 
 async fn metrics(State(context): State<Context>) -> Response {
     match stats::resource_metrics(&context.node, &context.pods).await {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
@@ -144,21 +157,25 @@ pub(crate) async fn serve(endpoint: Option<Endpoint>, shutdown: CancellationToke
         };
         let (tls, router) = (tokio_rustls::TlsAcceptor::from((endpoint.tls)()), endpoint.router.clone());
         let connection = async move {
-            let stream = match tokio::time::timeout(std::time::Duration::from_secs(10), tls.accept(stream)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake"),
-                Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
-            };
+            let stream =
+                match tokio::time::timeout(std::time::Duration::from_secs(10), tls.accept(stream)).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake"),
+                    Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
+                };
             let certificates = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-            let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                let (mut router, certificates) = (router.clone(), certificates.clone());
-                async move {
-                    let mut request = request.map(Body::new);
-                    request.extensions_mut().insert(PeerCertificates(certificates));
-                    Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|never| match never {}))
-                }
-            });
-            let served = auto::Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+            let service =
+                hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                    let (mut router, certificates) = (router.clone(), certificates.clone());
+                    async move {
+                        let mut request = request.map(Body::new);
+                        request.extensions_mut().insert(PeerCertificates(certificates));
+                        Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|never| match never {}))
+                    }
+                });
+            let served = auto::Builder::new(TokioExecutor::new())
+                .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                .await;
             if let Err(error) = served {
                 tracing::debug!(%peer, %error, "kubelet endpoint");
             }

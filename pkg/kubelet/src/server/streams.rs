@@ -34,39 +34,62 @@ fn parameter<'a>(parameters: &'a RawPathParams, name: &str) -> Option<&'a str> {
 }
 
 /// The pod of the path; the uid in it, if any, must fit.
-fn find(context: &Context, parameters: &RawPathParams) -> Result<(Arc<k8s_openapi::api::core::v1::Pod>, Observed), Box<Answer>> {
+fn find(
+    context: &Context,
+    parameters: &RawPathParams,
+) -> Result<(Arc<k8s_openapi::api::core::v1::Pod>, Observed), Box<Answer>> {
     let part = |name| parameter(parameters, name).unwrap_or_default();
     let (namespace, name) = (part("namespace"), part("pod"));
-    context
-        .pods
-        .find(namespace, name, parameter(parameters, "uid"))
-        .ok_or_else(|| Box::new(refuse(StatusCode::NOT_FOUND, format!("pod {name:?} in namespace {namespace:?} does not exist on this node"))))
+    context.pods.find(namespace, name, parameter(parameters, "uid")).ok_or_else(|| {
+        Box::new(refuse(
+            StatusCode::NOT_FOUND,
+            format!("pod {name:?} in namespace {namespace:?} does not exist on this node"),
+        ))
+    })
 }
 
 /// The id of the running instance of the path's container.
 fn running(observed: &Observed, container: &str) -> Result<String, Box<Answer>> {
     match observed.newest(container) {
         Some(instance) if instance.state == Life::Running => Ok(instance.id.clone()),
-        Some(_) => Err(Box::new(refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("container {container:?} is not running")))),
+        Some(_) => Err(Box::new(refuse(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("container {container:?} is not running"),
+        ))),
         None => Err(Box::new(refuse(StatusCode::NOT_FOUND, format!("container not found ({container:?})")))),
     }
 }
 
 /// Runs a command in a container, with streams.
-pub(super) async fn exec(State(context): State<Context>, parameters: RawPathParams, request: Request) -> Answer {
+pub(super) async fn exec(
+    State(context): State<Context>,
+    parameters: RawPathParams,
+    request: Request,
+) -> Answer {
     // The body of a request must not be held across an await.
     let query = request.uri().query().unwrap_or_default().to_owned();
     let prepared = async {
         let (_, observed) = find(&context, &parameters)?;
         let id = running(&observed, parameter(&parameters, "container").unwrap_or_default())?;
         let options = Options::from_query(&query).map_err(|r| Box::new(r.into_response()))?;
-        let cmd: Vec<String> = form_urlencoded::parse(query.as_bytes()).filter(|(k, _)| k == "command").map(|(_, v)| v.into_owned()).collect();
+        let cmd: Vec<String> = form_urlencoded::parse(query.as_bytes())
+            .filter(|(k, _)| k == "command")
+            .map(|(_, v)| v.into_owned())
+            .collect();
         if cmd.is_empty() {
-            return Err(Box::new(refuse(StatusCode::BAD_REQUEST, "you must specify at least one command".to_owned())));
+            return Err(Box::new(refuse(
+                StatusCode::BAD_REQUEST,
+                "you must specify at least one command".to_owned(),
+            )));
         }
         let Options { stdin, stdout, stderr, tty } = options;
         let asked = v1::ExecRequest { container_id: id, cmd, tty, stdin, stdout, stderr };
-        let url = context.node.runtime.exec(asked).await.map_err(|e| Box::new(refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())))?;
+        let url = context
+            .node
+            .runtime
+            .exec(asked)
+            .await
+            .map_err(|e| Box::new(refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())))?;
         Ok::<_, Box<Answer>>((url, options))
     };
     match prepared.await {
@@ -76,7 +99,11 @@ pub(super) async fn exec(State(context): State<Context>, parameters: RawPathPara
 }
 
 /// Attaches to a running container.
-pub(super) async fn attach(State(context): State<Context>, parameters: RawPathParams, request: Request) -> Answer {
+pub(super) async fn attach(
+    State(context): State<Context>,
+    parameters: RawPathParams,
+    request: Request,
+) -> Answer {
     // The body of a request must not be held across an await.
     let query = request.uri().query().unwrap_or_default().to_owned();
     let prepared = async {
@@ -90,7 +117,12 @@ pub(super) async fn attach(State(context): State<Context>, parameters: RawPathPa
         options.stderr &= !options.tty;
         let Options { stdin, stdout, stderr, tty } = options;
         let asked = v1::AttachRequest { container_id: id, stdin, tty, stdout, stderr };
-        let url = context.node.runtime.attach(asked).await.map_err(|e| Box::new(refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())))?;
+        let url = context
+            .node
+            .runtime
+            .attach(asked)
+            .await
+            .map_err(|e| Box::new(refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())))?;
         Ok::<_, Box<Answer>>((url, options))
     };
     match prepared.await {
@@ -119,20 +151,36 @@ fn join(mut request: Request, url: String, options: Options) -> Answer {
 }
 
 /// Forwards connections to ports of a pod.
-pub(super) async fn port_forward(State(context): State<Context>, parameters: RawPathParams, mut request: Request) -> Answer {
+pub(super) async fn port_forward(
+    State(context): State<Context>,
+    parameters: RawPathParams,
+    mut request: Request,
+) -> Answer {
     let (pod, observed) = match find(&context, &parameters) {
         Ok(found) => found,
         Err(answer) => return *answer,
     };
     let Some(sandbox) = observed.sandboxes.first().filter(|s| s.ready).cloned() else {
-        return refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("pod {} has no running sandbox", spec::title(&pod)));
+        return refuse(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("pod {} has no running sandbox", spec::title(&pod)),
+        );
     };
     let pid = if sandbox.host_network {
         None
     } else {
-        match context.node.runtime.pod_sandbox_info(&sandbox.id).await.map_err(|e| e.to_string()).and_then(|info| process(&info)) {
+        match context
+            .node
+            .runtime
+            .pod_sandbox_info(&sandbox.id)
+            .await
+            .map_err(|e| e.to_string())
+            .and_then(|info| process(&info))
+        {
             Ok(pid) => Some(pid),
-            Err(error) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("sandbox {}: {error}", sandbox.id)),
+            Err(error) => {
+                return refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("sandbox {}: {error}", sandbox.id));
+            }
         }
     };
     let (answer, pending) = match portforward::accept(&mut request) {
@@ -162,7 +210,10 @@ async fn connect(pid: Option<u32>, port: u16) -> io::Result<BoxIo> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("port-forward".to_owned()).spawn(move || {
         let connected = enter(pid).and_then(|()| {
-            let v4 = std::net::TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), CONNECT_LIMIT);
+            let v4 = std::net::TcpStream::connect_timeout(
+                &SocketAddr::from(([127, 0, 0, 1], port)),
+                CONNECT_LIMIT,
+            );
             v4.or_else(|error| {
                 let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
                 std::net::TcpStream::connect_timeout(&v6, CONNECT_LIMIT).map_err(|_| error)
@@ -179,6 +230,7 @@ async fn connect(pid: Option<u32>, port: u16) -> io::Result<BoxIo> {
 fn enter(pid: Option<u32>) -> io::Result<()> {
     let Some(pid) = pid else { return Ok(()) };
     let path = format!("/proc/{pid}/ns/net");
-    let namespace = std::fs::File::open(&path).map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))?;
+    let namespace =
+        std::fs::File::open(&path).map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))?;
     nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
 }

@@ -49,9 +49,14 @@ impl Api {
         store.version += 1;
         let meta = object["metadata"].as_object_mut().unwrap();
         meta.insert("resourceVersion".into(), json!(store.version.to_string()));
-        meta.entry("uid").or_insert_with(|| json!(format!("uid-{:08x}-{}", rand::random::<u32>(), store.version)));
+        meta.entry("uid")
+            .or_insert_with(|| json!(format!("uid-{:08x}-{}", rand::random::<u32>(), store.version)));
         meta.entry("creationTimestamp").or_insert_with(|| json!("2026-01-01T00:00:00Z"));
-        let kind = if store.objects.insert(path.to_owned(), object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
+        let kind = if store.objects.insert(path.to_owned(), object.clone()).is_some() {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
         let _ = self.events.send((path.to_owned(), kind, object.clone()));
         object
     }
@@ -84,7 +89,12 @@ impl Api {
         self.put(path, object);
     }
 
-    pub async fn until(&self, path: &str, what: &str, test: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
+    pub async fn until(
+        &self,
+        path: &str,
+        what: &str,
+        test: impl Fn(Option<&Value>) -> bool,
+    ) -> Option<Value> {
         for _ in 0..1500 {
             let object = self.get(path);
             if test(object.as_ref()) {
@@ -96,7 +106,16 @@ impl Api {
     }
 
     pub fn reasons(&self) -> Vec<String> {
-        self.list("/events/").iter().map(|e| format!("{}: {}", e["reason"].as_str().unwrap_or(""), e["note"].as_str().or(e["message"].as_str()).unwrap_or(""))).collect()
+        self.list("/events/")
+            .iter()
+            .map(|e| {
+                format!(
+                    "{}: {}",
+                    e["reason"].as_str().unwrap_or(""),
+                    e["note"].as_str().or(e["message"].as_str()).unwrap_or("")
+                )
+            })
+            .collect()
     }
 }
 
@@ -105,7 +124,9 @@ pub fn phase(object: Option<&Value>) -> &str {
 }
 
 pub fn ready(object: Option<&Value>) -> bool {
-    object.and_then(|o| o["status"]["conditions"].as_array()).is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+    object
+        .and_then(|o| o["status"]["conditions"].as_array())
+        .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
 fn status(code: u16, message: &str) -> Response {
@@ -160,7 +181,9 @@ fn merge(target: &mut Value, patch: &Value, key: &str) {
                 }
             }
         }
-        (target, Value::Array(patch)) => *target = patch.iter().filter(|i| i.get("$patch").is_none()).cloned().collect(),
+        (target, Value::Array(patch)) => {
+            *target = patch.iter().filter(|i| i.get("$patch").is_none()).cloned().collect()
+        }
         (target, patch) => *target = patch.clone(),
     }
 }
@@ -168,7 +191,8 @@ fn merge(target: &mut Value, patch: &Value, key: &str) {
 async fn handle(State(api): State<Api>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    let query: HashMap<String, String> = form_urlencoded::parse(parts.uri.query().unwrap_or("").as_bytes()).into_owned().collect();
+    let query: HashMap<String, String> =
+        form_urlencoded::parse(parts.uri.query().unwrap_or("").as_bytes()).into_owned().collect();
     let body = to_bytes(body, 10 << 20).await.unwrap();
     let document = || serde_json::from_slice::<Value>(&body).unwrap();
     let object_path = path.trim_end_matches("/status").to_owned();
@@ -179,10 +203,17 @@ async fn handle(State(api): State<Api>, request: Request) -> Response {
                 return watch(&api, path, selector, query.contains_key("sendInitialEvents"));
             }
             let store = api.store.lock();
-            let items: Vec<Value> = store.objects.iter().filter(|(p, o)| belongs(&path, p) && selected(o, &selector)).map(|(_, o)| o.clone()).collect();
+            let items: Vec<Value> = store
+                .objects
+                .iter()
+                .filter(|(p, o)| belongs(&path, p) && selected(o, &selector))
+                .map(|(_, o)| o.clone())
+                .collect();
             axum::Json(json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": store.version.to_string()}, "items": items})).into_response()
         }
-        Method::GET => api.get(&path).map_or_else(|| status(404, "not found"), |o| axum::Json(o).into_response()),
+        Method::GET => {
+            api.get(&path).map_or_else(|| status(404, "not found"), |o| axum::Json(o).into_response())
+        }
         Method::POST if path.ends_with("/token") => {
             let mut answer = document();
             answer["status"] = json!({"token": "a-token", "expirationTimestamp": "2099-01-01T00:00:00Z"});
@@ -219,15 +250,20 @@ fn watch(api: &Api, collection: String, selector: String, initial: bool) -> Resp
     let receiver = api.events.subscribe();
     let mut first = String::new();
     if initial {
-        for (_, object) in store.objects.iter().filter(|(p, o)| belongs(&collection, p) && selected(o, &selector)) {
+        for (_, object) in
+            store.objects.iter().filter(|(p, o)| belongs(&collection, p) && selected(o, &selector))
+        {
             first += &format!("{}\n", json!({"type": "ADDED", "object": object}));
         }
         let end = json!({"kind": "Bookmark", "apiVersion": "v1", "metadata": {"resourceVersion": store.version.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}});
         first += &format!("{}\n", json!({"type": "BOOKMARK", "object": end}));
     }
-    let events = stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.ok().map(|event| (event, receiver)) });
+    let events = stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.ok().map(|event| (event, receiver))
+    });
     let lines = events.filter_map(move |(path, kind, object)| {
-        let line = (belongs(&collection, &path) && selected(&object, &selector)).then(|| format!("{}\n", json!({"type": kind, "object": object})));
+        let line = (belongs(&collection, &path) && selected(&object, &selector))
+            .then(|| format!("{}\n", json!({"type": kind, "object": object})));
         async move { line.map(Ok::<_, Infallible>) }
     });
     Body::from_stream(stream::iter([Ok(first)]).chain(lines)).into_response()

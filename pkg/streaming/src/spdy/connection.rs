@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::frame::{Decoder, Encoder, Frame, Head, Headers, RstStatus};
-use super::stream::{INITIAL_WINDOW, Shared, Stream};
+use super::stream::{DEFAULT_WINDOW, RECEIVE_WINDOW, Shared, Stream};
 use crate::io::Io;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -163,20 +163,29 @@ fn start(io: crate::BoxIo, first_id: u32) -> (Connection, Incoming) {
     let core = Core {
         link,
         next_id: Arc::new(AtomicU32::new(first_id)),
-        window: Arc::new(AtomicI64::new(i64::from(INITIAL_WINDOW))),
+        window: Arc::new(AtomicI64::new(i64::from(DEFAULT_WINDOW))),
         closed: CancellationToken::new(),
     };
     core.link.send(Frame::Settings(vec![(
         0,
         SETTINGS_INITIAL_WINDOW,
-        INITIAL_WINDOW,
+        RECEIVE_WINDOW,
     )]));
-    tokio::spawn(write(writing, queue, core.closed.clone()));
+    let broken = CancellationToken::new();
+    let budget = core.link.budget.clone();
+    tokio::spawn(write(
+        writing,
+        queue,
+        core.closed.clone(),
+        broken.clone(),
+        budget,
+    ));
     let reader = Reader {
         io: reading,
         decoder: Decoder::default(),
         core: core.clone(),
         incoming,
+        broken,
         ungranted: 0,
     };
     tokio::spawn(reader.run());
@@ -190,14 +199,17 @@ fn start(io: crate::BoxIo, first_id: u32) -> (Connection, Incoming) {
     )
 }
 
-/// Writes frames until told to go away or the connection ends.
+/// Writes frames until told to go away or the connection ends. If writing fails, the peer may have said its last words
+/// before it went: that is for the reader to find out.
 async fn write(
     mut io: WriteHalf<crate::BoxIo>,
     mut queue: mpsc::UnboundedReceiver<Outgoing>,
     closed: CancellationToken,
+    broken: CancellationToken,
+    budget: Arc<Semaphore>,
 ) {
     let mut encoder = Encoder::default();
-    let done = async {
+    let work = async {
         while let Some(Outgoing { frame, permit }) = queue.recv().await {
             let last = matches!(frame, Frame::GoAway { .. });
             let bytes = encoder.encode(&frame).map_err(std::io::Error::other)?;
@@ -212,15 +224,18 @@ async fn write(
         }
         io.shutdown().await
     };
-    tokio::select! {
-        () = closed.cancelled() => {}
-        result = done => {
-            if let Err(error) = result {
-                tracing::debug!(%error, "SPDY connection");
-            }
+    let done = tokio::select! {
+        () = closed.cancelled() => return,
+        done = work => done,
+    };
+    match done {
+        Ok(()) => closed.cancel(),
+        Err(error) => {
+            tracing::debug!(%error, "SPDY connection");
+            budget.close();
+            broken.cancel();
         }
     }
-    closed.cancel();
 }
 
 struct Reader {
@@ -228,6 +243,8 @@ struct Reader {
     decoder: Decoder,
     core: Core,
     incoming: mpsc::Sender<Stream>,
+    /// Writing has failed.
+    broken: CancellationToken,
     /// Received and not granted again, for the window of the whole connection.
     ungranted: usize,
 }
@@ -235,8 +252,14 @@ struct Reader {
 impl Reader {
     async fn run(mut self) {
         let closed = self.core.closed.clone();
+        let broken = self.broken.clone();
+        let given_up = async {
+            broken.cancelled().await;
+            tokio::time::sleep(LINGER).await;
+        };
         tokio::select! {
             () = closed.cancelled() => {}
+            () = given_up => {}
             result = self.read() => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "SPDY connection");
@@ -311,7 +334,7 @@ impl Reader {
                 break;
             }
         }
-        if self.ungranted >= INITIAL_WINDOW as usize / 2 {
+        if self.ungranted >= DEFAULT_WINDOW as usize / 2 {
             let delta = std::mem::take(&mut self.ungranted) as u32;
             self.core
                 .link

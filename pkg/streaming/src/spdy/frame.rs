@@ -553,6 +553,41 @@ mod tests {
         assert_eq!(decoder.frame(&bytes).unwrap(), Some(frame));
     }
 
+    /// As kubectl's SPDY implementation (moby/spdystream 0.5.1) writes them.
+    #[test]
+    fn golden_headers() {
+        let mut decoder = Decoder::default();
+        let headers = |kind| Headers::new([("streamtype", kind)]);
+        for (bytes, frame) in [
+            (
+                "80030001000000290000000100000000000078f9e3c6a7c26260606004a7b392a2d4c45c6851c29a0a0a6800000000ffff",
+                Frame::SynStream {
+                    stream: 1,
+                    headers: headers("error"),
+                    fin: false,
+                },
+            ),
+            (
+                "800300010000001900000003000000000000c22ac5565c92925f5a02000000ffff",
+                Frame::SynStream {
+                    stream: 3,
+                    headers: headers("stdout"),
+                    fin: false,
+                },
+            ),
+            (
+                "800300020000000e000000036260606000000000ffff",
+                Frame::SynReply {
+                    stream: 3,
+                    headers: Headers::default(),
+                    fin: false,
+                },
+            ),
+        ] {
+            assert_eq!(decoder.frame(&hex(bytes)).unwrap(), Some(frame));
+        }
+    }
+
     #[test]
     fn damage_is_refused() {
         for bytes in [

@@ -14,8 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, PollSemaphore};
 
-/// The window SPDY begins with, for each stream.
-pub(super) const INITIAL_WINDOW: u32 = 64 << 10;
+/// The window each stream has until the peer says otherwise.
+pub(super) const DEFAULT_WINDOW: u32 = 64 << 10;
+/// The window that we grant each stream.
+pub(super) const RECEIVE_WINDOW: u32 = 512 << 10;
 /// The largest data frame we send.
 const MAX_DATA: usize = 32 << 10;
 /// Received bytes that may wait in a stream. A peer that heeds our windows never fills this; one that does not is made to
@@ -226,7 +228,7 @@ impl AsyncRead for Stream {
         }
         state.waiting -= n;
         state.ungranted += n as u32;
-        if state.ungranted >= INITIAL_WINDOW / 2 && !state.finished && !state.dead {
+        if state.ungranted >= RECEIVE_WINDOW / 2 && !state.finished && !state.dead {
             let delta = std::mem::take(&mut state.ungranted);
             self.link.send(Frame::WindowUpdate {
                 stream: self.shared.id,
