@@ -5,7 +5,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod access;
-pub mod admission;
 pub mod auth;
 pub mod body;
 pub mod bootstrap;
