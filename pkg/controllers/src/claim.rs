@@ -81,7 +81,8 @@ where
     {
         let uid = self.owner.uid.as_deref().unwrap_or_default();
         let deleting = self.owner.deletion_timestamp.is_some();
-        let (mut owned, mut adopt, mut errors) = (Vec::with_capacity(candidates.len()), Vec::new(), Vec::new());
+        let (mut owned, mut adopt, mut errors) =
+            (Vec::with_capacity(candidates.len()), Vec::new(), Vec::new());
         for (object, fits) in candidates {
             match decide(uid, deleting, object.meta(), fits) {
                 Claim::Keep => owned.push(object),
@@ -152,8 +153,7 @@ mod tests {
         let meta = |owner: Option<&str>, deleting: bool| {
             let mut value = json!({});
             if let Some(uid) = owner {
-                value["ownerReferences"] =
-                    json!([{"apiVersion": "apps/v1", "kind": "X", "name": "x", "uid": uid, "controller": true}]);
+                value["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "X", "name": "x", "uid": uid, "controller": true}]);
             }
             if deleting {
                 value["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");

@@ -16,8 +16,11 @@ use crate::discovery::{ServedResource, discover};
 use crate::error::{During, Error};
 
 /// Table row.
-pub const CONTROLLER: Controller =
-    Controller { name: "namespace-controller", account: "namespace-controller", start: |ctx| Box::pin(run(ctx)) };
+pub const CONTROLLER: Controller = Controller {
+    name: "namespace-controller",
+    account: "namespace-controller",
+    start: |ctx| Box::pin(run(ctx)),
+};
 
 const FINALIZER: &str = "kubernetes";
 
@@ -55,7 +58,8 @@ impl Findings {
                 *self.finalizers.entry(finalizer.clone()).or_insert(0) += 1;
             }
             if resource.api.kind == "Pod" && resource.api.group.is_empty() {
-                let grace = meta.deletion_grace_period_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0);
+                let grace =
+                    meta.deletion_grace_period_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0);
                 self.grace = self.grace.max(Some(grace));
             }
         }
@@ -63,9 +67,17 @@ impl Findings {
 }
 
 /// The five conditions that tell why a namespace is still there.
-fn conditions(findings: &Findings, present: &[NamespaceCondition], now: Timestamp) -> Vec<NamespaceCondition> {
+fn conditions(
+    findings: &Findings,
+    present: &[NamespaceCondition],
+    now: Timestamp,
+) -> Vec<NamespaceCondition> {
     let list = |items: &BTreeMap<String, usize>, middle: &str| {
-        items.iter().map(|(k, n)| format!("{k} {middle} {n} resource instances")).collect::<Vec<_>>().join(", ")
+        items
+            .iter()
+            .map(|(k, n)| format!("{k} {middle} {n} resource instances"))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let failed = |bad: bool, yes: (&'static str, String), no: (&'static str, &'static str)| {
         if bad { ("True", yes.0, yes.1) } else { ("False", no.0, no.1.to_owned()) }
@@ -309,10 +321,8 @@ async fn try_clear(ctx: &Ctx, namespace: &str, resource: &ServedResource) -> Res
     if before.is_empty() {
         return Ok(before);
     }
-    let params = DeleteParams {
-        propagation_policy: Some(PropagationPolicy::Background),
-        ..DeleteParams::default()
-    };
+    let params =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
     if resource.can(&["deletecollection"]) {
         let result = api.delete_collection(&params, &ListParams::default()).await;
         result.during("delete all", &resource.name(), namespace, "")?;
@@ -356,10 +366,14 @@ mod tests {
         findings.finalizers.insert("x.io/wait".into(), 1);
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let first = conditions(&findings, &[], now);
-        let find = |all: &[NamespaceCondition], kind: &str| all.iter().find(|c| c.type_ == kind).cloned().unwrap();
+        let find =
+            |all: &[NamespaceCondition], kind: &str| all.iter().find(|c| c.type_ == kind).cloned().unwrap();
         let left = find(&first, "NamespaceContentRemaining");
         assert_eq!(left.status, "True");
-        assert_eq!(left.message.as_deref(), Some("Some resources are remaining: pods. has 2 resource instances"));
+        assert_eq!(
+            left.message.as_deref(),
+            Some("Some resources are remaining: pods. has 2 resource instances")
+        );
         let later = "2026-01-01T00:00:09Z".parse().unwrap();
         assert_eq!(conditions(&findings, &first, later), first);
         let done = conditions(&Findings::default(), &first, later);
