@@ -98,14 +98,12 @@ where
                 }
             }
         }
-        if !adopt.is_empty() {
-            if still_there().await? {
-                for object in adopt {
-                    match self.patch(&object, self.adopt_patch(&object)).await {
-                        Ok(adopted) => owned.push(Arc::new(adopted)),
-                        Err(error) if error.is_not_found() => {}
-                        Err(error) => errors.push(error),
-                    }
+        if !adopt.is_empty() && still_there().await? {
+            for object in adopt {
+                match self.patch(&object, self.adopt_patch(&object)).await {
+                    Ok(adopted) => owned.push(Arc::new(adopted)),
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => errors.push(error),
                 }
             }
         }

@@ -66,35 +66,39 @@ impl Findings {
     }
 }
 
-/// The five conditions that tell why a namespace is still there.
-fn conditions(
-    findings: &Findings,
-    present: &[NamespaceCondition],
-    now: Timestamp,
-) -> Vec<NamespaceCondition> {
-    let list = |items: &BTreeMap<String, usize>, middle: &str| {
-        items
-            .iter()
-            .map(|(k, n)| format!("{k} {middle} {n} resource instances"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let failed = |bad: bool, yes: (&'static str, String), no: (&'static str, &'static str)| {
-        if bad { ("True", yes.0, yes.1) } else { ("False", no.0, no.1.to_owned()) }
-    };
-    let told = [
+/// (status, reason, message) of a condition.
+type Told = (&'static str, &'static str, String);
+
+/// True with the first pair when something is wrong, else False with the second.
+fn told(wrong: bool, yes: (&'static str, String), no: (&'static str, &'static str)) -> Told {
+    if wrong { ("True", yes.0, yes.1) } else { ("False", no.0, no.1.to_owned()) }
+}
+
+fn listed(items: &BTreeMap<String, usize>, middle: &str) -> String {
+    items.iter().map(|(k, n)| format!("{k} {middle} {n} resource instances")).collect::<Vec<_>>().join(", ")
+}
+
+/// What each of the five conditions tells.
+fn report(findings: &Findings) -> [(&'static str, Told); 5] {
+    let (undiscovered, failures) = (&findings.undiscovered, &findings.failures);
+    let discovery = format!(
+        "Discovery failed for some groups, {} failing: {}",
+        undiscovered.len(),
+        undiscovered.join(", ")
+    );
+    let content =
+        format!("Failed to delete all resource types, {} remaining: {}", failures.len(), failures.join(", "));
+    let remaining = format!("Some resources are remaining: {}", listed(&findings.remaining, "has"));
+    let finalizers = format!(
+        "Some content in the namespace has finalizers remaining: {}",
+        listed(&findings.finalizers, "in")
+    );
+    [
         (
             "NamespaceDeletionDiscoveryFailure",
-            failed(
-                !findings.undiscovered.is_empty(),
-                (
-                    "DiscoveryFailed",
-                    format!(
-                        "Discovery failed for some groups, {} failing: {}",
-                        findings.undiscovered.len(),
-                        findings.undiscovered.join(", ")
-                    ),
-                ),
+            told(
+                !undiscovered.is_empty(),
+                ("DiscoveryFailed", discovery),
                 ("ResourcesDiscovered", "All resources successfully discovered"),
             ),
         ),
@@ -104,48 +108,41 @@ fn conditions(
         ),
         (
             "NamespaceDeletionContentFailure",
-            failed(
-                !findings.failures.is_empty(),
-                (
-                    "ContentDeletionFailed",
-                    format!(
-                        "Failed to delete all resource types, {} remaining: {}",
-                        findings.failures.len(),
-                        findings.failures.join(", ")
-                    ),
-                ),
+            told(
+                !failures.is_empty(),
+                ("ContentDeletionFailed", content),
                 ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
             ),
         ),
         (
             "NamespaceContentRemaining",
-            failed(
+            told(
                 !findings.remaining.is_empty(),
-                (
-                    "SomeResourcesRemain",
-                    format!("Some resources are remaining: {}", list(&findings.remaining, "has")),
-                ),
+                ("SomeResourcesRemain", remaining),
                 ("ContentRemoved", "All content successfully removed"),
             ),
         ),
         (
             "NamespaceFinalizersRemaining",
-            failed(
+            told(
                 !findings.finalizers.is_empty(),
-                (
-                    "SomeFinalizersRemain",
-                    format!(
-                        "Some content in the namespace has finalizers remaining: {}",
-                        list(&findings.finalizers, "in")
-                    ),
-                ),
+                ("SomeFinalizersRemain", finalizers),
                 ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
             ),
         ),
-    ];
-    let mut next: Vec<NamespaceCondition> =
-        present.iter().filter(|c| !told.iter().any(|(kind, _)| *kind == c.type_)).cloned().collect();
-    for (kind, (status, reason, message)) in told {
+    ]
+}
+
+/// The conditions that tell why a namespace is still there, beside foreign ones.
+fn conditions(
+    findings: &Findings,
+    present: &[NamespaceCondition],
+    now: Timestamp,
+) -> Vec<NamespaceCondition> {
+    let report = report(findings);
+    let foreign = present.iter().filter(|c| !report.iter().any(|(kind, _)| *kind == c.type_));
+    let mut next: Vec<NamespaceCondition> = foreign.cloned().collect();
+    for (kind, (status, reason, message)) in report {
         let old = present.iter().find(|c| c.type_ == kind);
         let since = old.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
         next.push(NamespaceCondition {
