@@ -28,17 +28,8 @@ fn pause() -> Result<(), Box<dyn Error>> {
     let mut rustc = Command::new(env::var("RUSTC")?);
     rustc
         .args(["--crate-name=pause", "--crate-type=bin", "--edition=2024"])
-        .args([
-            "-Copt-level=z",
-            "-Cpanic=abort",
-            "-Cstrip=symbols",
-            "-Crelocation-model=static",
-        ])
-        .args([
-            "-Clink-arg=-nostartfiles",
-            "-Clink-arg=-nostdlib",
-            "-Clink-arg=-static",
-        ])
+        .args(["-Copt-level=z", "-Cpanic=abort", "-Cstrip=symbols", "-Crelocation-model=static"])
+        .args(["-Clink-arg=-nostartfiles", "-Clink-arg=-nostdlib", "-Clink-arg=-static"])
         .args([
             "-Clink-arg=-Wl,--build-id=none",
             "-Clink-arg=-Wl,-z,norelro",

@@ -24,7 +24,7 @@ host_state() { # what uninstall must leave as it was
     ip netns list 2>/dev/null | sed 's/^/netns /'
     nft list tables 2>/dev/null | sed 's/^/nft /'
     awk '$2 ~ /knarr|kubelet|containerd|netns/ {print "mount", $2}' /proc/mounts
-    pgrep -a 'knarr|containerd|runc' | awk '{print "process", $2}'
+    ps -eo stat=,comm= | awk '$1 !~ /^Z/ && $2 ~ /^(knarr|containerd|runc)/ {print "process", $2}'
     ls -d /etc/knarr /var/lib/knarr /usr/local/bin/knarr /run/knarr* /var/log/knarr* /var/log/pods /var/log/containers 2>/dev/null | sed 's/^/file /'
     find /sys/fs/cgroup -maxdepth 3 -name 'kubepods*' 2>/dev/null | sed 's/^/cgroup /'
 }

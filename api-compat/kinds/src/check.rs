@@ -31,11 +31,7 @@ pub(crate) fn positive(errors: &mut Errors, value: Option<i64>, path: &Path) {
 /// A field that may not change. Absent, null and empty are the same.
 pub(crate) fn immutable(errors: &mut Errors, new: Option<&Value>, old: Option<&Value>, path: &Path) {
     if !same(new, old) {
-        errors.push(FieldError::invalid(
-            path,
-            new.cloned().unwrap_or_default(),
-            "field is immutable",
-        ));
+        errors.push(FieldError::invalid(path, new.cloned().unwrap_or_default(), "field is immutable"));
     }
 }
 
@@ -45,13 +41,7 @@ pub(crate) fn same(new: Option<&Value>, old: Option<&Value>) -> bool {
 }
 
 /// A string of an enumeration; absent is an error only when `required` says so in words.
-pub(crate) fn one_of(
-    errors: &mut Errors,
-    value: &str,
-    path: &Path,
-    valid: &[&str],
-    required: Option<&str>,
-) {
+pub(crate) fn one_of(errors: &mut Errors, value: &str, path: &Path, valid: &[&str], required: Option<&str>) {
     if value.is_empty() {
         if let Some(detail) = required {
             errors.push(FieldError::required(path, detail));

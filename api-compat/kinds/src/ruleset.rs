@@ -96,18 +96,12 @@ fn part_spec_and_status(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         return;
     }
-    let keys = |v: &Value| -> Vec<String> {
-        v.as_object().map(|m| m.keys().cloned().collect()).unwrap_or_default()
-    };
+    let keys =
+        |v: &Value| -> Vec<String> { v.as_object().map(|m| m.keys().cloned().collect()).unwrap_or_default() };
     for key in keys(obj).into_iter().chain(keys(old)) {
         if !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind") {
             keep(obj, old, &key);
         }
-    }
-    if let (Some(new_meta), Some(old_meta)) = (obj.get_mut("metadata"), old.get("metadata")) {
-        keep(new_meta, old_meta, "labels");
-        keep(new_meta, old_meta, "ownerReferences");
-        keep(new_meta, old_meta, "finalizers");
     }
 }
 

@@ -96,7 +96,7 @@ pub fn api_resource_list(kinds: &[Kind], gv: &GroupVersion) -> Option<Value> {
     let mut resources = Vec::new();
     for info in &version.kinds {
         resources.push(resource(info));
-        resources.extend(info.subresources.iter().map(|s| subresource(info, s)));
+        resources.extend(subresources(info).into_iter().map(|s| subresource(info, s)));
     }
     let mut doc =
         json!({"kind": "APIResourceList", "groupVersion": gv.to_string(), "resources": resources});
@@ -106,8 +106,44 @@ pub fn api_resource_list(kinds: &[Kind], gv: &GroupVersion) -> Option<Value> {
     Some(doc)
 }
 
+/// The order of verbs in which upstream lists a custom resource; those of built-in ones are in alphabetical order.
+const CUSTOM_ORDER: [Verb; 8] = [
+    Verb::Delete,
+    Verb::DeleteCollection,
+    Verb::Get,
+    Verb::List,
+    Verb::Patch,
+    Verb::Create,
+    Verb::Update,
+    Verb::Watch,
+];
+
 fn verbs(verbs: &[Verb]) -> Value {
     verbs.iter().map(|v| v.as_str()).collect()
+}
+
+fn main_verbs(info: &KindInfo) -> Value {
+    if !info.custom {
+        return verbs(&info.verbs);
+    }
+    CUSTOM_ORDER
+        .iter()
+        .filter(|v| info.verbs.contains(v))
+        .map(|v| v.as_str())
+        .collect()
+}
+
+/// Subresources in discovery's order: by name, but status before scale for a custom resource.
+fn subresources(info: &KindInfo) -> Vec<&Subresource> {
+    let mut list: Vec<&Subresource> = info.subresources.iter().collect();
+    list.sort_by(|a, b| {
+        if info.custom {
+            b.name.cmp(&a.name)
+        } else {
+            a.name.cmp(&b.name)
+        }
+    });
+    list
 }
 
 fn resource(info: &KindInfo) -> Value {
@@ -119,7 +155,7 @@ fn resource(info: &KindInfo) -> Value {
         (info.scope == Scope::Namespaced).into(),
     );
     r.insert("kind".into(), info.gvk.kind.as_ref().into());
-    r.insert("verbs".into(), verbs(&info.verbs));
+    r.insert("verbs".into(), main_verbs(info));
     insert_names(&mut r, info);
     if let Some(hash) = storage_version_hash(info) {
         r.insert("storageVersionHash".into(), hash.into());
@@ -234,12 +270,11 @@ fn aggregated_resource(info: &KindInfo) -> Value {
         .into(),
     );
     r.insert("singularResource".into(), info.singular.as_ref().into());
-    r.insert("verbs".into(), verbs(&info.verbs));
+    r.insert("verbs".into(), main_verbs(info));
     insert_names(&mut r, info);
     if !info.subresources.is_empty() {
-        let list: Vec<Value> = info
-            .subresources
-            .iter()
+        let list: Vec<Value> = subresources(info)
+            .into_iter()
             .map(|s| {
                 json!({
                     "subresource": s.name,

@@ -129,29 +129,58 @@ fn type_meta() -> [(String, Value); 2] {
     ]
 }
 
-/// The schema of a CRD's version as it is published: with object metadata and the kind's name.
+/// The schema of a CRD's version as it is published: with object metadata and the kind's name. Without a schema no
+/// property is named, or clients would think that there are no others.
 fn custom_schema(info: &KindInfo, schema: Option<Value>) -> Value {
     let mut schema = match schema {
-        Some(Value::Object(map)) => map,
-        _ => Map::from_iter([
-            ("type".into(), "object".into()),
-            ("x-kubernetes-preserve-unknown-fields".into(), true.into()),
-        ]),
+        Some(Value::Object(mut map)) => {
+            embedded(&mut map);
+            let properties = map.entry("properties").or_insert_with(|| json!({}));
+            if let Value::Object(properties) = properties {
+                properties.extend(type_meta());
+                properties.insert("metadata".into(), object_meta());
+            }
+            map
+        }
+        _ => Map::from_iter([("type".into(), "object".into())]),
     };
-    let properties = schema.entry("properties").or_insert_with(|| json!({}));
-    if let Value::Object(properties) = properties {
-        properties.extend(type_meta());
-        let reference = json!({
-            "$ref": format!("{V3_PREFIX}{OBJECT_META}"),
-            "description": "Object metadata.",
-        });
-        properties.insert("metadata".into(), reference);
+    if !info.selectable_fields.is_empty() {
+        let path = |f: &knarr_machinery::Str| json!({"fieldPath": f.trim_start_matches('.')});
+        let fields: Vec<Value> = info.selectable_fields.iter().map(path).collect();
+        schema.insert("x-kubernetes-selectable-fields".into(), fields.into());
     }
     schema.insert(
         "x-kubernetes-group-version-kind".into(),
         gvk_list(info, &info.gvk.kind),
     );
     Value::Object(schema)
+}
+
+fn object_meta() -> Value {
+    json!({"$ref": format!("{V3_PREFIX}{OBJECT_META}"), "description": "Object metadata."})
+}
+
+/// Whole objects inside an object have their kind and metadata too.
+fn embedded(map: &mut Map<String, Value>) {
+    each_child(map, &mut |child| {
+        if let Value::Object(child) = child {
+            embedded(child);
+        }
+    });
+    if map.get("x-kubernetes-embedded-resource") != Some(&Value::Bool(true)) {
+        return;
+    }
+    if let Value::Object(properties) = map.entry("properties").or_insert_with(|| json!({})) {
+        properties.extend(type_meta());
+        properties.insert("metadata".into(), object_meta());
+    }
+    if let Value::Array(required) = map.entry("required").or_insert_with(|| json!([])) {
+        for key in ["kind", "apiVersion"] {
+            if !required.iter().any(|r| r == key) {
+                required.push(key.into());
+            }
+        }
+    }
 }
 
 fn custom_list(info: &KindInfo) -> Value {

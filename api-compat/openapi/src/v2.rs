@@ -60,33 +60,48 @@ fn rewrite(schema: &mut Value) {
     each_child(map, &mut rewrite);
 }
 
-/// What version 2 cannot say of a custom resource is left out: a wider schema is right, a narrower one is not.
+/// What version 2, or an old client's reading of it, cannot say of a custom resource is left out: a wider schema is
+/// right, a narrower one is not.
 fn simplify(schema: &mut Value) {
     let Value::Object(map) = schema else { return };
+    let is = |map: &Map<String, Value>, key: &str| map.get(key) == Some(&Value::Bool(true));
+    let preserve = is(map, "x-kubernetes-preserve-unknown-fields");
+    if preserve && map.contains_key("x-kubernetes-group-version-kind") {
+        map.retain(|key, _| key.starts_with("x-kubernetes-group"));
+        map.insert("type".into(), "object".into());
+        return;
+    }
     for key in ["oneOf", "anyOf", "allOf", "not"] {
         map.remove(key);
     }
-    let is = |map: &Map<String, Value>, key: &str| map.get(key) == Some(&Value::Bool(true));
-    if map.remove("nullable") == Some(Value::Bool(true))
-        || is(map, "x-kubernetes-preserve-unknown-fields")
-    {
-        let root = map.contains_key("x-kubernetes-group-version-kind");
-        if !root {
-            for key in [
-                "type",
-                "properties",
-                "items",
-                "additionalProperties",
-                "required",
-            ] {
-                map.remove(key);
-            }
-        }
+    drop_nullable_requirements(map);
+    let nullable = map.remove("nullable") == Some(Value::Bool(true));
+    if nullable || preserve {
+        map.remove("items");
+        map.remove("properties");
     }
-    if is(map, "x-kubernetes-int-or-string") {
+    let untyped_list = map.get("type") == Some(&"array".into()) && !map.contains_key("items");
+    let open_object = preserve && map.get("type") == Some(&"object".into());
+    if nullable || untyped_list || open_object || is(map, "x-kubernetes-int-or-string") {
         map.remove("type");
     }
     each_child(map, &mut simplify);
+}
+
+/// A field that may be null cannot be told from one that is missing, so it is not required.
+fn drop_nullable_requirements(map: &mut Map<String, Value>) {
+    let nullable =
+        |v: Option<&Value>| v.and_then(|v| v.get("nullable")) == Some(&Value::Bool(true));
+    if nullable(map.get("additionalProperties")) {
+        map.remove("required");
+    }
+    let properties = map.get("properties").cloned().unwrap_or_default();
+    if let Some(Value::Array(required)) = map.get_mut("required") {
+        required.retain(|r| !r.as_str().is_some_and(|r| nullable(properties.get(r))));
+        if required.is_empty() {
+            map.remove("required");
+        }
+    }
 }
 
 fn path_item(path: &Path) -> Value {

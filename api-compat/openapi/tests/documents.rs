@@ -24,7 +24,9 @@ fn cron_tab(_: &KindInfo) -> Option<Value> {
         "properties": {
             "spec": {
                 "type": "object",
+                "required": ["cronSpec", "port"],
                 "properties": {
+                    "template": {"type": "object", "x-kubernetes-embedded-resource": true},
                     "cronSpec": {"type": "string", "default": "* * * * *", "nullable": true},
                     "port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
                     "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
@@ -160,6 +162,13 @@ fn version_2_is_whole() {
         &doc["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"]["properties"];
     assert_eq!(tab["port"], json!({"x-kubernetes-int-or-string": true}));
     assert_eq!(tab["cronSpec"], json!({}));
+    assert_eq!(
+        tab["free"],
+        json!({"x-kubernetes-preserve-unknown-fields": true})
+    );
+    assert_eq!(tab["template"]["required"], json!(["kind", "apiVersion"]));
+    let spec = &doc["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"];
+    assert_eq!(spec["required"], json!(["port"]));
     let int = &doc["definitions"]["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
     assert_eq!(
         (&int["type"], &int["format"]),

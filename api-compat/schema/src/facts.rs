@@ -83,10 +83,24 @@ pub(crate) struct Facts {
     pub members: Vec<Vec<Member>>,
     /// By [`StructId`]: positions in `members`, sorted by tag, tag 0 left out.
     pub by_tag: Vec<Vec<u16>>,
+    /// By [`StructId`]: [`name_key`] and position in `members`, sorted; embedded structs left out.
+    pub by_name: Vec<Vec<(u64, u16)>>,
+    /// By [`StructId`]: whether a member is an embedded struct with a message of its own.
+    pub embeds: Vec<bool>,
     pub kinds: Vec<KindFact>,
 }
 
 impl Facts {
+    /// The member of a struct with this JSON name.
+    pub(crate) fn member_named(&self, id: StructId, name: &str) -> Option<u16> {
+        let (members, by_name) = (&self.members[id.0 as usize], &self.by_name[id.0 as usize]);
+        let key = name_key(name);
+        let first = by_name.partition_point(|(k, _)| *k < key);
+        let same = by_name[first..].iter().take_while(|(k, _)| *k == key);
+        same.map(|(_, i)| *i)
+            .find(|i| members[*i as usize].name == name)
+    }
+
     pub(crate) fn definition(
         &self,
         group: &str,
@@ -97,6 +111,17 @@ impl Facts {
             .binary_search_by(|k| (k.group, k.version, k.kind).cmp(&(group, version, kind)))
             .ok()
             .map(|i| self.kinds[i].definition)
+    }
+}
+
+/// A number that tells most names apart: the first and the last four bytes.
+pub(crate) fn name_key(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(head), Some(tail)) => {
+            u64::from(u32::from_ne_bytes(*head)) << 32 | u64::from(u32::from_ne_bytes(*tail))
+        }
+        _ => bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b)),
     }
 }
 
@@ -133,6 +158,8 @@ impl Reader {
         let mut set = TypeSet::default();
         let mut members = Vec::with_capacity(raw.len());
         let mut by_tag = Vec::with_capacity(raw.len());
+        let mut by_name = Vec::with_capacity(raw.len());
+        let mut embeds = Vec::with_capacity(raw.len());
         for s in &raw {
             let mut fields = Vec::with_capacity(s.lines.len());
             flatten(&raw, s, false, &mut fields);
@@ -149,13 +176,21 @@ impl Reader {
                 .filter(|i| own[*i as usize].tag != 0)
                 .collect();
             order.sort_by_key(|i| own[*i as usize].tag);
+            let named = own.iter().enumerate().filter(|(_, m)| !m.name.is_empty());
+            let mut names: Vec<(u64, u16)> =
+                named.map(|(i, m)| (name_key(m.name), i as u16)).collect();
+            names.sort_unstable();
+            embeds.push(own.iter().any(|m| m.name.is_empty() && m.tag != 0));
             members.push(own);
             by_tag.push(order);
+            by_name.push(names);
         }
         Facts {
             types: Arc::new(set),
             members,
             by_tag,
+            by_name,
+            embeds,
             kinds,
         }
     }

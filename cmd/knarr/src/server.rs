@@ -1,5 +1,6 @@
 //! `knarr server`: wires datastore, API server, controllers, scheduler and node, and runs them until a signal.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,26 +39,31 @@ pub struct Wiring {
     pub shutdown: CancellationToken,
     /// Every task that must have ended before the process does.
     pub tasks: TaskTracker,
+    /// Names of the components that run.
+    pub running: parking_lot::Mutex<BTreeSet<&'static str>>,
 }
 
 impl Wiring {
     /// A client of this process with a component's identity.
     pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
-        knarr_client::in_process(self.api.router(), UserInfo::component(user, &[groups, &["system:masters"]].concat()))
+        knarr_client::in_process(self.api.router(), UserInfo::component(user, groups))
     }
 
     /// Runs a component until it ends; if it fails, the process ends with its error in the log.
     pub fn spawn<E: std::fmt::Display>(
-        &self,
+        self: &Arc<Self>,
         name: &'static str,
         component: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        let shutdown = self.shutdown.clone();
+        let wiring = self.clone();
+        self.running.lock().insert(name);
         self.tasks.spawn(async move {
             if let Err(error) = component.await {
                 tracing::error!(component = name, error = %format!("{error:#}"), "component failed");
-                shutdown.cancel();
+                wiring.shutdown.cancel();
             }
+            wiring.running.lock().remove(name);
+            tracing::debug!(component = name, "component ended");
         });
     }
 }
@@ -86,18 +92,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let store = Datastore::open(&config.datastore()).await.context("open datastore")?;
     let advertise = config.advertise_address.unwrap_or(node_ip);
     let api = ApiServer::build(
-        knarr_apiserver::Config {
-            service_cidr: config.service_cidr.to_string(),
-            node_ports: config.service_node_port_range,
-            cluster_domain: config.cluster_domain.clone(),
-            issuer: format!("https://kubernetes.default.svc.{}", config.cluster_domain),
-            advertise_address: advertise,
-            port: config.https_listen_port,
-            kubelet_tls: Some(tls::to_kubelets(&pki)?),
-            git_version: VERSION.to_string(),
-        },
+        api_config(&config, &pki, advertise)?,
         store.clone(),
-        access::authenticators(&config, &pki)?,
+        access::first_authenticators(),
         shutdown.clone(),
     )
     .await
@@ -112,6 +109,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         api,
         shutdown: shutdown.clone(),
         tasks: TaskTracker::new(),
+        running: parking_lot::Mutex::default(),
     });
     serve_api(&wiring, listener, advertise)?;
     access::enforce(&wiring).await?;
@@ -129,10 +127,30 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     shutdown.cancel();
     wiring.tasks.close();
     if tokio::time::timeout(STOP_LIMIT, wiring.tasks.wait()).await.is_err() {
-        tracing::warn!("some components did not end in {} s", STOP_LIMIT.as_secs());
+        let names = wiring.running.lock().iter().copied().collect::<Vec<_>>().join(", ");
+        tracing::warn!(components = names, "did not end in {} s", STOP_LIMIT.as_secs());
     }
     store.close().await;
     started
+}
+
+fn api_config(
+    config: &Config,
+    pki: &ClusterPki,
+    advertise: IpAddr,
+) -> anyhow::Result<knarr_apiserver::Config> {
+    Ok(knarr_apiserver::Config {
+        service_cidr: config.service_cidr.to_string(),
+        node_ports: config.service_node_port_range,
+        cluster_domain: config.cluster_domain.clone(),
+        issuer: access::issuer(&config.cluster_domain),
+        advertise_address: advertise,
+        port: config.https_listen_port,
+        kubelet_tls: Some(tls::to_kubelets(pki)?),
+        git_version: VERSION.to_string(),
+        client_ca_pem: pki.client_ca.cert_pem().to_string(),
+        request_header_ca_pem: pki.request_header_ca.cert_pem().to_string(),
+    })
 }
 
 async fn start_components(wiring: &Arc<Wiring>) -> anyhow::Result<()> {

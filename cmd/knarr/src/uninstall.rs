@@ -40,7 +40,7 @@ pub async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     failures.extend(ledger.verify(&RealKernel).await?.iter().map(|left| format!("{:?} is left: {}", left.item, left.evidence)));
     if own_runtime {
         // The runtime makes these for its shims' sockets whatever its state directory is; others may use them too.
-        for dir in ["/run/containerd/s", "/run/containerd/fifo", "/run/containerd"] {
+        for dir in ["/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd/fifo", "/run/containerd"] {
             remove_if_empty(Path::new(dir), &mut failures);
         }
     }

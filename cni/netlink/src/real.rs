@@ -1,14 +1,17 @@
 //! The kernel itself, over netlink. Entry point: [`RealKernel`].
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use ipnetwork::IpNetwork;
 use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
 use nlink::netlink::link::{BridgeLink, BridgePortConfig, VethLink};
 use nlink::netlink::namespace;
 use nlink::netlink::netfilter::{ConntrackFilter, IpProtocol};
+use nlink::netlink::nftables::{NftablesEvent, NftablesGroup};
 use nlink::netlink::route::{Ipv4Route, Ipv6Route};
 use nlink::netlink::{Connection, Netfilter, Nftables, Route as RouteProtocol};
 
@@ -16,7 +19,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernel::{
     AddressOptions, BridgeSpec, ConntrackFlow, Kernel, Link, LinkChange, Netns, Route, RouteScope, VethSpec,
 };
-use crate::nft::{self, Family, Op, Table, wire};
+use crate::nft::{self, Family, Op, Table, dump, wire};
+
+/// Headers of a message, rounded up.
+const MESSAGE_HEADERS: usize = 32;
 
 /// Speaks netlink. Every call opens its own socket in the namespace it is about: no state, nothing to go stale.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,6 +42,17 @@ fn nft_socket(ns: &Netns) -> Result<Connection<Nftables>> {
         Netns::Path(p) => Connection::<Nftables>::new_in(p.as_path()),
     }
     .map_err(|e| Error::netlink("open nftables socket in", ns.to_string(), e))
+}
+
+/// A transaction is one send call: the buffer must hold all of it, beyond what is the system's limit for
+/// ordinary programs.
+fn send_buffer(socket: &Connection<Nftables>, bytes: usize) -> std::io::Result<()> {
+    let fd = socket.socket().as_fd();
+    let needed = bytes + MESSAGE_HEADERS * 4;
+    if rustix::net::sockopt::socket_send_buffer_size(fd)? < needed {
+        rustix::net::sockopt::set_socket_send_buffer_size_force(fd, needed)?;
+    }
+    Ok(())
 }
 
 fn conntrack_socket(ns: &Netns) -> Result<Connection<Netfilter>> {
@@ -291,8 +308,10 @@ impl Kernel for RealKernel {
         let mut out = Table::default();
         for info in socket.list_sets_in(table, nf).await.map_err(fail)? {
             let mut set = wire::decode_set(&info, family);
-            let elements = socket.list_set_elements(table, &info.name, nf).await.map_err(fail)?;
-            set.elements = elements.iter().map(wire::decode_element).collect();
+            let elements = dump::elements(socket.socket(), family, table, &info.name).await;
+            let elements =
+                elements.map_err(|e| Error::io("read nftables set", format!("{table} {}", info.name), &e))?;
+            set.elements = elements.into_iter().collect();
             out.sets.insert(info.name, set);
         }
         for info in socket.list_chains_in(table, nf).await.map_err(fail)? {
@@ -313,11 +332,14 @@ impl Kernel for RealKernel {
         }
         let socket = nft_socket(ns)?;
         let mut transaction = socket.transaction();
+        let mut bytes = 0;
         for (id, op) in (1u32..).zip(ops) {
             for message in wire::encode(op, family, table, id) {
+                bytes += message.attrs.len() + MESSAGE_HEADERS;
                 transaction = transaction.raw(message);
             }
         }
+        send_buffer(&socket, bytes).map_err(|e| Error::io("enlarge send buffer for", table, &e))?;
         transaction
             .commit(&socket)
             .await
@@ -327,6 +349,25 @@ impl Kernel for RealKernel {
     async fn nft_delete_table(&self, ns: &Netns, family: Family, table: &str) -> Result<bool> {
         let result = nft_socket(ns)?.del_table(table, wire::nl_family(family)).await;
         existed(result, "delete nftables table", format!("{} {table}", family.name()))
+    }
+
+    async fn nft_table_deleted(&self, ns: &Netns, family: Family, table: &str) -> Result<()> {
+        let socket = nft_socket(ns)?;
+        let fail = |e| Error::netlink("watch nftables table", format!("{} {table}", family.name()), e);
+        socket.subscribe(&[NftablesGroup::All]).map_err(fail)?;
+        let mut events = socket.events().await;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(NftablesEvent::DelTable(t)) if t.name == table && t.family == wire::nl_family(family) => {
+                    return Ok(());
+                }
+                Ok(_) => {}
+                // More events than the buffer holds: it may have been among them.
+                Err(e) if e.is_no_buffer_space() => return Ok(()),
+                Err(e) => return Err(fail(e)),
+            }
+        }
+        Ok(())
     }
 
     async fn delete_conntrack(&self, ns: &Netns, flow: &ConntrackFlow) -> Result<usize> {

@@ -2,18 +2,20 @@
 //! added and removed in one transaction.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 use knarr_netlink::nft::{
     Base, Chain, ChainKind, Data, Family, Field, FieldType, Hook, Key, Rule, Sense, Set, SetData, Side, Stmt,
     Table, Verdict, diff,
 };
-use knarr_netlink::{Error, ErrorKind, Item, Kernel, Ledger, Netns, Result};
+use knarr_netlink::{ConntrackFlow, Error, ErrorKind, Item, Kernel, Ledger, Netns, Result};
 
 use crate::config::{Conflist, PortMapping};
 
 /// Name of the table.
 pub(crate) const TABLE: &str = "knarr-cni";
+const UDP: u8 = 17;
 const PORTS: &str = "host-ports";
 const ADDRESS_PORTS: &str = "host-address-ports";
 const HAIRPINS: &str = "hairpins";
@@ -54,8 +56,11 @@ fn skeleton(cfg: &Conflist, family: Family) -> Table {
         translate(vec![Protocol, DestinationPort], PORTS),
     ];
     t.chains.insert(PORTS.into(), Chain { base: None, rules: chain });
-    let mut from_host: Vec<Stmt> =
-        loopback(family).into_iter().map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)).collect();
+    // IPv4 loopback is translated too, which the bridge's `route_localnet` allows; IPv6 has no such thing.
+    let mut from_host: Vec<Stmt> = Vec::new();
+    if family == Family::Ip6 {
+        from_host.extend(loopback(family).map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)));
+    }
     from_host.extend([local(), jump()]);
     // Just before the service proxy: a host port wins over a node port of the same number.
     let prerouting = base(ChainKind::Nat, Hook::Prerouting, -101, vec![vec![local(), jump()].into()]);
@@ -66,13 +71,26 @@ fn skeleton(cfg: &Conflist, family: Family) -> Table {
         Stmt::InSet(Sense::Is, vec![SourceAddress, DestinationAddress], HAIRPINS.into()),
         Stmt::Masquerade,
     ];
+    let mut from_loopback = vec![Stmt::Translated(Sense::Is)];
+    from_loopback.extend(loopback(family).map(|n| Stmt::Address(Side::Source, Sense::Is, n)));
+    from_loopback.push(Stmt::Masquerade);
+    // With `route_localnet` nothing else keeps pods from speaking to what listens on this host's loopback.
+    let mut guard = vec![Stmt::FromInterface(cfg.bridge.clone())];
+    guard.extend(loopback(family).map(|n| Stmt::Address(Side::Destination, Sense::Is, n)));
+    guard.push(Stmt::Verdict(Verdict::Drop));
+    t.chains.insert("guard".into(), base(ChainKind::Filter, Hook::Prerouting, -150, vec![guard.into()]));
     let mut outside = vec![
         Stmt::Address(Side::Source, Sense::Is, cfg.pod_cidr),
         Stmt::Address(Side::Destination, Sense::IsNot, cfg.cluster_cidr),
     ];
     outside.extend(multicast(family).map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)));
     outside.push(Stmt::Masquerade);
-    let postrouting = base(ChainKind::Nat, Hook::Postrouting, 100, vec![hairpin.into(), outside.into()]);
+    let postrouting = base(
+        ChainKind::Nat,
+        Hook::Postrouting,
+        100,
+        vec![hairpin.into(), from_loopback.into(), outside.into()],
+    );
     t.chains.insert("postrouting".into(), postrouting);
     t
 }
@@ -94,8 +112,52 @@ async fn change(kernel: &dyn Kernel, cfg: &Conflist, edit: impl FnOnce(&mut Tabl
     let family = Family::of(cfg.pod_cidr.network());
     let current = kernel.nft_table(&Netns::Host, family, TABLE).await?;
     let mut desired = with_elements(cfg, family, current.as_ref());
+    if current.is_none() {
+        // Somebody flushed the host's rules: what the containers had is on disk.
+        for (pod, mappings) in saved(cfg)? {
+            put(&mut desired, pod, elements(pod, &mappings)?);
+        }
+    }
     edit(&mut desired);
     kernel.nft_commit(&Netns::Host, family, TABLE, &diff(current.as_ref(), &desired)).await
+}
+
+fn directory(cfg: &Conflist) -> PathBuf {
+    cfg.state_dir.join("ports")
+}
+
+/// The host ports of every container, as they were given.
+fn saved(cfg: &Conflist) -> Result<Vec<(IpAddr, Vec<PortMapping>)>> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(directory(cfg)).into_iter().flatten().flatten() {
+        let Some(pod) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        let read = std::fs::read(entry.path()).and_then(|b| Ok(serde_json::from_slice(&b)?));
+        out.push((pod, read.map_err(|e| failed("read", &entry.path(), &e))?));
+    }
+    Ok(out)
+}
+
+fn failed(operation: &'static str, path: &Path, e: &std::io::Error) -> Error {
+    Error::new(operation, format!("host ports {}", path.display()), ErrorKind::Other, e.to_string())
+}
+
+fn save(cfg: &Conflist, pod: IpAddr, mappings: &[PortMapping]) -> Result<()> {
+    let (dir, path) = (directory(cfg), directory(cfg).join(pod.to_string()));
+    let tmp = dir.join(format!(".{pod}.tmp"));
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(&tmp, serde_json::to_vec(mappings)?)?;
+        std::fs::rename(&tmp, &path)
+    };
+    write().map_err(|e| failed("save", &path, &e))
+}
+
+fn forget(cfg: &Conflist, pod: IpAddr) -> Result<()> {
+    let path = directory(cfg).join(pod.to_string());
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed("forget", &path, &e)),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the table, or brings it up to date without touching containers' elements.
@@ -122,6 +184,40 @@ fn insert(t: &mut Table, set: &str, key: Key, data: Data) {
     }
 }
 
+type Element = (&'static str, Key, Data);
+
+/// The map elements of a container's host ports.
+fn elements(pod: IpAddr, mappings: &[PortMapping]) -> Result<Vec<Element>> {
+    let mut out = Vec::new();
+    for m in mappings.iter().filter(|m| m.host_port != 0) {
+        let protocol = protocol_number(m)?;
+        let data = Data::Value(Key::new().address(pod).port(m.container_port).bytes());
+        let host: Option<IpAddr> = match m.host_ip.as_str() {
+            "" | "0.0.0.0" | "::" => None,
+            text => Some(text.parse().map_err(|_| {
+                let detail = format!("hostIP {text:?} is not an IP address");
+                Error::new("map host port", m.host_port.to_string(), ErrorKind::Other, detail)
+            })?),
+        };
+        // A mapping for an address of the other family is another attachment's business.
+        if host.is_some_and(|h| h.is_ipv4() != pod.is_ipv4()) {
+            continue;
+        }
+        out.push(match host {
+            None => (PORTS, Key::new().protocol(protocol).port(m.host_port), data),
+            Some(h) => (ADDRESS_PORTS, Key::new().address(h).protocol(protocol).port(m.host_port), data),
+        });
+    }
+    Ok(out)
+}
+
+fn put(t: &mut Table, pod: IpAddr, elements: Vec<Element>) {
+    for (set, key, data) in elements {
+        insert(t, set, key, data);
+    }
+    insert(t, HAIRPINS, Key::new().address(pod).address(pod), Data::None);
+}
+
 /// Adds a container's host ports.
 pub(crate) async fn add(
     kernel: &dyn Kernel,
@@ -129,44 +225,28 @@ pub(crate) async fn add(
     pod: IpAddr,
     mappings: &[PortMapping],
 ) -> Result<()> {
-    let mut elements = Vec::new();
-    for m in mappings.iter().filter(|m| m.host_port != 0) {
-        let protocol = protocol_number(m)?;
-        let data = Data::Value(Key::new().address(pod).port(m.container_port).bytes());
-        let host: Option<IpAddr> = match m.host_ip.as_str() {
-            "" | "0.0.0.0" | "::" => None,
-            text => Some(text.parse().map_err(|_| {
-                Error::new(
-                    "map host port",
-                    m.host_port.to_string(),
-                    ErrorKind::Other,
-                    format!("hostIP {text:?} is not an IP address"),
-                )
-            })?),
-        };
-        // A mapping for an address of the other family is another attachment's business.
-        if host.is_some_and(|h| h.is_ipv4() != pod.is_ipv4()) {
-            continue;
-        }
-        elements.push(match host {
-            None => (PORTS, Key::new().protocol(protocol).port(m.host_port), data),
-            Some(h) => (ADDRESS_PORTS, Key::new().address(h).protocol(protocol).port(m.host_port), data),
-        });
-    }
+    let elements = elements(pod, mappings)?;
     if elements.is_empty() {
         return Ok(());
     }
-    change(kernel, cfg, |t| {
-        for (set, key, data) in elements {
-            insert(t, set, key, data);
-        }
-        insert(t, HAIRPINS, Key::new().address(pod).address(pod), Data::None);
-    })
-    .await
+    save(cfg, pod, mappings)?;
+    change(kernel, cfg, |t| put(t, pod, elements)).await?;
+    // A client that kept sending before the port was there would go on being answered by nobody.
+    for m in mappings.iter().filter(|m| m.host_port != 0 && protocol_number(m).is_ok_and(|p| p == UDP)) {
+        let flow = ConntrackFlow {
+            protocol: UDP,
+            original_destination: m.host_ip.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified()),
+            original_port: Some(m.host_port),
+            endpoint: None,
+        };
+        kernel.delete_conntrack(&Netns::Host, &flow).await?;
+    }
+    Ok(())
 }
 
 /// Removes all that carries a pod's address.
 pub(crate) async fn remove(kernel: &dyn Kernel, cfg: &Conflist, pod: IpAddr) -> Result<()> {
+    forget(cfg, pod)?;
     let family = Family::of(cfg.pod_cidr.network());
     let prefix = Key::new().address(pod).bytes();
     let of_pod = |key: &[u8], data: &Data| match data {

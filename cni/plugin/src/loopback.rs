@@ -42,9 +42,7 @@ pub async fn run(
     let version = requested_version(input);
     let get = |name: &str| env.get(name).map(String::as_str).unwrap_or_default();
     match get("CNI_COMMAND") {
-        "VERSION" => {
-            Ok(json!({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS}).to_string())
-        }
+        "VERSION" => Ok(json!({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS}).to_string()),
         "ADD" => {
             let sandbox = get("CNI_NETNS");
             if sandbox.is_empty() {

@@ -5,3 +5,4 @@
 
 pub mod dns_service;
 pub mod metrics;
+pub mod roles;

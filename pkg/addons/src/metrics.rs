@@ -69,7 +69,7 @@ fn quantities(u: &Usage) -> Value {
 /// As Go writes durations of whole milliseconds.
 fn window(d: Duration) -> String {
     let ms = d.as_millis().max(1);
-    if ms % 1000 == 0 {
+    if ms.is_multiple_of(1000) {
         let (minutes, seconds) = (ms / 60_000, ms / 1000 % 60);
         return if minutes > 0 { format!("{minutes}m{seconds}s") } else { format!("{seconds}s") };
     }

@@ -1,2 +1,123 @@
-//! knarr-admission
-fn main() {}
+//! Admission: what may change or refuse a write between authorization and storage.
+//!
+//! Entry point: [`Chain`], over the ordered table [`CHAIN`] (the order is upstream's and is law). One file per
+//! plugin. Plugins reach state through [`Context`] only. This crate knows no registry and no datastore.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod certificates;
+mod default_classes;
+mod limit_ranger;
+mod limits;
+mod namespace_lifecycle;
+mod node_restriction;
+mod node_taint;
+mod pod_security;
+mod pod_security_checks;
+mod pod_topology_labels;
+mod priority;
+mod quota_usage;
+mod request;
+mod resource_quota;
+mod runtime_class;
+mod service_account;
+mod state;
+mod storage_protection;
+mod tolerations;
+mod volume_resize;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use knarr_machinery::ApiError;
+
+pub use priority::system_priority_classes;
+pub use request::{Operation, Request};
+pub use state::{Api, Context};
+
+/// One admission plugin.
+#[async_trait]
+pub trait Plugin: Send + Sync {
+    /// Upstream's name.
+    fn name(&self) -> &'static str;
+
+    /// Whether the plugin looks at such writes.
+    fn handles(&self, operation: Operation) -> bool;
+
+    /// May change the object.
+    ///
+    /// # Errors
+    /// The write is refused.
+    async fn mutate(&self, request: &mut Request<'_>) -> Result<(), ApiError> {
+        let _ = request;
+        Ok(())
+    }
+
+    /// May refuse the write.
+    ///
+    /// # Errors
+    /// The write is refused.
+    async fn validate(&self, request: &Request<'_>) -> Result<(), ApiError> {
+        let _ = request;
+        Ok(())
+    }
+}
+
+type Make = fn(&Context) -> Arc<dyn Plugin>;
+
+/// The plugins in force, in upstream's order.
+pub const CHAIN: &[(&str, Make)] = &[
+    ("NamespaceLifecycle", |c| Arc::new(namespace_lifecycle::NamespaceLifecycle::new(c))),
+    ("LimitRanger", |c| Arc::new(limit_ranger::LimitRanger::new(c))),
+    ("ServiceAccount", |c| Arc::new(service_account::ServiceAccountPlugin::new(c))),
+    ("NodeRestriction", |c| Arc::new(node_restriction::NodeRestriction::new(c))),
+    ("TaintNodesByCondition", |_| Arc::new(node_taint::TaintNodesByCondition)),
+    ("PodSecurity", |c| Arc::new(pod_security::PodSecurity::new(c))),
+    ("Priority", |c| Arc::new(priority::Priority::new(c))),
+    ("DefaultTolerationSeconds", |_| Arc::new(tolerations::DefaultTolerationSeconds)),
+    ("DefaultStorageClass", |c| Arc::new(default_classes::DefaultStorageClass::new(c))),
+    ("StorageObjectInUseProtection", |_| Arc::new(storage_protection::StorageObjectInUseProtection)),
+    ("PersistentVolumeClaimResize", |c| Arc::new(volume_resize::PersistentVolumeClaimResize::new(c))),
+    ("RuntimeClass", |c| Arc::new(runtime_class::RuntimeClassPlugin::new(c))),
+    ("CertificateApproval", |c| Arc::new(certificates::CertificateApproval::new(c))),
+    ("CertificateSigning", |c| Arc::new(certificates::CertificateSigning::new(c))),
+    ("CertificateSubjectRestriction", |_| Arc::new(certificates::CertificateSubjectRestriction)),
+    ("DefaultIngressClass", |c| Arc::new(default_classes::DefaultIngressClass::new(c))),
+    ("PodTopologyLabels", |c| Arc::new(pod_topology_labels::PodTopologyLabels::new(c))),
+    ("ResourceQuota", |c| Arc::new(resource_quota::ResourceQuotaPlugin::new(c))),
+];
+
+/// All plugins, in order.
+pub struct Chain {
+    plugins: Vec<Arc<dyn Plugin>>,
+}
+
+impl Chain {
+    /// Makes the plugins of [`CHAIN`], except those named in `disabled`.
+    pub fn new(context: &Context, disabled: &[String]) -> Self {
+        let on = CHAIN.iter().filter(|(name, _)| !disabled.iter().any(|d| d == name));
+        Self { plugins: on.map(|(_, make)| make(context)).collect() }
+    }
+
+    /// Lets every plugin change the object.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub async fn mutate(&self, request: &mut Request<'_>) -> Result<(), ApiError> {
+        let operation = request.operation;
+        for plugin in self.plugins.iter().filter(|p| p.handles(operation)) {
+            plugin.mutate(request).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets every plugin look at the object as it will be stored.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub async fn validate(&self, request: &Request<'_>) -> Result<(), ApiError> {
+        for plugin in self.plugins.iter().filter(|p| p.handles(request.operation)) {
+            plugin.validate(request).await?;
+        }
+        Ok(())
+    }
+}

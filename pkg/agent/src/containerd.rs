@@ -68,7 +68,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   stream_server_port = "0"
   enable_unprivileged_ports = true
   enable_unprivileged_icmp = true
-  device_ownership_from_security_context = false
+  restrict_oom_score_adj = {restrict}
 
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = {cni_bin}
@@ -91,6 +91,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
             state = q(&self.dir.join("state")),
             socket = q(&self.socket()),
             ttrpc = q(&self.dir.join("containerd.ttrpc.sock")),
+            restrict = !may_lower_oom_score(),
             pause = self.pause_image,
             cni_bin = q(&self.cni_bin_dir),
             cni_conf = q(&self.cni_conf_dir),
@@ -249,6 +250,14 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
             }
         }
     }
+}
+
+/// Whether this process may give a container a lower OOM score than its own (CAP_SYS_RESOURCE, bit 24). Without
+/// it, as in some nested environments, runc fails unless containerd is told not to try.
+fn may_lower_oom_score() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|caps| caps & (1 << 24) != 0)
 }
 
 enum Process {

@@ -17,7 +17,10 @@ pub fn attributes(user: &UserInfo, info: &RequestInfo, query: &Query) -> Attribu
         subresource: info.subresource.clone(),
         namespace: info.namespace.clone(),
         name: info.name.clone(),
-        field_selector: query.get("fieldSelector").filter(|_| selects).and_then(|s| FieldSelector::parse(s).ok()),
+        field_selector: query
+            .get("fieldSelector")
+            .filter(|_| selects)
+            .and_then(|s| FieldSelector::parse(s).ok()),
         label_selector: query.get("labelSelector").filter(|_| selects).and_then(|s| Selector::parse(s).ok()),
     });
     Attributes { user: user.clone(), verb: info.verb.clone(), resource, path: info.path.clone() }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use knarr_auth::jwt::{SigningKey, VerifyingKey};
 use knarr_auth::{
-    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, aggregation, authn, bootstrap,
+    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, aggregation, authn,
+    bootstrap,
 };
 use knarr_client::Informers;
 use knarr_machinery::{ApiError, UserInfo};
@@ -23,6 +24,14 @@ impl ApiServer {
         self.client(UserInfo::component("system:apiserver", &["system:masters"]))
     }
 
+    /// Informers of the API server itself, shared by authorization and admission.
+    pub fn informers(&self) -> Arc<Informers> {
+        self.inner()
+            .informers
+            .get_or_init(|| Informers::new(self.own_client(), self.shutdown().clone()))
+            .clone()
+    }
+
     /// Writes the bootstrap roles and puts RBAC, node authorization, certificates and tokens in force. `more` are
     /// tried before those two.
     ///
@@ -37,7 +46,7 @@ impl ApiServer {
         let client = self.own_client();
         let shutdown = self.shutdown().clone();
         bootstrap::reconcile(&client).await?;
-        let informers = Informers::new(client.clone(), shutdown.clone());
+        let informers = self.informers();
         let rbac = Rbac::new(&informers);
         let node = NodeAuthorizer::new(&informers, client.clone()).map_err(ApiError::internal)?;
         let authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(node), rbac.clone()];

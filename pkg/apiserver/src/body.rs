@@ -24,9 +24,9 @@ pub const MAX_BODY: usize = 3 * 1024 * 1024;
 pub async fn read(body: Body) -> Result<Bytes, ApiError> {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(ApiError::too_large(format!(
-            "Request entity too large: limit is {MAX_BODY}"
-        ))),
+        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(ApiError::too_large(format!("Request entity too large: limit is {MAX_BODY}")))
+        }
         Err(e) => Err(ApiError::bad_request(format!("error reading the request body: {e}"))),
     }
 }
@@ -78,7 +78,9 @@ pub fn object(
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
     if headers.get(CONTENT_ENCODING).is_some_and(|v| v != "identity") {
-        return Err(ApiError::unsupported_media_type("request bodies with a Content-Encoding are not supported"));
+        return Err(ApiError::unsupported_media_type(
+            "request bodies with a Content-Encoding are not supported",
+        ));
     }
     let (mut value, mut findings) = match media_type(headers).as_str() {
         JSON => {
@@ -88,7 +90,10 @@ pub fn object(
         YAML | "application/x-yaml" => yaml(bytes)?,
         PROTOBUF => {
             let (_, value) = knarr_schema::proto::decode(bytes, lookup).map_err(|e| {
-                ApiError::bad_request(format!("{} in version \"{}\" cannot be handled as a {}: {e}", gvk.kind, gvk.version, gvk.kind))
+                ApiError::bad_request(format!(
+                    "{} in version \"{}\" cannot be handled as a {}: {e}",
+                    gvk.kind, gvk.version, gvk.kind
+                ))
             })?;
             return Ok(Decoded { value, warnings: Vec::new() });
         }
@@ -104,9 +109,13 @@ pub fn object(
             go_type(&value)
         )));
     }
-    let given = value.get("kind").and_then(Value::as_str).filter(|k| !k.is_empty()).unwrap_or(&gvk.kind).to_string();
+    let given =
+        value.get("kind").and_then(Value::as_str).filter(|k| !k.is_empty()).unwrap_or(&gvk.kind).to_string();
     let handled = |text: &str| {
-        ApiError::bad_request(format!("{given} in version \"{}\" cannot be handled as a {}: {text}", gvk.version, gvk.kind))
+        ApiError::bad_request(format!(
+            "{given} in version \"{}\" cannot be handled as a {}: {text}",
+            gvk.version, gvk.kind
+        ))
     };
     let pruned = decode::prune(types, &mut value).map_err(|e| handled(&e.to_string()))?;
     findings.extend(pruned.into_iter().map(|f| f.message));

@@ -13,11 +13,6 @@ use crate::server::Inner;
 
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
-const PRIORITY_CLASSES: &[(&str, i64, &str)] = &[
-    ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-    ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
-];
-
 /// Creates what is missing.
 ///
 /// # Errors
@@ -28,13 +23,29 @@ pub(crate) async fn run(server: &Arc<Inner>) -> Result<(), ApiError> {
         let object = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
         create(server, "", "namespaces", "", object).await?;
     }
-    for (name, value, description) in PRIORITY_CLASSES {
-        let object = json!({"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name},
-            "value": value, "description": description});
-        create(server, "scheduling.k8s.io", "priorityclasses", "", object).await?;
+    for class in knarr_admission::system_priority_classes() {
+        create(server, "scheduling.k8s.io", "priorityclasses", "", class).await?;
+    }
+    if !server.config.client_ca_pem.is_empty() {
+        put(server, "", "configmaps", "kube-system", extension_authentication(server), "data").await?;
     }
     create(server, "", "services", "default", kubernetes_service(server)).await?;
     publish(server).await
+}
+
+/// What extension API servers need to authenticate requests that come through the aggregator.
+fn extension_authentication(server: &Inner) -> Value {
+    let mut data = json!({"client-ca-file": server.config.client_ca_pem});
+    if !server.config.request_header_ca_pem.is_empty() {
+        data["requestheader-client-ca-file"] = server.config.request_header_ca_pem.clone().into();
+        data["requestheader-allowed-names"] = r#"["system:auth-proxy"]"#.into();
+        data["requestheader-username-headers"] = r#"["X-Remote-User"]"#.into();
+        data["requestheader-group-headers"] = r#"["X-Remote-Group"]"#.into();
+        data["requestheader-extra-headers-prefix"] = r#"["X-Remote-Extra-"]"#.into();
+        data["requestheader-uid-headers"] = r#"["X-Remote-Uid"]"#.into();
+    }
+    json!({"kind": "ConfigMap", "apiVersion": "v1", "data": data,
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}})
 }
 
 /// Every stored service holds its addresses; services without one get theirs.
@@ -71,19 +82,26 @@ async fn publish(server: &Arc<Inner>) -> Result<(), ApiError> {
     let labels = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
     let endpoints = json!({"kind": "Endpoints", "apiVersion": "v1", "metadata": {"name": "kubernetes", "labels": labels},
         "subsets": [{"addresses": [{"ip": address.to_string()}], "ports": ports}]});
-    put(server, "", "endpoints", endpoints, "subsets").await?;
+    put(server, "", "endpoints", "default", endpoints, "subsets").await?;
     let slice = json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
         "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "addressType": "IPv4", "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}], "ports": ports});
-    put(server, "discovery.k8s.io", "endpointslices", slice, "endpoints").await
+    put(server, "discovery.k8s.io", "endpointslices", "default", slice, "endpoints").await
 }
 
-/// Creates an object of namespace default, or brings its `field` and ports up to date.
-async fn put(server: &Arc<Inner>, group: &'static str, plural: &'static str, object: Value, field: &str) -> Result<(), ApiError> {
+/// Creates an object, or brings its `field` and ports up to date.
+async fn put(
+    server: &Arc<Inner>,
+    group: &'static str,
+    plural: &'static str,
+    namespace: &str,
+    object: Value,
+    field: &str,
+) -> Result<(), ApiError> {
     let kind = find(server, group, plural)?;
     let name = obj::name(&object).to_string();
-    match server.registry.get_value(&kind, "default", &name).await {
-        Err(e) if e.is_not_found() => return create(server, group, plural, "default", object).await,
+    match server.registry.get_value(&kind, namespace, &name).await {
+        Err(e) if e.is_not_found() => return create(server, group, plural, namespace, object).await,
         Err(e) => return Err(e),
         Ok(_) => {}
     }
@@ -97,7 +115,7 @@ async fn put(server: &Arc<Inner>, group: &'static str, plural: &'static str, obj
         Ok(new)
     };
     let (user, hooks) = (user(), server.hooks());
-    let context = WriteContext { name: &name, ..context(&kind, "default", &user, &*hooks) };
+    let context = WriteContext { name: &name, ..context(&kind, namespace, &user, &*hooks) };
     server.registry.change(&context, Change::Edit(&edit)).await.map(|_| ())
 }
 
@@ -105,7 +123,12 @@ fn user() -> UserInfo {
     UserInfo::component("system:apiserver", &["system:masters"])
 }
 
-fn context<'a>(kind: &'a Kind, namespace: &'a str, user: &'a UserInfo, hooks: &'a dyn knarr_registry::Hooks) -> WriteContext<'a> {
+fn context<'a>(
+    kind: &'a Kind,
+    namespace: &'a str,
+    user: &'a UserInfo,
+    hooks: &'a dyn knarr_registry::Hooks,
+) -> WriteContext<'a> {
     WriteContext {
         kind,
         namespace,
@@ -126,7 +149,13 @@ fn find(server: &Inner, group: &'static str, plural: &'static str) -> Result<Kin
 }
 
 /// Creates an object unless it exists.
-async fn create(server: &Arc<Inner>, group: &'static str, plural: &'static str, namespace: &str, object: Value) -> Result<(), ApiError> {
+async fn create(
+    server: &Arc<Inner>,
+    group: &'static str,
+    plural: &'static str,
+    namespace: &str,
+    object: Value,
+) -> Result<(), ApiError> {
     let kind = find(server, group, plural)?;
     let (user, hooks) = (user(), server.hooks());
     match server.registry.create(&context(&kind, namespace, &user, &*hooks), object).await {

@@ -132,14 +132,19 @@ fn container(pod: &Value, call: &Call) -> Result<String, ApiError> {
         let list = pod.pointer(&format!("/spec/{field}")).and_then(Value::as_array).into_iter().flatten();
         list.filter_map(|c| c.get("name").and_then(Value::as_str).map(str::to_string)).collect()
     };
-    let (main, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (main, init, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
     let pod_name = obj::name(pod);
     match call.query.text("container") {
         "" if main.len() == 1 => Ok(main[0].clone()),
-        "" if main.is_empty() => Err(ApiError::bad_request(format!("a container name must be specified for pod {pod_name}"))),
+        "" if main.is_empty() => {
+            Err(ApiError::bad_request(format!("a container name must be specified for pod {pod_name}")))
+        }
         "" => {
-            let mut text =
-                format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", main.join(" "));
+            let mut text = format!(
+                "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+                main.join(" ")
+            );
             if !init.is_empty() {
                 text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
@@ -152,11 +157,17 @@ fn container(pod: &Value, call: &Call) -> Result<String, ApiError> {
 
 async fn kubelet(server: &Inner, node: &str) -> Result<Target, ApiError> {
     let object = core_object(server, "nodes", "", node).await?;
-    let addresses = object.pointer("/status/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
+    let addresses =
+        object.pointer("/status/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
     let host = ["InternalIP", "ExternalIP", "InternalDNS", "Hostname"]
         .iter()
         .find_map(|kind| addresses.iter().find(|a| a["type"] == *kind)?.get("address")?.as_str())
-        .ok_or_else(|| ApiError::internal(format!("no preferred addresses found; known addresses: {}", Value::from(addresses.clone()))))?
+        .ok_or_else(|| {
+            ApiError::internal(format!(
+                "no preferred addresses found; known addresses: {}",
+                Value::from(addresses.clone())
+            ))
+        })?
         .to_string();
     let port = object
         .pointer("/status/daemonEndpoints/kubeletEndpoint/Port")
@@ -165,7 +176,8 @@ async fn kubelet(server: &Inner, node: &str) -> Result<Target, ApiError> {
         .filter(|p| *p != 0)
         .unwrap_or(DEFAULT_KUBELET_PORT);
     let tls = server.config.kubelet_tls.clone();
-    let tls = Some(tls.ok_or_else(|| ApiError::unavailable("the server has no client certificate for kubelets"))?);
+    let tls =
+        Some(tls.ok_or_else(|| ApiError::unavailable("the server has no client certificate for kubelets"))?);
     Ok(Target { host, port, tls })
 }
 
@@ -174,7 +186,10 @@ async fn kubelet(server: &Inner, node: &str) -> Result<Target, ApiError> {
 /// # Errors
 /// 400 for malformed names, 503 for services without endpoints, what the connection raises.
 pub(crate) async fn proxy(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
-    if call.info.rest.is_empty() && call.parts.method == Method::GET && !call.parts.headers.contains_key(UPGRADE) {
+    if call.info.rest.is_empty()
+        && call.parts.method == Method::GET
+        && !call.parts.headers.contains_key(UPGRADE)
+    {
         return Ok(redirect(&call.parts.uri));
     }
     let (scheme, name, port) = split_name(&call.info.name)?;
@@ -201,7 +216,9 @@ fn split_name(text: &str) -> Result<(String, String, String), ApiError> {
     match parts.as_slice() {
         [name] => Ok((String::new(), (*name).into(), String::new())),
         [name, port] => Ok((String::new(), (*name).into(), (*port).into())),
-        [scheme @ ("http" | "https" | ""), name, port] => Ok(((*scheme).into(), (*name).into(), (*port).into())),
+        [scheme @ ("http" | "https" | ""), name, port] => {
+            Ok(((*scheme).into(), (*name).into(), (*port).into()))
+        }
         _ => Err(ApiError::bad_request(format!("invalid pod request \"{text}\""))),
     }
 }
@@ -215,7 +232,14 @@ fn redirect(uri: &Uri) -> Response {
     response
 }
 
-async fn pod_target(server: &Inner, pods: &Kind, namespace: &str, name: &str, port: &str, tls: bool) -> Result<Target, ApiError> {
+async fn pod_target(
+    server: &Inner,
+    pods: &Kind,
+    namespace: &str,
+    name: &str,
+    port: &str,
+    tls: bool,
+) -> Result<Target, ApiError> {
     let pod = server.registry.get_value(pods, namespace, name).await?;
     let containers = pod.pointer("/spec/containers").and_then(Value::as_array).cloned().unwrap_or_default();
     let ports = || containers.iter().flat_map(|c| c["ports"].as_array().into_iter().flatten());
@@ -237,28 +261,45 @@ async fn pod_target(server: &Inner, pods: &Kind, namespace: &str, name: &str, po
     Ok(Target { host, port: chosen, tls: tls.then(insecure_tls).transpose()? })
 }
 
-async fn service_target(server: &Inner, services: &Kind, namespace: &str, name: &str, port: &str, tls: bool) -> Result<Target, ApiError> {
+async fn service_target(
+    server: &Inner,
+    services: &Kind,
+    namespace: &str,
+    name: &str,
+    port: &str,
+    tls: bool,
+) -> Result<Target, ApiError> {
     let service = server.registry.get_value(services, namespace, name).await?;
     let ports = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
     let wanted = match port {
         "" if ports.len() == 1 => ports.first(),
-        text => ports.iter().find(|p| p["name"] == text || p["port"].as_u64().map(|n| n.to_string()).as_deref() == Some(text)),
+        text => ports.iter().find(|p| {
+            p["name"] == text || p["port"].as_u64().map(|n| n.to_string()).as_deref() == Some(text)
+        }),
     };
     let none = || ApiError::unavailable(format!("no endpoints available for service \"{name}\""));
     let wanted = wanted.and_then(|p| p.get("name")).and_then(Value::as_str).unwrap_or("").to_string();
     let gvr = GroupVersionResource::new("discovery.k8s.io", "v1", "endpointslices");
     let slices = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(none)?;
     let selection = Selection::parse(&slices, &format!("kubernetes.io/service-name={name}"), "")?;
-    let page = server.registry.list(&slices, namespace, &ListOptions { selection, ..ListOptions::default() }).await?;
+    let page = server
+        .registry
+        .list(&slices, namespace, &ListOptions { selection, ..ListOptions::default() })
+        .await?;
     let mut found = Vec::new();
     for entry in &page.entries {
         let slice = entry.value()?;
         let ports = slice["ports"].as_array().cloned().unwrap_or_default();
-        let number = ports.iter().find(|p| p["name"].as_str().unwrap_or("") == wanted).and_then(|p| p["port"].as_u64());
+        let number = ports
+            .iter()
+            .find(|p| p["name"].as_str().unwrap_or("") == wanted)
+            .and_then(|p| p["port"].as_u64());
         let Some(number) = number.and_then(|n| u16::try_from(n).ok()) else { continue };
         for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
             if endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false)) {
-                found.extend(endpoint.pointer("/addresses/0").and_then(Value::as_str).map(|a| (a.to_string(), number)));
+                found.extend(
+                    endpoint.pointer("/addresses/0").and_then(Value::as_str).map(|a| (a.to_string(), number)),
+                );
             }
         }
     }
@@ -271,7 +312,9 @@ async fn service_target(server: &Inner, services: &Kind, namespace: &str, name: 
 
 async fn open(target: &Target) -> Result<Box<dyn Duplex>, ApiError> {
     let (host, port) = (target.host.as_str(), target.port);
-    let failed = |e: &dyn std::fmt::Display| ApiError::new(500, "", format!("error dialing backend: dial tcp {host}:{port}: {e}"));
+    let failed = |e: &dyn std::fmt::Display| {
+        ApiError::new(500, "", format!("error dialing backend: dial tcp {host}:{port}: {e}"))
+    };
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)))
         .await
         .map_err(|_| failed(&"i/o timeout"))?
@@ -306,10 +349,20 @@ async fn forward(target: &Target, call: Call, path: &str) -> Result<Response, Ap
     let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = Uri::from(PathAndQuery::try_from(path).map_err(|e| ApiError::bad_request(e.to_string()))?);
+    *request.uri_mut() =
+        Uri::from(PathAndQuery::try_from(path).map_err(|e| ApiError::bad_request(e.to_string()))?);
     *request.headers_mut() = std::mem::take(&mut parts.headers);
     let headers = request.headers_mut();
-    for name in ["authorization", "impersonate-user", "impersonate-group", "impersonate-uid", "keep-alive", "proxy-connection", "te", "transfer-encoding"] {
+    for name in [
+        "authorization",
+        "impersonate-user",
+        "impersonate-group",
+        "impersonate-uid",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+    ] {
         headers.remove(name);
     }
     if !upgrade {
@@ -352,7 +405,8 @@ async fn check(response: Response) -> Result<Response, ApiError> {
     }
     let code = response.status().as_u16();
     let body = http_body_util::Limited::new(response.into_body(), MAX_ERROR).collect().await;
-    let text = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).trim_end().to_string()).unwrap_or_default();
+    let text =
+        body.map(|b| String::from_utf8_lossy(&b.to_bytes()).trim_end().to_string()).unwrap_or_default();
     Err(match code {
         400 => ApiError::bad_request(text),
         404 => ApiError::new(404, "NotFound", text),
@@ -395,7 +449,12 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
         certificate: &rustls::pki_types::CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -404,7 +463,12 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
         certificate: &rustls::pki_types::CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

@@ -80,7 +80,8 @@ pub(crate) fn serve(server: &Arc<Inner>, call: &Call, _: &Permit) -> Result<Resp
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
         ["version"] => {
-            let format = negotiate::accept(headers, &call.query, Offer { protobuf: false, transforms: false })?.format;
+            let format =
+                negotiate::accept(headers, &call.query, Offer { protobuf: false, transforms: false })?.format;
             let format = if format == Format::Yaml { format } else { Format::Pretty };
             respond::document(200, &version(&server.config.git_version), format)
         }
@@ -118,11 +119,14 @@ fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<
             (Form::V2 | Form::V2Beta1, _) => Some(discovery::aggregated(kinds, Root::Named, form)),
             (_, ["api"]) => Some(discovery::api_versions(kinds, &[("0.0.0.0/0", &address)])),
             (_, ["apis"]) => Some(discovery::api_group_list(kinds)),
-            (_, ["api", version]) => discovery::api_resource_list(kinds, &GroupVersion::new("", (*version).to_string())),
-            (_, ["apis", group]) => discovery::api_group(kinds, group),
-            (_, ["apis", group, version]) => {
-                discovery::api_resource_list(kinds, &GroupVersion::new((*group).to_string(), (*version).to_string()))
+            (_, ["api", version]) => {
+                discovery::api_resource_list(kinds, &GroupVersion::new("", (*version).to_string()))
             }
+            (_, ["apis", group]) => discovery::api_group(kinds, group),
+            (_, ["apis", group, version]) => discovery::api_resource_list(
+                kinds,
+                &GroupVersion::new((*group).to_string(), (*version).to_string()),
+            ),
             _ => None,
         };
         let document = document.ok_or_else(ApiError::path_not_found)?;
@@ -166,7 +170,8 @@ fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiE
     });
     let key = if protobuf { "openapi/v2.pb" } else { "openapi/v2" };
     let kept = server.documents.get(key, |table| {
-        let document = catalog(table, &server.config.git_version, |c| c.v2_document()).map_err(ApiError::internal)?;
+        let document =
+            catalog(table, &server.config.git_version, |c| c.v2_document()).map_err(ApiError::internal)?;
         if protobuf {
             let media = OPENAPI_V2_PROTOBUF.to_string();
             return Ok((media, Bytes::from(knarr_openapi::v2_protobuf(&document))));
@@ -212,8 +217,20 @@ fn openapi_v3(server: &Arc<Inner>, call: &Call, rest: &[&str]) -> Result<Respons
 fn root(server: &Arc<Inner>) -> Value {
     let table = server.registry.kinds().load();
     let mut paths: Vec<String> = [
-        "/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/healthz/ping", "/livez", "/livez/ping",
-        "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/readyz/ping", "/version",
+        "/.well-known/openid-configuration",
+        "/api",
+        "/apis",
+        "/healthz",
+        "/healthz/ping",
+        "/livez",
+        "/livez/ping",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/readyz/ping",
+        "/version",
     ]
     .map(String::from)
     .to_vec();

@@ -36,6 +36,11 @@ impl Encoder {
         self.native && self.accepted.format == Format::Json && self.accepted.shape == Shape::Object
     }
 
+    /// Whether stored bytes are turned into protobuf without building documents.
+    pub fn is_transcoded(&self) -> bool {
+        self.native && self.accepted.format == Format::Protobuf && self.accepted.shape == Shape::Object
+    }
+
     /// Names the encoding of an event, for sharing; None when it depends on more than the event.
     pub fn share_key(&self, event: EventType) -> Option<u64> {
         if matches!(self.accepted.shape, Shape::Table(_)) {
@@ -61,6 +66,11 @@ impl Encoder {
     pub fn entry(&self, entry: &Entry) -> Result<Bytes, ApiError> {
         if self.is_spliced() {
             return Ok(entry.bytes.clone());
+        }
+        if self.is_transcoded() {
+            let raw = knarr_schema::proto::transcode_raw(&self.kind.info.types, &entry.bytes);
+            let raw = raw.map_err(ApiError::internal)?;
+            return Ok(Bytes::from(knarr_schema::proto::wrap(&self.kind.info.gvk, &raw)));
         }
         self.document(&self.value(entry)?)
     }
@@ -92,7 +102,8 @@ impl Encoder {
             }
             return bytes_of(value, self.accepted.format);
         }
-        let types = if *gvk == self.kind.info.gvk { Some(self.kind.info.types.clone()) } else { types_of(gvk) };
+        let types =
+            if *gvk == self.kind.info.gvk { Some(self.kind.info.types.clone()) } else { types_of(gvk) };
         let types = types.ok_or_else(|| ApiError::not_acceptable(format!("{gvk} has no protobuf form")))?;
         knarr_schema::proto::encode(&types, gvk, value).map(Bytes::from).map_err(ApiError::internal)
     }
@@ -119,7 +130,14 @@ impl Encoder {
     }
 
     /// A Table document.
-    pub fn table(&self, rows: Vec<Value>, revision: &str, next: &str, remaining: Option<i64>, columns: bool) -> Value {
+    pub fn table(
+        &self,
+        rows: Vec<Value>,
+        revision: &str,
+        next: &str,
+        remaining: Option<i64>,
+        columns: bool,
+    ) -> Value {
         let mut metadata = json!({"resourceVersion": revision});
         if !next.is_empty() {
             metadata["continue"] = next.into();
@@ -150,11 +168,16 @@ impl Encoder {
     pub fn frame(&self, event: EventType, entry: &Entry, columns: bool) -> Result<Bytes, ApiError> {
         if let Shape::Table(include) = self.accepted.shape {
             let value = self.value(entry)?;
-            let table = self.table(vec![self.row(&value, include)], &entry.revision.to_string(), "", None, columns);
+            let table =
+                self.table(vec![self.row(&value, include)], &entry.revision.to_string(), "", None, columns);
             return self.frame_of(event.as_str(), &bytes_of(&table, Format::Json)?);
         }
         // Frames are lines: indented JSON would break them.
-        let object = if self.accepted.format == Format::Pretty { self.compact().entry(entry)? } else { self.entry(entry)? };
+        let object = if self.accepted.format == Format::Pretty {
+            self.compact().entry(entry)?
+        } else {
+            self.entry(entry)?
+        };
         self.frame_of(event.as_str(), &object)
     }
 
@@ -193,7 +216,8 @@ impl Encoder {
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = json!({"kind": gvk.kind, "apiVersion": gvk.group_version().to_string(), "metadata": metadata});
+        let object =
+            json!({"kind": gvk.kind, "apiVersion": gvk.group_version().to_string(), "metadata": metadata});
         let bytes = match self.accepted.shape {
             Shape::Table(_) => {
                 let row = json!({"cells": [], "object": self.partial(&object)});
@@ -255,7 +279,8 @@ pub fn bytes_of(value: &Value, format: Format) -> Result<Bytes, ApiError> {
             let version = text("apiVersion");
             let gv = knarr_machinery::GroupVersion::parse(&version).unwrap_or_default();
             let gvk = GroupVersionKind { group: gv.group, version: gv.version, kind: text("kind").into() };
-            let types = types_of(&gvk).ok_or_else(|| ApiError::not_acceptable(format!("{gvk} has no protobuf form")))?;
+            let types = types_of(&gvk)
+                .ok_or_else(|| ApiError::not_acceptable(format!("{gvk} has no protobuf form")))?;
             knarr_schema::proto::encode(&types, &gvk, value).map(Bytes::from).map_err(ApiError::internal)
         }
     }

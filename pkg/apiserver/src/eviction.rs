@@ -41,17 +41,17 @@ pub(crate) async fn evict(server: &Arc<Inner>, pods: &Kind, mut call: Call) -> R
     writing.dry_run |= options::dry_run(&call.query, Some(&delete), "DeleteOptions")?;
     let mut wanted = DeleteOptions::parse(&delete)?;
     let pod = server.registry.get_value(pods, &call.info.namespace, &call.info.name).await?;
-    if !ignores_budgets(&pod) {
-        if let Some(budget) = budget_of(server, &pod).await? {
-            if spend(server, &writing, &call, &budget, &pod).await? {
-                // The pod that was counted is the pod that goes.
-                wanted.uid.get_or_insert_with(|| obj::uid(&pod).to_string());
-            }
-        }
+    if !ignores_budgets(&pod)
+        && let Some(budget) = budget_of(server, &pod).await?
+        && spend(server, &writing, &call, &budget, &pod).await?
+    {
+        // The pod that was counted is the pod that goes.
+        wanted.uid.get_or_insert_with(|| obj::uid(&pod).to_string());
     }
     let context = writing.context(pods, &call, Some("eviction"));
     server.registry.delete(&context, &wanted).await?;
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     writing.respond_as(201, &status, &[], &decoded.warnings)
 }
 
@@ -91,12 +91,19 @@ async fn budget_of(server: &Inner, pod: &Value) -> Result<Option<Value>, ApiErro
 }
 
 /// Takes one disruption from the budget; `false` when the pod is not healthy and need not be counted.
-async fn spend(server: &Inner, writing: &Writing, call: &Call, budget: &Value, pod: &Value) -> Result<bool, ApiError> {
+async fn spend(
+    server: &Inner,
+    writing: &Writing,
+    call: &Call,
+    budget: &Value,
+    pod: &Value,
+) -> Result<bool, ApiError> {
     let ready = pod
         .pointer("/status/conditions")
         .and_then(Value::as_array)
         .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
-    let number = |b: &Value, field: &str| b.pointer(&format!("/status/{field}")).and_then(Value::as_i64).unwrap_or(0);
+    let number =
+        |b: &Value, field: &str| b.pointer(&format!("/status/{field}")).and_then(Value::as_i64).unwrap_or(0);
     if !ready {
         let policy = budget.pointer("/spec/unhealthyPodEvictionPolicy").and_then(Value::as_str).unwrap_or("");
         let healthy = number(budget, "currentHealthy") >= number(budget, "desiredHealthy");
@@ -123,22 +130,35 @@ async fn spend(server: &Inner, writing: &Writing, call: &Call, budget: &Value, p
 }
 
 fn take_one(budget: &Value, pod: &str, name: &str) -> Result<Value, ApiError> {
-    let number = |field: &str| budget.pointer(&format!("/status/{field}")).and_then(Value::as_i64).unwrap_or(0);
+    let number =
+        |field: &str| budget.pointer(&format!("/status/{field}")).and_then(Value::as_i64).unwrap_or(0);
     let resource = GroupResource::new("policy", "poddisruptionbudgets");
     let refuse = |text: String, retry: i32| {
         let cause = Cause { reason: "DisruptionBudget".into(), message: text, field: String::new() };
-        ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", retry)
-            .with_causes(vec![cause])
+        ApiError::too_many_requests(
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            retry,
+        )
+        .with_causes(vec![cause])
     };
     if number("observedGeneration") < obj::generation(budget) {
-        return Err(refuse(format!("The disruption budget {name} is still being processed by the server."), 10));
+        return Err(refuse(
+            format!("The disruption budget {name} is still being processed by the server."),
+            10,
+        ));
     }
     let allowed = number("disruptionsAllowed");
     if allowed < 0 {
         return Err(ApiError::forbidden(&resource, name, "pdb disruptions allowed is negative"));
     }
-    if budget.pointer("/status/disruptedPods").and_then(Value::as_object).map_or(0, serde_json::Map::len) > MAX_DISRUPTED {
-        return Err(ApiError::forbidden(&resource, name, "DisruptedPods map too big - too many evictions not confirmed by PDB controller"));
+    if budget.pointer("/status/disruptedPods").and_then(Value::as_object).map_or(0, serde_json::Map::len)
+        > MAX_DISRUPTED
+    {
+        return Err(ApiError::forbidden(
+            &resource,
+            name,
+            "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+        ));
     }
     if allowed == 0 {
         return Err(refuse(
@@ -172,7 +192,10 @@ mod tests {
         assert!(spent["status"]["disruptedPods"]["a.b"].is_string());
         let error = take_one(&spent, "c", "b").unwrap_err();
         assert_eq!(error.code, 429);
-        assert_eq!(error.details.unwrap().causes[0].message, "The disruption budget b needs 1 healthy pods and has 2 currently");
+        assert_eq!(
+            error.details.unwrap().causes[0].message,
+            "The disruption budget b needs 1 healthy pods and has 2 currently"
+        );
         let mut stale = budget.clone();
         stale["metadata"]["generation"] = 2.into();
         assert_eq!(take_one(&stale, "c", "b").unwrap_err().details.unwrap().retry_after_seconds, 10);

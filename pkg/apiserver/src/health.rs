@@ -33,8 +33,21 @@ impl std::fmt::Debug for Checks {
 
 impl Checks {
     /// Adds a check; the text of a failure goes to the log, not to clients.
-    pub fn add(&self, name: &str, scope: Scope, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+    pub fn add(
+        &self,
+        name: &str,
+        scope: Scope,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
         self.0.write().push((name.to_string(), scope, Arc::new(check)));
+    }
+}
+
+impl Checks {
+    /// Runs all checks.
+    pub fn run(&self) -> Vec<(String, Result<(), String>)> {
+        let checks = self.0.read().clone();
+        checks.into_iter().map(|(name, _, check)| (name, check())).collect()
     }
 }
 
@@ -61,10 +74,16 @@ pub(crate) fn serve(server: &Arc<Inner>, info: &RequestInfo, query: &Query) -> R
     let mut asked: Vec<(String, Check)> = vec![("ping".into(), Arc::new(|| Ok(())))];
     let shutdown = server.shutdown.clone();
     if endpoint == "readyz" {
-        asked.push(("shutdown".into(), Arc::new(move || if shutdown.is_cancelled() { Err("shutting down".into()) } else { Ok(()) })));
+        asked.push((
+            "shutdown".into(),
+            Arc::new(move || if shutdown.is_cancelled() { Err("shutting down".into()) } else { Ok(()) }),
+        ));
     }
     asked.extend(
-        checks.into_iter().filter(|(_, scope, _)| *scope == Scope::Always || endpoint == "readyz").map(|(n, _, c)| (n, c)),
+        checks
+            .into_iter()
+            .filter(|(_, scope, _)| *scope == Scope::Always || endpoint == "readyz")
+            .map(|(n, _, c)| (n, c)),
     );
     if let Some(single) = single {
         let check = asked.iter().find(|(n, _)| n == single).ok_or_else(ApiError::path_not_found)?;

@@ -16,7 +16,10 @@ pub struct PeerCertificates(pub Arc<Vec<CertificateDer<'static>>>);
 ///
 /// # Errors
 /// 401 for credentials that are wrong or missing: only the health endpoints, which are served before, are open to all.
-pub async fn authenticate(parts: &Parts, authenticators: &[Arc<dyn Authenticator>]) -> Result<UserInfo, ApiError> {
+pub async fn authenticate(
+    parts: &Parts,
+    authenticators: &[Arc<dyn Authenticator>],
+) -> Result<UserInfo, ApiError> {
     if let Some(user) = parts.extensions.get::<UserInfo>() {
         return Ok(user.clone());
     }

@@ -32,11 +32,8 @@ impl RequestInfo {
     /// Parses a request line.
     pub fn parse(method: &Method, uri: &Uri, query: &Query) -> Self {
         let path = uri.path();
-        let mut info = Self {
-            path: path.to_string(),
-            verb: method.as_str().to_ascii_lowercase(),
-            ..Self::default()
-        };
+        let mut info =
+            Self { path: path.to_string(), verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
         let raw: Vec<&str> = path.trim_matches('/').split('/').collect();
         let (group, version, mut at) = match raw.as_slice() {
             ["api", version, _, ..] => ("", *version, 2),
@@ -176,7 +173,16 @@ mod tests {
     fn check(method: &str, uri: &str, want: &str) {
         let uri: Uri = uri.parse().unwrap();
         let i = RequestInfo::parse(&method.parse().unwrap(), &uri, &Query::parse(&uri));
-        let got = format!("{} {}/{} ns={} {} name={} rest={}", i.verb, i.group, i.version, i.namespace, i.full_resource(), i.name, i.rest);
+        let got = format!(
+            "{} {}/{} ns={} {} name={} rest={}",
+            i.verb,
+            i.group,
+            i.version,
+            i.namespace,
+            i.full_resource(),
+            i.name,
+            i.rest
+        );
         assert_eq!(got, want, "{method} {uri}");
     }
 
@@ -190,7 +196,11 @@ mod tests {
             ("GET", "/api/v1/namespaces/a", "get /v1 ns=a namespaces name=a rest="),
             ("PUT", "/api/v1/namespaces/a/finalize", "update /v1 ns=a namespaces/finalize name=a rest="),
             ("POST", "/apis/apps/v1/namespaces/a/deployments", "create apps/v1 ns=a deployments name= rest="),
-            ("GET", "/apis/apps/v1/namespaces/a/deployments/d/scale", "get apps/v1 ns=a deployments/scale name=d rest="),
+            (
+                "GET",
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "get apps/v1 ns=a deployments/scale name=d rest=",
+            ),
             ("DELETE", "/api/v1/namespaces/a/pods", "deletecollection /v1 ns=a pods name= rest="),
             ("GET", "/api/v1/nodes/n/proxy/a/b%2fc/", "get /v1 ns= nodes/proxy name=n rest=/a/b%2fc/"),
             ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dx", "list /v1 ns= pods name=x rest="),

@@ -5,9 +5,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod access;
+pub mod admission;
 pub mod auth;
 pub mod body;
 pub mod bootstrap;
+pub mod chain;
 pub mod config;
 mod connect;
 pub mod discovery;
@@ -30,6 +32,7 @@ pub mod services;
 pub mod special;
 pub mod temp_kinds;
 pub mod tokens;
+pub mod virtual_kinds;
 pub mod watching;
 pub mod writing;
 

@@ -107,11 +107,33 @@ fn streamed(encoder: &Encoder, page: ListPage, media: &'static str) -> Response 
 }
 
 fn encode(encoder: &Encoder, page: &ListPage) -> Result<Bytes, ApiError> {
-    let accepted = encoder.accepted();
-    if accepted.format == Format::Protobuf {
-        return protobuf(encoder, page);
+    if encoder.is_transcoded() {
+        let info = &encoder.kind().info;
+        let gvk = GroupVersionKind { kind: info.list_kind.clone(), ..info.gvk.clone() };
+        let items = page.entries.iter().map(|e| &*e.bytes);
+        let meta = Value::Object(list_meta(page));
+        return knarr_schema::proto::transcode_list(&info.types, &gvk, &meta, items)
+            .map(Bytes::from)
+            .map_err(ApiError::internal);
     }
     let values: Vec<Value> = page.entries.iter().map(|e| encoder.value(e)).collect::<Result<_, _>>()?;
+    encode_page(encoder, values, page)
+}
+
+/// The list of documents that are not stored.
+///
+/// # Errors
+/// When they cannot be encoded.
+pub fn encode_values(encoder: &Encoder, values: &[Value], revision: i64) -> Result<Bytes, ApiError> {
+    let page = ListPage { entries: Vec::new(), revision, continue_token: String::new(), remaining: None };
+    encode_page(encoder, values.to_vec(), &page)
+}
+
+fn encode_page(encoder: &Encoder, values: Vec<Value>, page: &ListPage) -> Result<Bytes, ApiError> {
+    let accepted = encoder.accepted();
+    if accepted.format == Format::Protobuf {
+        return protobuf(encoder, &values, page);
+    }
     let document = match accepted.shape {
         Shape::Table(include) => {
             let rows = values.iter().map(|v| encoder.row(v, include)).collect();
@@ -139,22 +161,26 @@ pub fn list_document(encoder: &Encoder, mut items: Vec<Value>, meta: Map<String,
     json!({"kind": info.list_kind, "apiVersion": info.gvk.group_version().to_string(), "metadata": meta, "items": items})
 }
 
-fn protobuf(encoder: &Encoder, page: &ListPage) -> Result<Bytes, ApiError> {
+fn protobuf(encoder: &Encoder, values: &[Value], page: &ListPage) -> Result<Bytes, ApiError> {
     let info = &encoder.kind().info;
     let partial = encoder.accepted().shape == Shape::Partial;
     let (types, gvk) = if partial {
         let one = GroupVersionKind::new("meta.k8s.io", "v1", "PartialObjectMetadata");
-        let types = types_of(&one).ok_or_else(|| ApiError::not_acceptable("PartialObjectMetadata has no protobuf form"))?;
+        let types = types_of(&one)
+            .ok_or_else(|| ApiError::not_acceptable("PartialObjectMetadata has no protobuf form"))?;
         (types, GroupVersionKind::new("meta.k8s.io", "v1", "PartialObjectMetadataList"))
     } else {
         let gvk = GroupVersionKind { kind: info.list_kind.clone(), ..info.gvk.clone() };
         (info.types.clone(), gvk)
     };
-    let mut raw = Vec::with_capacity(page.entries.len());
-    for entry in &page.entries {
-        let value = encoder.value(entry)?;
-        let value = if partial { encoder.partial(&value) } else { value };
-        raw.push(knarr_schema::proto::encode_raw(&types, &value).map_err(ApiError::internal)?);
+    let mut raw = Vec::with_capacity(values.len());
+    for value in values {
+        let encoded = if partial {
+            knarr_schema::proto::encode_raw(&types, &encoder.partial(value))
+        } else {
+            knarr_schema::proto::encode_raw(&types, value)
+        };
+        raw.push(encoded.map_err(ApiError::internal)?);
     }
     let meta = Value::Object(list_meta(page));
     knarr_schema::proto::encode_list(&gvk, &meta, raw.iter().map(Vec::as_slice))

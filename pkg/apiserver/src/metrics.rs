@@ -54,7 +54,11 @@ impl Metrics {
     pub fn end(&self, label: Label, code: u16, took: Duration) {
         self.inflight.fetch_sub(1, Ordering::Relaxed);
         // Unknown paths must not grow the table without bound.
-        let label = if code == 404 && label.resource.is_empty() { Label { verb: "GET".into(), ..label } } else { label };
+        let label = if code == 404 && label.resource.is_empty() {
+            Label { verb: "GET".into(), ..label }
+        } else {
+            label
+        };
         if code == 404 && self.requests.lock().len() > 4096 {
             return;
         }
@@ -81,9 +85,16 @@ impl Metrics {
         for (label, times) in self.times.lock().iter() {
             let text = label.text();
             for (limit, count) in BUCKETS.iter().zip(times.buckets) {
-                let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{text},le=\"{limit}\"}} {count}");
+                let _ = writeln!(
+                    out,
+                    "apiserver_request_duration_seconds_bucket{{{text},le=\"{limit}\"}} {count}"
+                );
             }
-            let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{text},le=\"+Inf\"}} {}", times.count);
+            let _ = writeln!(
+                out,
+                "apiserver_request_duration_seconds_bucket{{{text},le=\"+Inf\"}} {}",
+                times.count
+            );
             let _ = writeln!(out, "apiserver_request_duration_seconds_sum{{{text}}} {}", times.seconds);
             let _ = writeln!(out, "apiserver_request_duration_seconds_count{{{text}}} {}", times.count);
         }

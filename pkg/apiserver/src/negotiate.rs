@@ -113,7 +113,9 @@ pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept
         }
     }
     let protobuf = if offer.protobuf { format!(", {PROTOBUF}") } else { String::new() };
-    Err(ApiError::not_acceptable(format!("only the following media types are accepted: {JSON}, {YAML}{protobuf}")))
+    Err(ApiError::not_acceptable(format!(
+        "only the following media types are accepted: {JSON}, {YAML}{protobuf}"
+    )))
 }
 
 fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {

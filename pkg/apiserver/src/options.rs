@@ -24,10 +24,16 @@ pub fn list(kind: &Kind, query: &Query) -> Result<ListOptions, ApiError> {
     let root = Path::new("resourceVersionMatch");
     if !query.text("resourceVersionMatch").is_empty() {
         if query.text("resourceVersion").is_empty() {
-            errors.push(FieldError::forbidden(&root, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+            errors.push(FieldError::forbidden(
+                &root,
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
         }
         if !query.text("continue").is_empty() {
-            errors.push(FieldError::forbidden(&root, "resourceVersionMatch is forbidden when continue is provided"));
+            errors.push(FieldError::forbidden(
+                &root,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
         if version_match == Some(VersionMatch::Exact) && query.text("resourceVersion") == "0" {
             errors.push(FieldError::forbidden(
@@ -37,7 +43,10 @@ pub fn list(kind: &Kind, query: &Query) -> Result<ListOptions, ApiError> {
         }
     }
     if query.get("sendInitialEvents").is_some() {
-        errors.push(FieldError::forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list"));
+        errors.push(FieldError::forbidden(
+            &Path::new("sendInitialEvents"),
+            "sendInitialEvents is forbidden for list",
+        ));
     }
     refuse(errors)?;
     Ok(ListOptions {
@@ -75,7 +84,10 @@ pub fn watch(kind: &Kind, query: &Query) -> Result<WatchOptions, ApiError> {
             other => errors.push(FieldError::not_supported(&path, other, &["NotOlderThan"])),
         }
         if !query.text("continue").is_empty() {
-            errors.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+            errors.push(FieldError::forbidden(
+                &path,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
     }
     refuse(errors)?;
@@ -162,6 +174,7 @@ pub fn field_manager(query: &Query, headers: &http::HeaderMap, kind: &str) -> Re
         return Ok(given.to_string());
     }
     let agent = headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let name: String = agent.split('/').next().unwrap_or("").chars().filter(|c| !c.is_control()).take(128).collect();
+    let name: String =
+        agent.split('/').next().unwrap_or("").chars().filter(|c| !c.is_control()).take(128).collect();
     Ok(if name.is_empty() { "unknown".into() } else { name })
 }

@@ -12,6 +12,9 @@ use crate::negotiate::{self, Offer};
 use crate::server::{Call, Inner};
 use crate::{listing, options, respond, special, watching, writing};
 
+/// Lists of at least this many objects are encoded on a thread of their own.
+const LONG_LIST: usize = 500;
+
 /// Runs a request for a resource.
 ///
 /// # Errors
@@ -27,7 +30,9 @@ pub(crate) async fn handle(server: &Arc<Inner>, call: Call, _: &Permit) -> Resul
     if kind.info.storage.is_none() {
         return special::virtual_kind(server, &kind, call).await;
     }
-    let verb = verb_of(&info.verb).filter(|v| kind.info.verbs.contains(v)).ok_or_else(ApiError::method_not_allowed)?;
+    let verb = verb_of(&info.verb)
+        .filter(|v| kind.info.verbs.contains(v))
+        .ok_or_else(ApiError::method_not_allowed)?;
     match verb {
         Verb::Get => get(server, &kind, &call).await,
         Verb::List => list(server, &kind, &call).await,
@@ -74,7 +79,9 @@ fn check_scope(kind: &Kind, call: &Call) -> Result<(), ApiError> {
 
 /// What a kind can be told in.
 pub(crate) fn offer(kind: &Kind) -> Offer {
-    Offer { protobuf: !kind.info.custom, transforms: true }
+    // Reviews are answers, not objects with metadata.
+    let transforms = kind.info.verbs.contains(&Verb::Get);
+    Offer { protobuf: !kind.info.custom, transforms }
 }
 
 /// An encoder for the request's Accept header.
@@ -104,7 +111,14 @@ async fn list(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response,
     let encoder = encoder(kind, call)?;
     let options = options::list(kind, &call.query)?;
     let page = server.registry.list(kind, namespace(kind, call), &options).await?;
-    listing::respond(&encoder, page, &call.parts.headers)
+    if page.entries.len() < LONG_LIST {
+        return listing::respond(&encoder, page, &call.parts.headers);
+    }
+    // Encoding and compressing a long list would hold up the other requests of the thread.
+    let headers = call.parts.headers.clone();
+    tokio::task::spawn_blocking(move || listing::respond(&encoder, page, &headers))
+        .await
+        .map_err(ApiError::internal)?
 }
 
 async fn watch(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {

@@ -28,14 +28,26 @@ pub(crate) async fn answer(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> 
     let authorizer = server.authorizer();
     let answered = match &*kind.info.plural {
         "tokenreviews" => review::token_review(&*server.tokens()?, document).await?,
-        "selfsubjectreviews" => review::self_subject_review(&call.user, document, &knarr_registry::registry::now()),
-        "selfsubjectrulesreviews" => review::self_subject_rules_review(&*authorizer, &call.user, document).await?,
+        "selfsubjectreviews" => {
+            review::self_subject_review(&call.user, document, &knarr_registry::registry::now())
+        }
+        "selfsubjectrulesreviews" => {
+            review::self_subject_rules_review(&*authorizer, &call.user, document).await?
+        }
         "subjectaccessreviews" => review::subject_access_review(&*authorizer, document).await?,
-        "selfsubjectaccessreviews" => review::self_subject_access_review(&*authorizer, &call.user, document).await?,
+        "selfsubjectaccessreviews" => {
+            review::self_subject_access_review(&*authorizer, &call.user, document).await?
+        }
         "localsubjectaccessreviews" => {
             review::local_subject_access_review(&*authorizer, &call.info.namespace, document).await?
         }
-        other => return Err(ApiError::new(501, "NotImplemented", format!("{other} are not supported by this server"))),
+        other => {
+            return Err(ApiError::new(
+                501,
+                "NotImplemented",
+                format!("{other} are not supported by this server"),
+            ));
+        }
     };
     writing.respond_as(201, &answered, &[], &decoded.warnings)
 }

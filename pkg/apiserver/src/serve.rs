@@ -71,7 +71,8 @@ impl ApiServer {
         stream.set_nodelay(true)?;
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
         let certificates = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-        let certificates = PeerCertificates(Arc::new(certificates.into_iter().map(|c| c.into_owned()).collect()));
+        let certificates =
+            PeerCertificates(Arc::new(certificates.into_iter().map(|c| c.into_owned()).collect()));
         let service = self.router().layer(axum::Extension(certificates));
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE);

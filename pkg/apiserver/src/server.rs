@@ -1,7 +1,7 @@
 //! [`ApiServer`]: one fallback handler for every request.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::negotiate::{self, Accepted, Offer};
 use crate::services::ServiceAllocator;
 use crate::tokens;
+use crate::virtual_kinds::Sources;
 use crate::{bootstrap, health, identity, resource, respond};
 
 /// Ordinary requests end after this time, as upstream's `--request-timeout`.
@@ -50,6 +51,8 @@ pub(crate) struct Inner {
     admission: ArcSwap<Arc<dyn Hooks>>,
     authenticators: ArcSwap<Vec<Arc<dyn Authenticator>>>,
     pub ready: health::Checks,
+    pub sources: Sources,
+    pub informers: OnceLock<Arc<knarr_client::Informers>>,
     pub services: ServiceAllocator,
     tokens: ArcSwapOption<Tokens>,
     rbac: ArcSwapOption<Rbac>,
@@ -78,7 +81,9 @@ impl ApiServer {
         shutdown: CancellationToken,
     ) -> Result<Self, ApiError> {
         let kinds = Kinds::new(crate::temp_kinds::builtins());
-        let registry = Registry::open(kinds, store, shutdown.clone()).await.map_err(knarr_registry::error::from_store)?;
+        let registry = Registry::open(kinds, store, shutdown.clone())
+            .await
+            .map_err(knarr_registry::error::from_store)?;
         let admission: Arc<dyn Hooks> = Arc::new(AllowAll);
         let inner = Inner {
             services: ServiceAllocator::new(&config.service_cidr, config.node_ports)?,
@@ -91,6 +96,8 @@ impl ApiServer {
             admission: ArcSwap::from_pointee(admission),
             authenticators: ArcSwap::from_pointee(authenticators),
             ready: health::Checks::default(),
+            sources: Sources::default(),
+            informers: OnceLock::new(),
             tokens: ArcSwapOption::empty(),
             rbac: ArcSwapOption::empty(),
         };
@@ -145,6 +152,10 @@ impl ApiServer {
         Router::new().fallback(serve).with_state(self.inner.clone())
     }
 
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
     pub(crate) fn shutdown(&self) -> &CancellationToken {
         &self.inner.shutdown
     }
@@ -168,7 +179,10 @@ async fn serve(State(server): State<Arc<Inner>>, request: Request) -> Response {
     let mut response = match handled {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => respond::error(&error, accepted),
-        Err(_) => respond::error(&ApiError::internal("the request handler panicked; see the server's log"), accepted),
+        Err(_) => respond::error(
+            &ApiError::internal("the request handler panicked; see the server's log"),
+            accepted,
+        ),
     };
     server.metrics.end(label, response.status().as_u16(), begun.elapsed());
     let headers = response.headers_mut();
@@ -260,7 +274,9 @@ impl Inner {
     /// # Errors
     /// 503 before it is set.
     pub fn tokens(&self) -> Result<Arc<Tokens>, ApiError> {
-        self.tokens.load_full().ok_or_else(|| ApiError::unavailable("no key for service-account tokens is configured"))
+        self.tokens
+            .load_full()
+            .ok_or_else(|| ApiError::unavailable("no key for service-account tokens is configured"))
     }
 
     /// The authorizer in force; before there is one, only `system:masters` pass.
@@ -288,7 +304,9 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, want) in [("30s", Some(30_000)), ("1m30s", Some(90_000)), ("500ms", Some(500)), ("x", None), ("3", None)] {
+        for (text, want) in
+            [("30s", Some(30_000)), ("1m30s", Some(90_000)), ("500ms", Some(500)), ("x", None), ("3", None)]
+        {
             assert_eq!(parse_duration(text).map(|d| d.as_millis()), want, "{text}");
         }
     }

@@ -143,13 +143,20 @@ impl ServiceAllocator {
         default_families(service);
         let wants_ports = match kind.as_str() {
             "NodePort" => true,
-            "LoadBalancer" => service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false)),
+            "LoadBalancer" => {
+                service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false))
+            }
             _ => false,
         };
         self.fill_ports(service, &owner, wants_ports, reserved).map_err(invalid)
     }
 
-    fn fill_address(&self, service: &mut Value, owner: &str, reserved: &mut Reserved) -> Result<(), FieldError> {
+    fn fill_address(
+        &self,
+        service: &mut Value,
+        owner: &str,
+        reserved: &mut Reserved,
+    ) -> Result<(), FieldError> {
         let path = Path::new("spec").child("clusterIPs").index(0);
         let mut address = text(service, "/spec/clusterIP");
         if address.is_empty() {
@@ -157,9 +164,9 @@ impl ServiceAllocator {
         }
         let mut taken = self.taken.lock();
         if address.is_empty() {
-            let free = self
-                .free_address(&taken)
-                .ok_or_else(|| FieldError::internal(&path, "failed to allocate a serviceIP: range is full"))?;
+            let free = self.free_address(&taken).ok_or_else(|| {
+                FieldError::internal(&path, "failed to allocate a serviceIP: range is full")
+            })?;
             taken.addresses.insert(free, owner.to_string());
             reserved.addresses.push(free);
             address = Ipv4Addr::from(free).to_string();
@@ -239,7 +246,8 @@ impl ServiceAllocator {
             obj::map_mut(port).insert("nodePort".into(), chosen.into());
         }
         let health = service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0);
-        let local = text(service, "/spec/externalTrafficPolicy") == "Local" && text(service, "/spec/type") == "LoadBalancer";
+        let local = text(service, "/spec/externalTrafficPolicy") == "Local"
+            && text(service, "/spec/type") == "LoadBalancer";
         let path = Path::new("spec").child("healthCheckNodePort");
         if local && health == 0 {
             let free = self
@@ -253,10 +261,17 @@ impl ServiceAllocator {
         Ok(())
     }
 
-    fn take_port(&self, port: u16, owner: &str, path: &Path, reserved: &mut Reserved) -> Result<(), FieldError> {
+    fn take_port(
+        &self,
+        port: u16,
+        owner: &str,
+        path: &Path,
+        reserved: &mut Reserved,
+    ) -> Result<(), FieldError> {
         let (low, high) = self.ports;
         if !(low..=high).contains(&port) {
-            let text = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
+            let text =
+                format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
             return Err(FieldError::invalid(path, port, text));
         }
         let mut taken = self.taken.lock();
@@ -296,8 +311,12 @@ fn addresses(service: &Value) -> Vec<u32> {
     }
     let all = obj::strings(service.pointer("/spec/clusterIPs"));
     let one = text(service, "/spec/clusterIP");
-    let mut found: Vec<u32> =
-        all.iter().chain(std::iter::once(&one)).filter_map(|a| a.parse::<Ipv4Addr>().ok()).map(u32::from).collect();
+    let mut found: Vec<u32> = all
+        .iter()
+        .chain(std::iter::once(&one))
+        .filter_map(|a| a.parse::<Ipv4Addr>().ok())
+        .map(u32::from)
+        .collect();
     found.dedup();
     found
 }
@@ -339,7 +358,8 @@ fn keep_allocated(service: &mut Value, old: &Value) {
         if port.get("nodePort").and_then(Value::as_u64).unwrap_or(0) != 0 {
             continue;
         }
-        let same = |o: &&Value| o.get("port") == port.get("port") && o.get("protocol") == port.get("protocol");
+        let same =
+            |o: &&Value| o.get("port") == port.get("port") && o.get("protocol") == port.get("protocol");
         if let Some(node_port) = old_ports.iter().find(same).and_then(|o| o.get("nodePort"))
             && !used.iter().any(|u| node_port.as_u64() == Some(u64::from(*u)))
         {
@@ -369,7 +389,10 @@ mod tests {
     #[test]
     fn allocates_and_refuses() {
         let a = ServiceAllocator::new("10.43.0.0/29", (30000, 30001)).unwrap();
-        let mut one = service("one", json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 80, "protocol": "UDP"}]}));
+        let mut one = service(
+            "one",
+            json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 80, "protocol": "UDP"}]}),
+        );
         a.allocate(&mut one, None).unwrap().unwrap()(true);
         let address = one["spec"]["clusterIP"].as_str().unwrap().to_string();
         assert!(address.starts_with("10.43.0."));
@@ -381,7 +404,13 @@ mod tests {
         let mut two = service("two", json!({"clusterIP": "1.2.3.4"}));
         assert!(a.allocate(&mut two, None).err().unwrap().message.contains("not in the valid range"));
         let mut two = service("two", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 80}]}));
-        assert!(a.allocate(&mut two, None).err().unwrap().message.contains("The range of valid ports is 30000-30001"));
+        assert!(
+            a.allocate(&mut two, None)
+                .err()
+                .unwrap()
+                .message
+                .contains("The range of valid ports is 30000-30001")
+        );
         let mut none = service("none", json!({"clusterIP": "None"}));
         a.allocate(&mut none, None).unwrap().unwrap()(true);
         assert_eq!(none["spec"]["clusterIPs"], json!(["None"]));
@@ -391,7 +420,8 @@ mod tests {
         a.allocate(&mut again, Some(&one)).unwrap().unwrap()(true);
         assert_eq!(again["spec"]["clusterIP"].as_str().unwrap(), address);
         assert_eq!(again["spec"]["ports"][0]["nodePort"], one["spec"]["ports"][0]["nodePort"]);
-        let mut plain = service("one", json!({"type": "ClusterIP", "clusterIP": address, "ports": [{"port": 80}]}));
+        let mut plain =
+            service("one", json!({"type": "ClusterIP", "clusterIP": address, "ports": [{"port": 80}]}));
         a.allocate(&mut plain, Some(&again)).unwrap().unwrap()(true);
         assert!(a.taken.lock().ports.is_empty());
         a.release(&plain);

@@ -11,7 +11,7 @@ use crate::encode::types_of;
 use crate::resource::namespace;
 use crate::server::{Call, Inner};
 use crate::writing::{SentPatch, Writing, take_body};
-use crate::{body, connect, eviction, respond, reviews, tokens, writing};
+use crate::{body, connect, eviction, respond, reviews, tokens, virtual_kinds, writing};
 
 /// A request for a subresource.
 ///
@@ -34,7 +34,9 @@ pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) ->
     }
     match (kind.info.plural.as_ref(), name.as_str(), verb) {
         ("pods", "log", Verb::Get) => connect::pod_stream(server, kind, call).await,
-        ("pods", "exec" | "attach" | "portforward", Verb::Get | Verb::Create) => connect::pod_stream(server, kind, call).await,
+        ("pods", "exec" | "attach" | "portforward", Verb::Get | Verb::Create) => {
+            connect::pod_stream(server, kind, call).await
+        }
         ("pods" | "services" | "nodes", "proxy", _) => connect::proxy(server, kind, call).await,
         ("pods", "eviction", Verb::Create) => eviction::evict(server, kind, call).await,
         ("serviceaccounts", "token", Verb::Create) => tokens::request(server, kind, call).await,
@@ -42,8 +44,12 @@ pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) ->
         ("pods", "binding", Verb::Create) => bind(server, kind, call).await,
         ("namespaces", "finalize", Verb::Update) => finalize(server, kind, call).await,
         (_, _, Verb::Get) if sub.gvk == kind.info.gvk => get(server, kind, &call).await,
-        (_, _, Verb::Update) if sub.gvk == kind.info.gvk => writing::update_part(server, kind, call, Some(&name)).await,
-        (_, _, Verb::Patch) if sub.gvk == kind.info.gvk => writing::patch_part(server, kind, call, Some(&name)).await,
+        (_, _, Verb::Update) if sub.gvk == kind.info.gvk => {
+            writing::update_part(server, kind, call, Some(&name)).await
+        }
+        (_, _, Verb::Patch) if sub.gvk == kind.info.gvk => {
+            writing::patch_part(server, kind, call, Some(&name)).await
+        }
         _ => Err(not_implemented(kind, &name)),
     }
 }
@@ -51,14 +57,16 @@ pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) ->
 /// A request for a kind without storage.
 ///
 /// # Errors
-/// 405 for verbs other than create.
+/// 405 for verbs that the kind does not have.
 pub(crate) async fn virtual_kind(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
     match (&*kind.info.gvk.group, &*kind.info.plural, call.info.verb.as_str()) {
         ("", "bindings", "create") => {
             let gvr = knarr_machinery::GroupVersionResource::new("", "v1", "pods");
-            let pods = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
+            let pods =
+                server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
             bind(server, &pods, call).await
         }
+        (_, _, "get" | "list") => virtual_kinds::read(server, kind, &call).await,
         (_, _, "create") => reviews::answer(server, kind, call).await,
         _ => Err(ApiError::method_not_allowed()),
     }
@@ -66,7 +74,11 @@ pub(crate) async fn virtual_kind(server: &Arc<Inner>, kind: &Kind, call: Call) -
 
 fn not_implemented(kind: &Kind, subresource: &str) -> ApiError {
     let slash = if subresource.is_empty() { "" } else { "/" };
-    ApiError::new(501, "NotImplemented", format!("{}{slash}{subresource} is not supported by this server", kind.info.group_resource()))
+    ApiError::new(
+        501,
+        "NotImplemented",
+        format!("{}{slash}{subresource} is not supported by this server", kind.info.group_resource()),
+    )
 }
 
 async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {

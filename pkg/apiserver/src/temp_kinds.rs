@@ -30,11 +30,49 @@ pub fn builtins() -> &'static [Kind] {
             if kind.ends_with("List") || kind.ends_with("Options") || group == "meta.k8s.io" {
                 continue;
             }
-            let plural = match kind { "Endpoints" => "endpoints".to_string(), "PriorityClass" => "priorityclasses".to_string(), _ => format!("{}s", kind.to_lowercase()) };
+            let plural = match kind {
+                "Endpoints" => "endpoints".to_string(),
+                "PriorityClass" => "priorityclasses".to_string(),
+                _ => format!("{}s", kind.to_lowercase()),
+            };
             let gvk = GroupVersionKind::new(group, version, kind);
-            let scope = if ["Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "PriorityClass", "SelfSubjectAccessReview", "SubjectAccessReview", "TokenReview"].contains(&kind) { Scope::Cluster } else { Scope::Namespaced };
-            let verbs = vec![Verb::Create, Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];
-            let column = |n: &'static str| Column { name: n.into(), kind: "string".into(), format: "".into(), description: "".into(), priority: 0 };
+            let scope = if [
+                "Namespace",
+                "Node",
+                "ClusterRole",
+                "ClusterRoleBinding",
+                "PriorityClass",
+                "SelfSubjectAccessReview",
+                "SubjectAccessReview",
+                "TokenReview",
+            ]
+            .contains(&kind)
+            {
+                Scope::Cluster
+            } else {
+                Scope::Namespaced
+            };
+            let verbs = vec![
+                Verb::Create,
+                Verb::Delete,
+                Verb::DeleteCollection,
+                Verb::Get,
+                Verb::List,
+                Verb::Patch,
+                Verb::Update,
+                Verb::Watch,
+            ];
+            let column = |n: &'static str| Column {
+                name: n.into(),
+                kind: "string".into(),
+                format: "".into(),
+                description: "".into(),
+                priority: 0,
+            };
+            let mut subresources = vec![Subresource { name: "status".into(), gvk: gvk.clone(), verbs: vec![Verb::Get, Verb::Patch, Verb::Update] }];
+            for name in ["log", "exec", "attach", "portforward", "proxy", "eviction", "binding"] {
+                subresources.push(Subresource { name: name.into(), gvk: GroupVersionKind::new("", "v1", "X"), verbs: vec![Verb::Get, Verb::Create] });
+            }
             all.push(Kind {
                 info: Arc::new(KindInfo {
                     list_kind: format!("{kind}List").into(),
@@ -43,8 +81,11 @@ pub fn builtins() -> &'static [Kind] {
                     short_names: vec![],
                     categories: vec![],
                     verbs,
-                    subresources: vec![Subresource { name: "status".into(), gvk: gvk.clone(), verbs: vec![Verb::Get, Verb::Patch, Verb::Update] }],
-                    storage: (!kind.ends_with("Review")).then(|| Storage { resource: GroupResource::new(group, plural.clone()), version: version.into() }),
+                    subresources,
+                    storage: (!kind.ends_with("Review")).then(|| Storage {
+                        resource: GroupResource::new(group, plural.clone()),
+                        version: version.into(),
+                    }),
                     types,
                     definition: definition.into(),
                     has_generation: true,

@@ -18,7 +18,11 @@ use crate::{body, respond};
 ///
 /// # Errors
 /// 404 for missing accounts and bound objects, 409 for other UIDs, 422 for bad lifetimes.
-pub(crate) async fn request(server: &Arc<Inner>, accounts: &Kind, mut call: Call) -> Result<Response, ApiError> {
+pub(crate) async fn request(
+    server: &Arc<Inner>,
+    accounts: &Kind,
+    mut call: Call,
+) -> Result<Response, ApiError> {
     let tokens = server.tokens()?;
     let gvk = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
     let kind = document_kind(accounts, &gvk)?;

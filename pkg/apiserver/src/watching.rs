@@ -24,14 +24,25 @@ struct Session {
 }
 
 /// The response of a watch.
-pub fn respond(encoder: Encoder, stream: WatchStream, timeout: Duration, shutdown: CancellationToken) -> Response {
+pub fn respond(
+    encoder: Encoder,
+    stream: WatchStream,
+    timeout: Duration,
+    shutdown: CancellationToken,
+) -> Response {
     let media = match encoder.accepted().format {
         Format::Json | Format::Pretty => "application/json",
         Format::Yaml => "application/yaml",
         Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
     };
-    let session =
-        Session { encoder, stream, until: Instant::now() + timeout, shutdown, columns_told: false, ended: false };
+    let session = Session {
+        encoder,
+        stream,
+        until: Instant::now() + timeout,
+        shutdown,
+        columns_told: false,
+        ended: false,
+    };
     let frames = futures::stream::unfold(session, |mut session| async move {
         session.next().await.map(|bytes| (Ok::<_, std::convert::Infallible>(bytes), session))
     });

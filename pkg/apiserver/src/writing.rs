@@ -8,7 +8,7 @@ use bytes::Bytes;
 use knarr_kinds::Kind;
 use knarr_machinery::{ApiError, GroupVersionKind, decode};
 use knarr_registry::delete::DeleteOptions;
-use knarr_registry::patch::{FieldValidation, Patch};
+use knarr_registry::patch::{Checks, FieldValidation, Patch};
 use knarr_registry::update::Change;
 use knarr_registry::{Hooks, Outcome, WriteContext};
 use serde_json::{Value, json};
@@ -58,7 +58,12 @@ impl Writing {
     }
 
     /// The registry's context of the write.
-    pub fn context<'a>(&'a self, kind: &'a Kind, call: &'a Call, subresource: Option<&'a str>) -> WriteContext<'a> {
+    pub fn context<'a>(
+        &'a self,
+        kind: &'a Kind,
+        call: &'a Call,
+        subresource: Option<&'a str>,
+    ) -> WriteContext<'a> {
         WriteContext {
             kind,
             namespace: namespace(kind, call),
@@ -85,7 +90,13 @@ impl Writing {
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn respond_as(&self, status: u16, object: &Value, first: &[String], then: &[String]) -> Result<Response, ApiError> {
+    pub fn respond_as(
+        &self,
+        status: u16,
+        object: &Value,
+        first: &[String],
+        then: &[String],
+    ) -> Result<Response, ApiError> {
         let gvk = gvk_of(object);
         let own = gvk.kind == self.encoder.kind().info.gvk.kind;
         let body = if own { self.encoder.document(object)? } else { self.encoder.plain(object, &gvk)? };
@@ -175,7 +186,10 @@ pub(crate) async fn patch_part(
     }
     writing.options["force"] = call.query.flag("force").into();
     let context = writing.context(kind, &call, subresource);
-    let outcome = server.registry.change(&context, Change::Patch(sent.patch(&call.query, &bytes, writing.validation))).await?;
+    let outcome = server
+        .registry
+        .change(&context, Change::Patch(sent.patch(&call.query, &bytes, writing.validation)))
+        .await?;
     writing.respond(&outcome, &sent.warnings)
 }
 
@@ -202,6 +216,7 @@ pub(crate) enum Form {
 pub(crate) struct SentPatch {
     pub form: Form,
     document: Value,
+    found: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -210,7 +225,12 @@ impl SentPatch {
     ///
     /// # Errors
     /// 415, 400.
-    pub fn parse(kind: &Kind, call: &Call, bytes: &[u8], validation: FieldValidation) -> Result<Self, ApiError> {
+    pub fn parse(
+        kind: &Kind,
+        call: &Call,
+        bytes: &[u8],
+        validation: FieldValidation,
+    ) -> Result<Self, ApiError> {
         let custom = kind.info.custom;
         let form = match body::media_type(&call.parts.headers).as_str() {
             "application/json-patch+json" => Form::Json,
@@ -226,37 +246,40 @@ impl SentPatch {
         };
         if form != Form::Apply && call.query.get("force").is_some() {
             let path = knarr_machinery::Path::new("force");
-            let error = knarr_machinery::FieldError::forbidden(&path, "may not be specified for non-apply patch");
+            let error =
+                knarr_machinery::FieldError::forbidden(&path, "may not be specified for non-apply patch");
             let kind = knarr_machinery::GroupKind::new("meta.k8s.io", "PatchOptions");
             return Err(ApiError::invalid(&kind, "", &[error]));
         }
         let mut warnings = Vec::new();
         let mut document = Value::Null;
+        let mut found = Vec::new();
         match form {
             Form::Json => {}
             Form::Merge | Form::Strategic => {
-                let (value, found) = decode::parse_json(bytes)?;
-                knarr_registry::patch::report(found.into_iter().map(|f| f.message), validation, &mut warnings)?;
+                let (value, duplicates) = decode::parse_json(bytes)?;
+                found = duplicates.into_iter().map(|f| f.message).collect();
                 document = value;
             }
             Form::Apply => {
-                let (value, found) = body::yaml(bytes)?;
+                let (value, duplicates) = body::yaml(bytes)?;
                 document = value;
-                knarr_registry::patch::report(found.into_iter(), validation, &mut warnings)?;
+                knarr_registry::patch::report(duplicates.into_iter(), validation, &mut warnings)?;
             }
         }
         if form != Form::Json && !document.is_object() {
             return Err(ApiError::bad_request("the patch must be a JSON object"));
         }
-        Ok(Self { form, document, warnings })
+        Ok(Self { form, document, found, warnings })
     }
 
     /// The patch for the registry.
     pub fn patch<'a>(&'a self, query: &Query, bytes: &'a [u8], validation: FieldValidation) -> Patch<'a> {
+        let checks = Checks { validation, found: &self.found, sent: bytes };
         match self.form {
-            Form::Json => Patch::Json(bytes, validation),
-            Form::Merge => Patch::Merge(&self.document, validation),
-            Form::Strategic => Patch::Strategic(&self.document, validation),
+            Form::Json => Patch::Json(checks),
+            Form::Merge => Patch::Merge(&self.document, checks),
+            Form::Strategic => Patch::Strategic(&self.document, checks),
             Form::Apply => Patch::Apply { document: &self.document, force: query.flag("force") },
         }
     }
@@ -304,13 +327,18 @@ pub(crate) async fn delete(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> 
 ///
 /// # Errors
 /// What the registry raises.
-pub(crate) async fn delete_collection(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> Result<Response, ApiError> {
+pub(crate) async fn delete_collection(
+    server: &Arc<Inner>,
+    kind: &Kind,
+    mut call: Call,
+) -> Result<Response, ApiError> {
     let mut writing = Writing::new(server, kind, &call, "DeleteOptions")?;
     let list = options::list(kind, &call.query)?;
     let (document, options) = delete_options(&mut call).await?;
     writing.dry_run = options::dry_run(&call.query, Some(&document), "DeleteOptions")?;
     writing.options = document;
-    let (gone, revision) = server.registry.delete_collection(&writing.context(kind, &call, None), &list, &options).await?;
+    let (gone, revision) =
+        server.registry.delete_collection(&writing.context(kind, &call, None), &list, &options).await?;
     let mut meta = serde_json::Map::new();
     meta.insert("resourceVersion".into(), revision.to_string().into());
     let document = listing::list_document(&writing.encoder, gone, meta);

@@ -194,6 +194,7 @@ pub struct Rbac {
     bindings: Arc<Store<RoleBinding>>,
     policy: ArcSwap<Policy>,
     stale: Arc<AtomicBool>,
+    rebuilding: parking_lot::Mutex<()>,
 }
 
 impl Rbac {
@@ -206,6 +207,7 @@ impl Rbac {
             bindings: informers.of(),
             policy: ArcSwap::default(),
             stale: Arc::new(AtomicBool::new(true)),
+            rebuilding: parking_lot::Mutex::new(()),
         });
         let stale = || {
             let flag = rbac.stale.clone();
@@ -228,6 +230,8 @@ impl Rbac {
         self.roles.synced().await;
         self.cluster_bindings.synced().await;
         self.bindings.synced().await;
+        // One at a time: whoever finds the flag down must find the policy it belongs to.
+        let _turn = self.rebuilding.lock();
         if self.stale.swap(false, Ordering::AcqRel) {
             let policy = Policy::new(
                 &self.cluster_roles.list(),

@@ -101,16 +101,8 @@ pub fn normalize(name: &str) -> String {
         None => (Some("docker.io/library"), name),
     };
     let full = first.map_or_else(|| rest.to_owned(), |prefix| format!("{prefix}/{rest}"));
-    let tagged = full.contains('@')
-        || full
-            .rsplit('/')
-            .next()
-            .is_some_and(|last| last.contains(':'));
-    if tagged {
-        full
-    } else {
-        format!("{full}:latest")
-    }
+    let tagged = full.contains('@') || full.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    if tagged { full } else { format!("{full}:latest") }
 }
 
 #[derive(Deserialize, Default)]
@@ -151,42 +143,25 @@ impl Archive {
     /// Opens `path`, unpacking a compressed one into an unnamed temporary file first.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let shown = path.display().to_string();
-        let failed =
-            |e: io::Error| Error::new(OPERATION, shown.clone(), Failure::Invalid, e.to_string());
+        let failed = |e: io::Error| Error::new(OPERATION, shown.clone(), Failure::Invalid, e.to_string());
         let mut file = File::open(path).map_err(failed)?;
         let mut magic = [0u8; 4];
         let got = file.read(&mut magic).map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         if magic[..got].starts_with(&[0x1f, 0x8b]) {
-            file = unpacked(&mut flate2::read::MultiGzDecoder::new(BufReader::new(file)))
-                .map_err(failed)?;
+            file = unpacked(&mut flate2::read::MultiGzDecoder::new(BufReader::new(file))).map_err(failed)?;
         } else if magic[..got] == [0x28, 0xb5, 0x2f, 0xfd] {
             let mut decoder = ruzstd::decoding::StreamingDecoder::new(BufReader::new(file))
-                .map_err(|e| {
-                    Error::new(OPERATION, shown.clone(), Failure::Invalid, e.to_string())
-                })?;
+                .map_err(|e| Error::new(OPERATION, shown.clone(), Failure::Invalid, e.to_string()))?;
             file = unpacked(&mut decoder).map_err(failed)?;
         }
         let entries = index(&file).map_err(failed)?;
         if entries.is_empty() {
-            return Err(Error::new(
-                OPERATION,
-                shown,
-                Failure::Invalid,
-                "not a tar archive, or an empty one",
-            ));
+            return Err(Error::new(OPERATION, shown, Failure::Invalid, "not a tar archive, or an empty one"));
         }
-        let name = path
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let stem = name.split('.').next().unwrap_or_default().to_lowercase();
-        Ok(Self {
-            path: shown,
-            stem,
-            file: Arc::new(file),
-            entries,
-        })
+        Ok(Self { path: shown, stem, file: Arc::new(file), entries })
     }
 
     /// All images of the archive.
@@ -196,7 +171,8 @@ impl Archive {
         } else if self.entries.contains_key("manifest.json") {
             self.docker()
         } else {
-            Err(self.error("neither an OCI layout (index.json, oci-layout) nor a docker archive (manifest.json)"))
+            Err(self
+                .error("neither an OCI layout (index.json, oci-layout) nor a docker archive (manifest.json)"))
         }
     }
 
@@ -205,10 +181,7 @@ impl Archive {
     }
 
     fn part(&self, name: &str) -> Result<(u64, u64), Error> {
-        self.entries
-            .get(name)
-            .copied()
-            .ok_or_else(|| self.error(format!("the archive has no file {name}")))
+        self.entries.get(name).copied().ok_or_else(|| self.error(format!("the archive has no file {name}")))
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
@@ -219,9 +192,7 @@ impl Archive {
             )));
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
-        self.file
-            .read_exact_at(&mut bytes, offset)
-            .map_err(|e| self.error(format!("{name}: {e}")))?;
+        self.file.read_exact_at(&mut bytes, offset).map_err(|e| self.error(format!("{name}: {e}")))?;
         Ok(bytes)
     }
 
@@ -235,16 +206,9 @@ impl Archive {
         for descriptor in &root.manifests {
             let name = self.oci_name(descriptor)?;
             let mut blobs = Vec::new();
-            let media_type =
-                self.collect(&descriptor.digest, &descriptor.media_type, &mut blobs)?;
+            let media_type = self.collect(&descriptor.digest, &descriptor.media_type, &mut blobs)?;
             let (digest, size) = (descriptor.digest.clone(), descriptor.size);
-            images.push(Image {
-                names: vec![name],
-                media_type,
-                digest,
-                size,
-                blobs,
-            });
+            images.push(Image { names: vec![name], media_type, digest, size, blobs });
         }
         Ok(images)
     }
@@ -253,29 +217,18 @@ impl Archive {
         if let Some(name) = descriptor.annotations.get("io.containerd.image.name") {
             return Ok(normalize(name));
         }
-        match descriptor
-            .annotations
-            .get("org.opencontainers.image.ref.name")
-        {
+        match descriptor.annotations.get("org.opencontainers.image.ref.name") {
             // A mere tag: the file's own name stands for the repository.
-            Some(tag) if !tag.contains([':', '/']) => {
-                Ok(normalize(&format!("{}:{tag}", self.stem)))
-            }
+            Some(tag) if !tag.contains([':', '/']) => Ok(normalize(&format!("{}:{tag}", self.stem))),
             Some(name) => Ok(normalize(name)),
-            None => Err(self.error(format!(
-                "index.json: manifest {} has no name annotation",
-                descriptor.digest
-            ))),
+            None => {
+                Err(self.error(format!("index.json: manifest {} has no name annotation", descriptor.digest)))
+            }
         }
     }
 
     /// Adds the blob `digest` and all it refers to, children first; gives its media type.
-    fn collect(
-        &self,
-        digest: &str,
-        media_type: &str,
-        blobs: &mut Vec<Blob>,
-    ) -> Result<String, Error> {
+    fn collect(&self, digest: &str, media_type: &str, blobs: &mut Vec<Blob>) -> Result<String, Error> {
         let file = format!("blobs/{}", digest.replacen(':', "/", 1));
         let bytes = self.read(&file)?;
         if self::digest(&bytes) != digest {
@@ -285,86 +238,37 @@ impl Archive {
         let mut labels = BTreeMap::new();
         for (n, child) in document.manifests.iter().enumerate() {
             // An index may name platforms that the archive was not given.
-            if self
-                .entries
-                .contains_key(&format!("blobs/{}", child.digest.replacen(':', "/", 1)))
-            {
+            if self.entries.contains_key(&format!("blobs/{}", child.digest.replacen(':', "/", 1))) {
                 self.collect(&child.digest, &child.media_type, blobs)?;
-                labels.insert(
-                    format!("containerd.io/gc.ref.content.m.{n}"),
-                    child.digest.clone(),
-                );
+                labels.insert(format!("containerd.io/gc.ref.content.m.{n}"), child.digest.clone());
             }
         }
         for (label, child) in document
             .config
             .iter()
             .map(|c| ("config".to_owned(), c))
-            .chain(
-                document
-                    .layers
-                    .iter()
-                    .enumerate()
-                    .map(|(n, l)| (format!("l.{n}"), l)),
-            )
+            .chain(document.layers.iter().enumerate().map(|(n, l)| (format!("l.{n}"), l)))
         {
-            let (offset, size) =
-                self.part(&format!("blobs/{}", child.digest.replacen(':', "/", 1)))?;
-            let source = Source::Part {
-                file: self.file.clone(),
-                offset,
-            };
-            blobs.push(Blob {
-                digest: child.digest.clone(),
-                size,
-                labels: BTreeMap::new(),
-                source,
-            });
-            labels.insert(
-                format!("containerd.io/gc.ref.content.{label}"),
-                child.digest.clone(),
-            );
+            let (offset, size) = self.part(&format!("blobs/{}", child.digest.replacen(':', "/", 1)))?;
+            let source = Source::Part { file: self.file.clone(), offset };
+            blobs.push(Blob { digest: child.digest.clone(), size, labels: BTreeMap::new(), source });
+            labels.insert(format!("containerd.io/gc.ref.content.{label}"), child.digest.clone());
         }
         let size = bytes.len() as u64;
-        blobs.push(Blob {
-            digest: digest.to_owned(),
-            size,
-            labels,
-            source: Source::Bytes(bytes),
-        });
-        let own = if media_type.is_empty() {
-            document.media_type
-        } else {
-            media_type.to_owned()
-        };
-        if own.is_empty() {
-            Err(self.error(format!("{file}: no media type")))
-        } else {
-            Ok(own)
-        }
+        blobs.push(Blob { digest: digest.to_owned(), size, labels, source: Source::Bytes(bytes) });
+        let own = if media_type.is_empty() { document.media_type } else { media_type.to_owned() };
+        if own.is_empty() { Err(self.error(format!("{file}: no media type"))) } else { Ok(own) }
     }
 
     fn docker(&self) -> Result<Vec<Image>, Error> {
-        let manifests: Vec<DockerManifest> =
-            self.parse("manifest.json", &self.read("manifest.json")?)?;
-        manifests
-            .iter()
-            .map(|manifest| self.docker_image(manifest))
-            .collect()
+        let manifests: Vec<DockerManifest> = self.parse("manifest.json", &self.read("manifest.json")?)?;
+        manifests.iter().map(|manifest| self.docker_image(manifest)).collect()
     }
 
     fn docker_image(&self, manifest: &DockerManifest) -> Result<Image, Error> {
-        let names: Vec<String> = manifest
-            .repo_tags
-            .iter()
-            .flatten()
-            .map(|name| normalize(name))
-            .collect();
+        let names: Vec<String> = manifest.repo_tags.iter().flatten().map(|name| normalize(name)).collect();
         if names.is_empty() {
-            return Err(self.error(format!(
-                "manifest.json: the image {} has no RepoTags",
-                manifest.config
-            )));
+            return Err(self.error(format!("manifest.json: the image {} has no RepoTags", manifest.config)));
         }
         let config = self.read(&manifest.config)?;
         let mut layers = Vec::new();
@@ -374,10 +278,7 @@ impl Archive {
                 digest: String::new(),
                 size,
                 labels: BTreeMap::new(),
-                source: Source::Part {
-                    file: self.file.clone(),
-                    offset,
-                },
+                source: Source::Part { file: self.file.clone(), offset },
             };
             let (digest, gzip) = hashed(&blob).map_err(|e| self.error(format!("{layer}: {e}")))?;
             blob.digest = digest;
@@ -403,10 +304,7 @@ pub(crate) fn assemble(
         labels: BTreeMap::new(),
         source: Source::Bytes(config),
     };
-    labels.insert(
-        "containerd.io/gc.ref.content.config".to_owned(),
-        config.digest.clone(),
-    );
+    labels.insert("containerd.io/gc.ref.content.config".to_owned(), config.digest.clone());
     let described: Vec<_> = layers
         .iter()
         .enumerate()
@@ -422,23 +320,10 @@ pub(crate) fn assemble(
     .to_string()
     .into_bytes();
     let (digest, size) = (digest(&manifest), manifest.len() as u64);
-    let root = Blob {
-        digest: digest.clone(),
-        size,
-        labels,
-        source: Source::Bytes(manifest),
-    };
-    let blobs = std::iter::once(config)
-        .chain(layers.into_iter().map(|(blob, _)| blob))
-        .chain([root])
-        .collect();
-    Image {
-        names,
-        media_type: manifest_type.to_owned(),
-        digest,
-        size,
-        blobs,
-    }
+    let root = Blob { digest: digest.clone(), size, labels, source: Source::Bytes(manifest) };
+    let blobs =
+        std::iter::once(config).chain(layers.into_iter().map(|(blob, _)| blob)).chain([root]).collect();
+    Image { names, media_type: manifest_type.to_owned(), digest, size, blobs }
 }
 
 /// Digest of a blob, and whether it is gzip.
@@ -454,10 +339,7 @@ fn hashed(blob: &Blob) -> io::Result<(String, bool)> {
         at += got as u64;
     }
     if at != blob.size {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            format!("{at} of {} bytes", blob.size),
-        ));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{at} of {} bytes", blob.size)));
     }
     Ok((format!("sha256:{}", hex(&sha.finalize())), gzip))
 }
@@ -537,10 +419,7 @@ mod tests {
         };
         add("c.json", b"{}");
         add("l/layer.tar", b"layer");
-        add(
-            "manifest.json",
-            br#"[{"Config":"c.json","RepoTags":["demo:1"],"Layers":["l/layer.tar"]}]"#,
-        );
+        add("manifest.json", br#"[{"Config":"c.json","RepoTags":["demo:1"],"Layers":["l/layer.tar"]}]"#);
         tar.into_inner().unwrap()
     }
 

@@ -11,10 +11,7 @@ use crate::{
     Error, EventStream, Failure, Runtime,
     error::gone_is_done,
     events, import,
-    v1::{
-        self, image_service_client::ImageServiceClient,
-        runtime_service_client::RuntimeServiceClient,
-    },
+    v1::{self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
 
 /// Above the default of 4 MiB: a node with hundreds of images and containers answers lists of several MiB.
@@ -47,15 +44,10 @@ impl Containerd {
         let channel = Endpoint::from_shared(format!("unix://{path}"))
             .map_err(|e| Error::new("connect", endpoint, Failure::Invalid, e.to_string()))?
             .connect_lazy();
-        let runtime = RuntimeServiceClient::new(channel.clone())
-            .max_decoding_message_size(MESSAGE_LIMIT_BYTES);
-        let images =
-            ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
-        Ok(Self {
-            channel,
-            runtime,
-            images,
-        })
+        let runtime =
+            RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
+        let images = ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
+        Ok(Self { channel, runtime, images })
     }
 }
 
@@ -78,30 +70,18 @@ macro_rules! call {
         {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(Error::of($operation, $object, &status)),
-            Err(_) => Err(Error::new(
-                $operation,
-                $object,
-                Failure::Timeout,
-                format!("no answer within {limit:?}"),
-            )),
+            Err(_) => {
+                Err(Error::new($operation, $object, Failure::Timeout, format!("no answer within {limit:?}")))
+            }
         }
     }};
     ($self:ident.$service:ident.$method:ident, $message:expr, $operation:literal, $object:expr) => {
-        call!(
-            $self.$service.$method,
-            $message,
-            $operation,
-            $object,
-            CALL_LIMIT
-        )
+        call!($self.$service.$method, $message, $operation, $object, CALL_LIMIT)
     };
 }
 
 fn spec(image: &str) -> v1::ImageSpec {
-    v1::ImageSpec {
-        image: image.to_owned(),
-        ..Default::default()
-    }
+    v1::ImageSpec { image: image.to_owned(), ..Default::default() }
 }
 
 #[async_trait::async_trait]
@@ -109,9 +89,7 @@ impl Runtime for Containerd {
     async fn version(&self) -> Result<v1::VersionResponse, Error> {
         call!(
             self.runtime.version,
-            v1::VersionRequest {
-                version: "v1".into()
-            },
+            v1::VersionRequest { version: "v1".into() },
             "Version",
             "runtime",
             Duration::from_secs(10)
@@ -129,117 +107,45 @@ impl Runtime for Containerd {
     }
 
     async fn set_pod_cidr(&self, pod_cidr: &str) -> Result<(), Error> {
-        let network_config = Some(v1::NetworkConfig {
-            pod_cidr: pod_cidr.to_owned(),
-        });
-        let request = v1::UpdateRuntimeConfigRequest {
-            runtime_config: Some(v1::RuntimeConfig { network_config }),
-        };
-        call!(
-            self.runtime.update_runtime_config,
-            request,
-            "UpdateRuntimeConfig",
-            pod_cidr
-        )
-        .map(drop)
+        let network_config = Some(v1::NetworkConfig { pod_cidr: pod_cidr.to_owned() });
+        let request =
+            v1::UpdateRuntimeConfigRequest { runtime_config: Some(v1::RuntimeConfig { network_config }) };
+        call!(self.runtime.update_runtime_config, request, "UpdateRuntimeConfig", pod_cidr).map(drop)
     }
 
-    async fn run_pod_sandbox(
-        &self,
-        config: v1::PodSandboxConfig,
-        handler: &str,
-    ) -> Result<String, Error> {
-        let object = config
-            .metadata
-            .as_ref()
-            .map(|m| format!("{}/{}", m.namespace, m.name))
-            .unwrap_or_default();
-        let request = v1::RunPodSandboxRequest {
-            config: Some(config),
-            runtime_handler: handler.to_owned(),
-        };
-        call!(
-            self.runtime.run_pod_sandbox,
-            request,
-            "RunPodSandbox",
-            object,
-            Duration::from_secs(240)
-        )
-        .map(|a| a.pod_sandbox_id)
+    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: &str) -> Result<String, Error> {
+        let object =
+            config.metadata.as_ref().map(|m| format!("{}/{}", m.namespace, m.name)).unwrap_or_default();
+        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
+        call!(self.runtime.run_pod_sandbox, request, "RunPodSandbox", object, Duration::from_secs(240))
+            .map(|a| a.pod_sandbox_id)
     }
 
     async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Error> {
-        let request = v1::StopPodSandboxRequest {
-            pod_sandbox_id: id.to_owned(),
-        };
+        let request = v1::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
         gone_is_done(call!(self.runtime.stop_pod_sandbox, request, "StopPodSandbox", id).map(drop))
     }
 
     async fn remove_pod_sandbox(&self, id: &str) -> Result<(), Error> {
-        let request = v1::RemovePodSandboxRequest {
-            pod_sandbox_id: id.to_owned(),
-        };
-        gone_is_done(
-            call!(
-                self.runtime.remove_pod_sandbox,
-                request,
-                "RemovePodSandbox",
-                id
-            )
-            .map(drop),
-        )
+        let request = v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        gone_is_done(call!(self.runtime.remove_pod_sandbox, request, "RemovePodSandbox", id).map(drop))
     }
 
     async fn pod_sandbox_status(&self, id: &str) -> Result<v1::PodSandboxStatus, Error> {
-        let request = v1::PodSandboxStatusRequest {
-            pod_sandbox_id: id.to_owned(),
-            verbose: false,
-        };
-        call!(
-            self.runtime.pod_sandbox_status,
-            request,
-            "PodSandboxStatus",
-            id
-        )?
-        .status
-        .ok_or_else(|| {
-            Error::new(
-                "PodSandboxStatus",
-                id,
-                Failure::Other,
-                "the runtime answered without a status",
-            )
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
+        call!(self.runtime.pod_sandbox_status, request, "PodSandboxStatus", id)?.status.ok_or_else(|| {
+            Error::new("PodSandboxStatus", id, Failure::Other, "the runtime answered without a status")
         })
     }
 
     async fn pod_sandbox_info(&self, id: &str) -> Result<HashMap<String, String>, Error> {
-        let request = v1::PodSandboxStatusRequest {
-            pod_sandbox_id: id.to_owned(),
-            verbose: true,
-        };
-        call!(
-            self.runtime.pod_sandbox_status,
-            request,
-            "PodSandboxStatus",
-            id
-        )
-        .map(|a| a.info)
+        let request = v1::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+        call!(self.runtime.pod_sandbox_status, request, "PodSandboxStatus", id).map(|a| a.info)
     }
 
-    async fn list_pod_sandboxes(
-        &self,
-        filter: v1::PodSandboxFilter,
-    ) -> Result<Vec<v1::PodSandbox>, Error> {
-        let request = v1::ListPodSandboxRequest {
-            filter: Some(filter),
-        };
-        call!(
-            self.runtime.list_pod_sandbox,
-            request,
-            "ListPodSandbox",
-            "all"
-        )
-        .map(|a| a.items)
+    async fn list_pod_sandboxes(&self, filter: v1::PodSandboxFilter) -> Result<Vec<v1::PodSandbox>, Error> {
+        let request = v1::ListPodSandboxRequest { filter: Some(filter) };
+        call!(self.runtime.list_pod_sandbox, request, "ListPodSandbox", "all").map(|a| a.items)
     }
 
     async fn create_container(
@@ -248,38 +154,23 @@ impl Runtime for Containerd {
         config: v1::ContainerConfig,
         sandbox_config: v1::PodSandboxConfig,
     ) -> Result<String, Error> {
-        let object = config
-            .metadata
-            .as_ref()
-            .map(|m| m.name.clone())
-            .unwrap_or_default();
+        let object = config.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
         let request = v1::CreateContainerRequest {
             pod_sandbox_id: sandbox.to_owned(),
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        call!(
-            self.runtime.create_container,
-            request,
-            "CreateContainer",
-            object
-        )
-        .map(|a| a.container_id)
+        call!(self.runtime.create_container, request, "CreateContainer", object).map(|a| a.container_id)
     }
 
     async fn start_container(&self, id: &str) -> Result<(), Error> {
-        let request = v1::StartContainerRequest {
-            container_id: id.to_owned(),
-        };
+        let request = v1::StartContainerRequest { container_id: id.to_owned() };
         call!(self.runtime.start_container, request, "StartContainer", id).map(drop)
     }
 
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
-        let request = v1::StopContainerRequest {
-            container_id: id.to_owned(),
-            timeout,
-        };
+        let request = v1::StopContainerRequest { container_id: id.to_owned(), timeout };
         gone_is_done(
             call!(
                 self.runtime.stop_container,
@@ -293,55 +184,19 @@ impl Runtime for Containerd {
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), Error> {
-        let request = v1::RemoveContainerRequest {
-            container_id: id.to_owned(),
-        };
-        gone_is_done(
-            call!(
-                self.runtime.remove_container,
-                request,
-                "RemoveContainer",
-                id
-            )
-            .map(drop),
-        )
+        let request = v1::RemoveContainerRequest { container_id: id.to_owned() };
+        gone_is_done(call!(self.runtime.remove_container, request, "RemoveContainer", id).map(drop))
     }
 
-    async fn list_containers(
-        &self,
-        filter: v1::ContainerFilter,
-    ) -> Result<Vec<v1::Container>, Error> {
-        let request = v1::ListContainersRequest {
-            filter: Some(filter),
-        };
-        call!(
-            self.runtime.list_containers,
-            request,
-            "ListContainers",
-            "all"
-        )
-        .map(|a| a.containers)
+    async fn list_containers(&self, filter: v1::ContainerFilter) -> Result<Vec<v1::Container>, Error> {
+        let request = v1::ListContainersRequest { filter: Some(filter) };
+        call!(self.runtime.list_containers, request, "ListContainers", "all").map(|a| a.containers)
     }
 
     async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus, Error> {
-        let request = v1::ContainerStatusRequest {
-            container_id: id.to_owned(),
-            verbose: false,
-        };
-        call!(
-            self.runtime.container_status,
-            request,
-            "ContainerStatus",
-            id
-        )?
-        .status
-        .ok_or_else(|| {
-            Error::new(
-                "ContainerStatus",
-                id,
-                Failure::Other,
-                "the runtime answered without a status",
-            )
+        let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+        call!(self.runtime.container_status, request, "ContainerStatus", id)?.status.ok_or_else(|| {
+            Error::new("ContainerStatus", id, Failure::Other, "the runtime answered without a status")
         })
     }
 
@@ -355,26 +210,12 @@ impl Runtime for Containerd {
             linux: Some(resources),
             annotations: HashMap::new(),
         };
-        call!(
-            self.runtime.update_container_resources,
-            request,
-            "UpdateContainerResources",
-            id
-        )
-        .map(drop)
+        call!(self.runtime.update_container_resources, request, "UpdateContainerResources", id).map(drop)
     }
 
     async fn reopen_container_log(&self, id: &str) -> Result<(), Error> {
-        let request = v1::ReopenContainerLogRequest {
-            container_id: id.to_owned(),
-        };
-        call!(
-            self.runtime.reopen_container_log,
-            request,
-            "ReopenContainerLog",
-            id
-        )
-        .map(drop)
+        let request = v1::ReopenContainerLogRequest { container_id: id.to_owned() };
+        call!(self.runtime.reopen_container_log, request, "ReopenContainerLog", id).map(drop)
     }
 
     async fn exec_sync(
@@ -390,11 +231,7 @@ impl Runtime for Containerd {
             cmd: command,
             timeout: i64::try_from(seconds).unwrap_or(i64::MAX),
         };
-        let limit = if timeout.is_zero() {
-            PULL_LIMIT
-        } else {
-            timeout + Duration::from_secs(10)
-        };
+        let limit = if timeout.is_zero() { PULL_LIMIT } else { timeout + Duration::from_secs(10) };
         call!(self.runtime.exec_sync, request, "ExecSync", id, limit)
     }
 
@@ -412,49 +249,25 @@ impl Runtime for Containerd {
         &self,
         filter: v1::ContainerStatsFilter,
     ) -> Result<Vec<v1::ContainerStats>, Error> {
-        let request = v1::ListContainerStatsRequest {
-            filter: Some(filter),
-        };
-        call!(
-            self.runtime.list_container_stats,
-            request,
-            "ListContainerStats",
-            "all"
-        )
-        .map(|a| a.stats)
+        let request = v1::ListContainerStatsRequest { filter: Some(filter) };
+        call!(self.runtime.list_container_stats, request, "ListContainerStats", "all").map(|a| a.stats)
     }
 
     async fn list_pod_sandbox_stats(
         &self,
         filter: v1::PodSandboxStatsFilter,
     ) -> Result<Vec<v1::PodSandboxStats>, Error> {
-        let request = v1::ListPodSandboxStatsRequest {
-            filter: Some(filter),
-        };
-        call!(
-            self.runtime.list_pod_sandbox_stats,
-            request,
-            "ListPodSandboxStats",
-            "all"
-        )
-        .map(|a| a.stats)
+        let request = v1::ListPodSandboxStatsRequest { filter: Some(filter) };
+        call!(self.runtime.list_pod_sandbox_stats, request, "ListPodSandboxStats", "all").map(|a| a.stats)
     }
 
     async fn list_images(&self) -> Result<Vec<v1::Image>, Error> {
-        call!(
-            self.images.list_images,
-            v1::ListImagesRequest { filter: None },
-            "ListImages",
-            "all"
-        )
-        .map(|a| a.images)
+        call!(self.images.list_images, v1::ListImagesRequest { filter: None }, "ListImages", "all")
+            .map(|a| a.images)
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<v1::Image>, Error> {
-        let request = v1::ImageStatusRequest {
-            image: Some(spec(image)),
-            verbose: false,
-        };
+        let request = v1::ImageStatusRequest { image: Some(spec(image)), verbose: false };
         call!(self.images.image_status, request, "ImageStatus", image).map(|a| a.image)
     }
 
@@ -464,35 +277,17 @@ impl Runtime for Containerd {
         auth: Option<v1::AuthConfig>,
         sandbox: Option<v1::PodSandboxConfig>,
     ) -> Result<String, Error> {
-        let request = v1::PullImageRequest {
-            image: Some(spec(image)),
-            auth,
-            sandbox_config: sandbox,
-        };
-        call!(
-            self.images.pull_image,
-            request,
-            "PullImage",
-            image,
-            PULL_LIMIT
-        )
-        .map(|a| a.image_ref)
+        let request = v1::PullImageRequest { image: Some(spec(image)), auth, sandbox_config: sandbox };
+        call!(self.images.pull_image, request, "PullImage", image, PULL_LIMIT).map(|a| a.image_ref)
     }
 
     async fn remove_image(&self, image: &str) -> Result<(), Error> {
-        let request = v1::RemoveImageRequest {
-            image: Some(spec(image)),
-        };
+        let request = v1::RemoveImageRequest { image: Some(spec(image)) };
         gone_is_done(call!(self.images.remove_image, request, "RemoveImage", image).map(drop))
     }
 
     async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Error> {
-        call!(
-            self.images.image_fs_info,
-            v1::ImageFsInfoRequest {},
-            "ImageFsInfo",
-            "image file system"
-        )
+        call!(self.images.image_fs_info, v1::ImageFsInfoRequest {}, "ImageFsInfo", "image file system")
     }
 
     async fn import_image(&self, archive: &Path) -> Result<Vec<String>, Error> {

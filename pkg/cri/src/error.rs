@@ -41,20 +41,11 @@ impl Error {
         failure: Failure,
         message: impl Into<String>,
     ) -> Self {
-        Self {
-            operation,
-            object: object.into(),
-            failure,
-            message: message.into(),
-        }
+        Self { operation, object: object.into(), failure, message: message.into() }
     }
 
     /// The error of a gRPC answer.
-    pub(crate) fn of(
-        operation: &'static str,
-        object: impl Into<String>,
-        status: &tonic::Status,
-    ) -> Self {
+    pub(crate) fn of(operation: &'static str, object: impl Into<String>, status: &tonic::Status) -> Self {
         use tonic::Code;
         let failure = match status.code() {
             Code::NotFound => Failure::NotFound,

@@ -10,9 +10,7 @@ use crate::{
     Containerd, Error, Event, EventKind, EventStream, Failure, Runtime,
     v1::{self, ContainerEventType},
     wire::containerd::{
-        services::events::v1::{
-            SubscribeRequest, TaskEvent, TaskExit, events_client::EventsClient,
-        },
+        services::events::v1::{SubscribeRequest, TaskEvent, TaskExit, events_client::EventsClient},
         types::Envelope,
     },
 };
@@ -43,9 +41,7 @@ async fn connect(runtime: Containerd, channel: Channel) -> Result<EventStream, E
             });
             Ok(events.boxed())
         }
-        Err(status) if status.code() == tonic::Code::Unimplemented => {
-            of_containerd(runtime, channel).await
-        }
+        Err(status) if status.code() == tonic::Code::Unimplemented => of_containerd(runtime, channel).await,
         Err(status) => Err(Error::of(OPERATION, "container events", &status)),
     }
 }
@@ -57,10 +53,7 @@ fn from_cri(event: &v1::ContainerEventResponse) -> Option<Event> {
         ContainerEventType::ContainerStoppedEvent => EventKind::Stopped,
         ContainerEventType::ContainerDeletedEvent => EventKind::Deleted,
     };
-    (!event.container_id.is_empty()).then(|| Event {
-        id: event.container_id.clone(),
-        kind,
-    })
+    (!event.container_id.is_empty()).then(|| Event { id: event.container_id.clone(), kind })
 }
 
 async fn of_containerd(runtime: Containerd, channel: Channel) -> Result<EventStream, Error> {
@@ -99,18 +92,9 @@ async fn of_containerd(runtime: Containerd, channel: Channel) -> Result<EventStr
 
 /// The event of one envelope; `None` for processes that were executed in a container.
 fn from_containerd(envelope: &Envelope) -> Result<Option<Event>, Error> {
-    let payload = envelope
-        .event
-        .as_ref()
-        .map(|any| any.value.as_slice())
-        .unwrap_or_default();
+    let payload = envelope.event.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
     let broken = |e: prost::DecodeError| {
-        Error::new(
-            OPERATION,
-            envelope.topic.clone(),
-            Failure::Other,
-            format!("event payload: {e}"),
-        )
+        Error::new(OPERATION, envelope.topic.clone(), Failure::Other, format!("event payload: {e}"))
     };
     let kind = match envelope.topic.as_str() {
         "/tasks/start" => EventKind::Started,
@@ -119,10 +103,7 @@ fn from_containerd(envelope: &Envelope) -> Result<Option<Event>, Error> {
         "/tasks/exit" => {
             let exit = TaskExit::decode(payload).map_err(broken)?;
             let own = exit.id == exit.container_id;
-            return Ok(own.then_some(Event {
-                id: exit.container_id,
-                kind: EventKind::Stopped,
-            }));
+            return Ok(own.then_some(Event { id: exit.container_id, kind: EventKind::Stopped }));
         }
         _ => return Ok(None),
     };
@@ -153,54 +134,24 @@ mod tests {
     use super::*;
 
     fn envelope(topic: &str, message: &impl Message) -> Envelope {
-        let event = Some(prost_types::Any {
-            type_url: String::new(),
-            value: message.encode_to_vec(),
-        });
-        Envelope {
-            timestamp: None,
-            namespace: "k8s.io".into(),
-            topic: topic.into(),
-            event,
-        }
+        let event = Some(prost_types::Any { type_url: String::new(), value: message.encode_to_vec() });
+        Envelope { timestamp: None, namespace: "k8s.io".into(), topic: topic.into(), event }
     }
 
     #[test]
     fn exits_of_containers_are_told_from_exits_of_executed_commands() {
-        let own = TaskExit {
-            container_id: "a".into(),
-            id: "a".into(),
-            pid: 1,
-            exit_status: 3,
-        };
-        let exec = TaskExit {
-            id: "e".into(),
-            ..own.clone()
-        };
+        let own = TaskExit { container_id: "a".into(), id: "a".into(), pid: 1, exit_status: 3 };
+        let exec = TaskExit { id: "e".into(), ..own.clone() };
         assert_eq!(
             from_containerd(&envelope("/tasks/exit", &own)).unwrap(),
-            Some(Event {
-                id: "a".into(),
-                kind: EventKind::Stopped
-            })
+            Some(Event { id: "a".into(), kind: EventKind::Stopped })
         );
-        assert_eq!(
-            from_containerd(&envelope("/tasks/exit", &exec)).unwrap(),
-            None
-        );
-        assert_eq!(
-            from_containerd(&envelope("/tasks/paused", &own)).unwrap(),
-            None
-        );
-        let oom = TaskEvent {
-            container_id: "b".into(),
-        };
+        assert_eq!(from_containerd(&envelope("/tasks/exit", &exec)).unwrap(), None);
+        assert_eq!(from_containerd(&envelope("/tasks/paused", &own)).unwrap(), None);
+        let oom = TaskEvent { container_id: "b".into() };
         assert_eq!(
             from_containerd(&envelope("/tasks/oom", &oom)).unwrap(),
-            Some(Event {
-                id: "b".into(),
-                kind: EventKind::OutOfMemory
-            })
+            Some(Event { id: "b".into(), kind: EventKind::OutOfMemory })
         );
     }
 }

@@ -44,10 +44,7 @@ pub struct Fake {
 
 impl Default for Fake {
     fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            events: broadcast::channel(1024).0,
-        }
+        Self { state: Mutex::default(), events: broadcast::channel(1024).0 }
     }
 }
 
@@ -62,9 +59,7 @@ fn unknown(operation: &'static str, id: &str) -> Error {
 }
 
 fn labelled(labels: &HashMap<String, String>, selector: &HashMap<String, String>) -> bool {
-    selector
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 impl Fake {
@@ -87,23 +82,13 @@ impl Fake {
 
     /// What commands in the container of this name answer from now on.
     pub fn answer_exec(&self, container: &str, exit_code: i32, output: &str) {
-        let answer = v1::ExecSyncResponse {
-            stdout: output.into(),
-            stderr: Vec::new(),
-            exit_code,
-        };
-        self.state
-            .lock()
-            .answers
-            .insert(container.to_owned(), answer);
+        let answer = v1::ExecSyncResponse { stdout: output.into(), stderr: Vec::new(), exit_code };
+        self.state.lock().answers.insert(container.to_owned(), answer);
     }
 
     /// Has the next call of this operation fail.
     pub fn fail(&self, operation: &'static str, message: &str) {
-        self.state
-            .lock()
-            .failures
-            .insert(operation, message.to_owned());
+        self.state.lock().failures.insert(operation, message.to_owned());
     }
 
     /// All calls that changed something, as `Operation object`.
@@ -153,10 +138,7 @@ impl Fake {
 
     fn tell(&self, id: &str, kind: EventKind) {
         // No listener is no error.
-        let _ = self.events.send(Event {
-            id: id.to_owned(),
-            kind,
-        });
+        let _ = self.events.send(Event { id: id.to_owned(), kind });
     }
 
     fn begin(&self, operation: &'static str, object: &str) -> Result<(), Error> {
@@ -188,27 +170,17 @@ impl Runtime for Fake {
     }
 
     async fn status(&self) -> Result<v1::StatusResponse, Error> {
-        let condition = |name: &str| v1::RuntimeCondition {
-            r#type: name.into(),
-            status: true,
-            ..Default::default()
-        };
+        let condition =
+            |name: &str| v1::RuntimeCondition { r#type: name.into(), status: true, ..Default::default() };
         let conditions = vec![condition("RuntimeReady"), condition("NetworkReady")];
-        Ok(v1::StatusResponse {
-            status: Some(v1::RuntimeStatus { conditions }),
-            ..Default::default()
-        })
+        Ok(v1::StatusResponse { status: Some(v1::RuntimeStatus { conditions }), ..Default::default() })
     }
 
     async fn set_pod_cidr(&self, pod_cidr: &str) -> Result<(), Error> {
         self.begin("UpdateRuntimeConfig", pod_cidr)
     }
 
-    async fn run_pod_sandbox(
-        &self,
-        config: v1::PodSandboxConfig,
-        _handler: &str,
-    ) -> Result<String, Error> {
+    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, _handler: &str) -> Result<String, Error> {
         let metadata = config.metadata.clone().unwrap_or_default();
         self.begin("RunPodSandbox", &metadata.name)?;
         let mut state = self.state.lock();
@@ -229,22 +201,15 @@ impl Runtime for Fake {
             id: id.clone(),
             metadata: Some(metadata),
             created_at: now(),
-            network: Some(v1::PodSandboxNetworkStatus {
-                ip,
-                additional_ips: Vec::new(),
-            }),
+            network: Some(v1::PodSandboxNetworkStatus { ip, additional_ips: Vec::new() }),
             linux: Some(v1::LinuxPodSandboxStatus {
-                namespaces: Some(v1::Namespace {
-                    options: Some(host),
-                }),
+                namespaces: Some(v1::Namespace { options: Some(host) }),
             }),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             ..Default::default()
         };
-        state
-            .sandboxes
-            .insert(id.clone(), Sandbox { config, status });
+        state.sandboxes.insert(id.clone(), Sandbox { config, status });
         Ok(id)
     }
 
@@ -259,9 +224,7 @@ impl Runtime for Fake {
             end(&mut container.status, 137);
         }
         if let Some(sandbox) = state.sandboxes.get_mut(id) {
-            sandbox
-                .status
-                .set_state(v1::PodSandboxState::SandboxNotready);
+            sandbox.status.set_state(v1::PodSandboxState::SandboxNotready);
         }
         drop(state);
         self.tell(id, EventKind::Stopped);
@@ -289,10 +252,7 @@ impl Runtime for Fake {
         self.pod_sandbox_status(id).await.map(|_| HashMap::new())
     }
 
-    async fn list_pod_sandboxes(
-        &self,
-        filter: v1::PodSandboxFilter,
-    ) -> Result<Vec<v1::PodSandbox>, Error> {
+    async fn list_pod_sandboxes(&self, filter: v1::PodSandboxFilter) -> Result<Vec<v1::PodSandbox>, Error> {
         let state = self.state.lock();
         let matching = state.sandboxes.values().filter(|s| {
             labelled(&s.status.labels, &filter.label_selector)
@@ -337,14 +297,7 @@ impl Runtime for Fake {
             mounts: config.mounts.clone(),
             ..Default::default()
         };
-        state.containers.insert(
-            id.clone(),
-            Container {
-                sandbox: sandbox.to_owned(),
-                config,
-                status,
-            },
-        );
+        state.containers.insert(id.clone(), Container { sandbox: sandbox.to_owned(), config, status });
         Ok(id)
     }
 
@@ -360,13 +313,8 @@ impl Runtime for Fake {
         self.begin("StartContainer", &name)?;
         {
             let mut state = self.state.lock();
-            let container = state
-                .containers
-                .get_mut(id)
-                .ok_or_else(|| unknown("StartContainer", id))?;
-            container
-                .status
-                .set_state(v1::ContainerState::ContainerRunning);
+            let container = state.containers.get_mut(id).ok_or_else(|| unknown("StartContainer", id))?;
+            container.status.set_state(v1::ContainerState::ContainerRunning);
             container.status.started_at = now();
         }
         self.tell(id, EventKind::Started);
@@ -375,10 +323,10 @@ impl Runtime for Fake {
 
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
         self.begin("StopContainer", &format!("{id} {}", grace.as_secs()))?;
-        if let Some(container) = self.state.lock().containers.get_mut(id) {
-            if container.status.state() == v1::ContainerState::ContainerRunning {
-                end(&mut container.status, 143);
-            }
+        if let Some(container) = self.state.lock().containers.get_mut(id)
+            && container.status.state() == v1::ContainerState::ContainerRunning
+        {
+            end(&mut container.status, 143);
         }
         self.tell(id, EventKind::Stopped);
         Ok(())
@@ -391,19 +339,13 @@ impl Runtime for Fake {
         Ok(())
     }
 
-    async fn list_containers(
-        &self,
-        filter: v1::ContainerFilter,
-    ) -> Result<Vec<v1::Container>, Error> {
+    async fn list_containers(&self, filter: v1::ContainerFilter) -> Result<Vec<v1::Container>, Error> {
         let state = self.state.lock();
         let matching = state.containers.values().filter(|c| {
             labelled(&c.status.labels, &filter.label_selector)
                 && (filter.id.is_empty() || filter.id == c.status.id)
                 && (filter.pod_sandbox_id.is_empty() || filter.pod_sandbox_id == c.sandbox)
-                && filter
-                    .state
-                    .as_ref()
-                    .is_none_or(|s| s.state == c.status.state)
+                && filter.state.as_ref().is_none_or(|s| s.state == c.status.state)
         });
         Ok(matching
             .map(|c| v1::Container {
@@ -457,13 +399,7 @@ impl Runtime for Fake {
             .ok_or_else(|| unknown("ExecSync", id))?
             .name;
         self.begin("ExecSync", &format!("{name} {}", command.join(" ")))?;
-        Ok(self
-            .state
-            .lock()
-            .answers
-            .get(&name)
-            .cloned()
-            .unwrap_or_default())
+        Ok(self.state.lock().answers.get(&name).cloned().unwrap_or_default())
     }
 
     async fn exec(&self, request: v1::ExecRequest) -> Result<String, Error> {
@@ -489,10 +425,8 @@ impl Runtime for Fake {
         _: v1::ContainerStatsFilter,
     ) -> Result<Vec<v1::ContainerStats>, Error> {
         let state = self.state.lock();
-        let running = state
-            .containers
-            .values()
-            .filter(|c| c.status.state() == v1::ContainerState::ContainerRunning);
+        let running =
+            state.containers.values().filter(|c| c.status.state() == v1::ContainerState::ContainerRunning);
         Ok(running
             .map(|c| v1::ContainerStats {
                 attributes: Some(v1::ContainerAttributes {
@@ -558,10 +492,7 @@ impl Runtime for Fake {
 
     async fn remove_image(&self, image: &str) -> Result<(), Error> {
         self.begin("RemoveImage", image)?;
-        self.state
-            .lock()
-            .images
-            .retain(|name, i| name != image && i.id != image);
+        self.state.lock().images.retain(|name, i| name != image && i.id != image);
         Ok(())
     }
 
@@ -585,9 +516,7 @@ impl Runtime for Fake {
         let events = BroadcastStream::new(self.events.subscribe());
         Ok(events
             .map(|item| {
-                item.map_err(|lagged| {
-                    Error::new("Subscribe", "events", Failure::Other, lagged.to_string())
-                })
+                item.map_err(|lagged| Error::new("Subscribe", "events", Failure::Other, lagged.to_string()))
             })
             .boxed())
     }

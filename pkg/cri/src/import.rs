@@ -15,17 +15,12 @@ use crate::{
     archive::{Archive, Blob, Image},
     wire::containerd::{
         services::{
-            content::v1::{
-                InfoRequest, WriteAction, WriteContentRequest, content_client::ContentClient,
-            },
+            content::v1::{InfoRequest, WriteAction, WriteContentRequest, content_client::ContentClient},
             images::v1::{
-                self as images_v1, CreateImageRequest, UpdateImageRequest,
-                images_client::ImagesClient,
+                self as images_v1, CreateImageRequest, UpdateImageRequest, images_client::ImagesClient,
             },
             leases::v1::{CreateRequest, DeleteRequest, leases_client::LeasesClient},
-            namespaces::v1::{
-                CreateNamespaceRequest, Namespace, namespaces_client::NamespacesClient,
-            },
+            namespaces::v1::{CreateNamespaceRequest, Namespace, namespaces_client::NamespacesClient},
         },
         types::Descriptor,
     },
@@ -44,31 +39,16 @@ pub(crate) async fn file(channel: &Channel, path: &Path) -> Result<Vec<String>, 
     let owned = path.to_owned();
     let found = tokio::task::spawn_blocking(move || Archive::open(&owned)?.images())
         .await
-        .map_err(|e| {
-            Error::new(
-                OPERATION,
-                path.display().to_string(),
-                Failure::Other,
-                e.to_string(),
-            )
-        })??;
+        .map_err(|e| Error::new(OPERATION, path.display().to_string(), Failure::Other, e.to_string()))??;
     images(channel, &found).await?;
     Ok(found.into_iter().flat_map(|image| image.names).collect())
 }
 
 /// Stores all images.
 pub(crate) async fn images(channel: &Channel, images: &[Image]) -> Result<(), Error> {
-    let namespace = Namespace {
-        name: NAMESPACE.to_owned(),
-        labels: HashMap::new(),
-    };
+    let namespace = Namespace { name: NAMESPACE.to_owned(), labels: HashMap::new() };
     match NamespacesClient::new(channel.clone())
-        .create(within(
-            CreateNamespaceRequest {
-                namespace: Some(namespace),
-            },
-            "",
-        )?)
+        .create(within(CreateNamespaceRequest { namespace: Some(namespace) }, "")?)
         .await
     {
         Err(status) if status.code() != Code::AlreadyExists => {
@@ -76,11 +56,7 @@ pub(crate) async fn images(channel: &Channel, images: &[Image]) -> Result<(), Er
         }
         _ => {}
     }
-    let lease = format!(
-        "knarr-import-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
+    let lease = format!("knarr-import-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let mut leases = LeasesClient::new(channel.clone());
     // Should we die, the lease ends by itself.
     let expiry = std::time::SystemTime::now() + std::time::Duration::from_secs(24 * 3600);
@@ -88,31 +64,12 @@ pub(crate) async fn images(channel: &Channel, images: &[Image]) -> Result<(), Er
         "containerd.io/gc.expire".to_owned(),
         prost_types::Timestamp::from(expiry).to_string(),
     )]);
-    let request = within(
-        CreateRequest {
-            id: lease.clone(),
-            labels,
-        },
-        "",
-    )?;
-    leases
-        .create(request)
-        .await
-        .map_err(|status| Error::of(OPERATION, lease.clone(), &status))?;
+    let request = within(CreateRequest { id: lease.clone(), labels }, "")?;
+    leases.create(request).await.map_err(|status| Error::of(OPERATION, lease.clone(), &status))?;
     let result = store(channel, images, &lease).await;
-    let ended = leases
-        .delete(within(
-            DeleteRequest {
-                id: lease.clone(),
-                sync: false,
-            },
-            "",
-        )?)
-        .await;
+    let ended = leases.delete(within(DeleteRequest { id: lease.clone(), sync: false }, "")?).await;
     result?;
-    ended
-        .map(drop)
-        .map_err(|status| Error::of(OPERATION, lease, &status))
+    ended.map(drop).map_err(|status| Error::of(OPERATION, lease, &status))
 }
 
 async fn store(channel: &Channel, images: &[Image], lease: &str) -> Result<(), Error> {
@@ -133,13 +90,9 @@ fn within<T>(message: T, lease: &str) -> Result<Request<T>, Error> {
         Error::new(OPERATION, lease, Failure::Invalid, e.to_string())
     };
     let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert("containerd-namespace", NAMESPACE.parse().map_err(invalid)?);
+    request.metadata_mut().insert("containerd-namespace", NAMESPACE.parse().map_err(invalid)?);
     if !lease.is_empty() {
-        request
-            .metadata_mut()
-            .insert("containerd-lease", lease.parse().map_err(invalid)?);
+        request.metadata_mut().insert("containerd-lease", lease.parse().map_err(invalid)?);
     }
     Ok(request)
 }
@@ -154,11 +107,8 @@ async fn write(channel: &Channel, blob: &Blob, lease: &str) -> Result<(), Error>
         move || feed(&blob, &reference, &sender)
     });
     let outcome = async {
-        let mut answers = content
-            .write(within(ReceiverStream::new(receiver), lease)?)
-            .await
-            .map_err(of)?
-            .into_inner();
+        let mut answers =
+            content.write(within(ReceiverStream::new(receiver), lease)?).await.map_err(of)?.into_inner();
         let mut committed = false;
         while let Some(answer) = answers.message().await.map_err(of)? {
             committed |= answer.action() == WriteAction::Commit;
@@ -175,23 +125,13 @@ async fn write(channel: &Channel, blob: &Blob, lease: &str) -> Result<(), Error>
         }
     }
     .await;
-    let fed = feeder.await.map_err(|e| {
-        Error::new(
-            OPERATION,
-            blob.digest.clone(),
-            Failure::Other,
-            e.to_string(),
-        )
-    })?;
+    let fed = feeder
+        .await
+        .map_err(|e| Error::new(OPERATION, blob.digest.clone(), Failure::Other, e.to_string()))?;
     match outcome {
         // Present already. Without its labels an older writer's blob would not keep its children; ask, do not assume.
         Err(error) if error.failure == Failure::AlreadyExists => {
-            let request = within(
-                InfoRequest {
-                    digest: blob.digest.clone(),
-                },
-                lease,
-            )?;
+            let request = within(InfoRequest { digest: blob.digest.clone() }, lease)?;
             content.info(request).await.map(drop).map_err(of)
         }
         Err(error) => Err(fed.err().unwrap_or(error)),
@@ -200,23 +140,14 @@ async fn write(channel: &Channel, blob: &Blob, lease: &str) -> Result<(), Error>
 }
 
 /// Sends the blob in chunks and the commit. Ends early when the other side has stopped listening.
-fn feed(
-    blob: &Blob,
-    reference: &str,
-    sender: &mpsc::Sender<WriteContentRequest>,
-) -> Result<(), Error> {
+fn feed(blob: &Blob, reference: &str, sender: &mpsc::Sender<WriteContentRequest>) -> Result<(), Error> {
     let total = i64::try_from(blob.size).unwrap_or(i64::MAX);
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut at = 0;
     while at < blob.size {
-        let got = blob.read_at(at, &mut buffer).map_err(|e| {
-            Error::new(
-                OPERATION,
-                blob.digest.clone(),
-                Failure::Other,
-                e.to_string(),
-            )
-        })?;
+        let got = blob
+            .read_at(at, &mut buffer)
+            .map_err(|e| Error::new(OPERATION, blob.digest.clone(), Failure::Other, e.to_string()))?;
         if got == 0 {
             return Err(Error::new(
                 OPERATION,
@@ -264,32 +195,11 @@ async fn record(channel: &Channel, name: &str, image: &Image, lease: &str) -> Re
     if name == crate::pause::IMAGE {
         labels.insert("io.cri-containerd.pinned".to_owned(), "pinned".to_owned());
     }
-    let record = images_v1::Image {
-        name: name.to_owned(),
-        labels,
-        target: Some(target),
-    };
-    match images
-        .create(within(
-            CreateImageRequest {
-                image: Some(record.clone()),
-            },
-            lease,
-        )?)
-        .await
-    {
+    let record = images_v1::Image { name: name.to_owned(), labels, target: Some(target) };
+    match images.create(within(CreateImageRequest { image: Some(record.clone()) }, lease)?).await {
         Err(status) if status.code() == Code::AlreadyExists => {
-            let request = within(
-                UpdateImageRequest {
-                    image: Some(record),
-                },
-                lease,
-            )?;
-            images
-                .update(request)
-                .await
-                .map(drop)
-                .map_err(|status| Error::of(OPERATION, name, &status))
+            let request = within(UpdateImageRequest { image: Some(record) }, lease)?;
+            images.update(request).await.map(drop).map_err(|status| Error::of(OPERATION, name, &status))
         }
         Err(status) => Err(Error::of(OPERATION, name, &status)),
         Ok(_) => Ok(()),

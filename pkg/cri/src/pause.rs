@@ -19,8 +19,7 @@ pub fn images() -> Result<Vec<Image>, Error> {
     let mut header = tar::Header::new_ustar();
     header.set_size(PROGRAM.len() as u64);
     header.set_mode(0o755);
-    tar.append_data(&mut header, "pause", PROGRAM)
-        .map_err(failed)?;
+    tar.append_data(&mut header, "pause", PROGRAM).map_err(failed)?;
     let layer = tar.into_inner().map_err(failed)?;
     let digest = archive::digest(&layer);
     let config = serde_json::json!({
@@ -30,12 +29,8 @@ pub fn images() -> Result<Vec<Image>, Error> {
     })
     .to_string()
     .into_bytes();
-    let blob = Blob {
-        digest,
-        size: layer.len() as u64,
-        labels: BTreeMap::new(),
-        source: Source::Bytes(layer),
-    };
+    let blob =
+        Blob { digest, size: layer.len() as u64, labels: BTreeMap::new(), source: Source::Bytes(layer) };
     Ok(vec![archive::assemble(
         vec![IMAGE.to_owned()],
         config,
@@ -70,18 +65,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pause");
         std::fs::write(&path, PROGRAM).unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let mut child = std::process::Command::new(&path).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert!(child.try_wait().unwrap().is_none());
-        assert!(
-            std::process::Command::new("kill")
-                .arg(child.id().to_string())
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(0));
     }
 

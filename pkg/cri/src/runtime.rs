@@ -44,11 +44,7 @@ pub trait Runtime: Send + Sync + 'static {
     async fn set_pod_cidr(&self, pod_cidr: &str) -> Result<(), Error>;
 
     /// Creates and starts a pod sandbox; gives its id.
-    async fn run_pod_sandbox(
-        &self,
-        config: v1::PodSandboxConfig,
-        handler: &str,
-    ) -> Result<String, Error>;
+    async fn run_pod_sandbox(&self, config: v1::PodSandboxConfig, handler: &str) -> Result<String, Error>;
     /// Stops a sandbox and everything in it, and releases its network.
     async fn stop_pod_sandbox(&self, id: &str) -> Result<(), Error>;
     /// Removes a sandbox and its containers.
@@ -56,15 +52,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// The status of one sandbox.
     async fn pod_sandbox_status(&self, id: &str) -> Result<v1::PodSandboxStatus, Error>;
     /// The sandbox' further information (for containerd: a JSON document under `info` with the process id).
-    async fn pod_sandbox_info(
-        &self,
-        id: &str,
-    ) -> Result<std::collections::HashMap<String, String>, Error>;
+    async fn pod_sandbox_info(&self, id: &str) -> Result<std::collections::HashMap<String, String>, Error>;
     /// All sandboxes that match.
-    async fn list_pod_sandboxes(
-        &self,
-        filter: v1::PodSandboxFilter,
-    ) -> Result<Vec<v1::PodSandbox>, Error>;
+    async fn list_pod_sandboxes(&self, filter: v1::PodSandboxFilter) -> Result<Vec<v1::PodSandbox>, Error>;
 
     /// Creates a container in a sandbox; gives its id.
     async fn create_container(
@@ -80,10 +70,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes a container and its log link.
     async fn remove_container(&self, id: &str) -> Result<(), Error>;
     /// All containers that match.
-    async fn list_containers(
-        &self,
-        filter: v1::ContainerFilter,
-    ) -> Result<Vec<v1::Container>, Error>;
+    async fn list_containers(&self, filter: v1::ContainerFilter) -> Result<Vec<v1::Container>, Error>;
     /// The status of one container.
     async fn container_status(&self, id: &str) -> Result<v1::ContainerStatus, Error>;
     /// Changes the resources of a running container.

@@ -44,21 +44,14 @@ impl Daemon {
     }
 
     fn socket(&self) -> String {
-        self.dir
-            .path()
-            .join("containerd.sock")
-            .display()
-            .to_string()
+        self.dir.path().join("containerd.sock").display().to_string()
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "{}",
-                std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-            );
+            eprintln!("{}", std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -71,16 +64,12 @@ fn docker_archive(dir: &Path, name: &str) -> PathBuf {
     let mut header = tar::Header::new_ustar();
     header.set_size(busybox.len() as u64);
     header.set_mode(0o755);
-    layer
-        .append_data(&mut header, "bin/busybox", busybox.as_slice())
-        .unwrap();
+    layer.append_data(&mut header, "bin/busybox", busybox.as_slice()).unwrap();
     for applet in ["sh", "sleep", "echo", "cat"] {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
-        layer
-            .append_link(&mut header, format!("bin/{applet}"), "busybox")
-            .unwrap();
+        layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
     let layer = layer.into_inner().unwrap();
     let diff = knarr_cri::archive::digest(&layer);
@@ -89,11 +78,9 @@ fn docker_archive(dir: &Path, name: &str) -> PathBuf {
     );
     let manifest = format!(r#"[{{"Config":"c.json","RepoTags":["{name}"],"Layers":["l.tar"]}}]"#);
     let mut tar = tar::Builder::new(Vec::new());
-    for (file, bytes) in [
-        ("c.json", config.as_bytes()),
-        ("l.tar", &layer),
-        ("manifest.json", manifest.as_bytes()),
-    ] {
+    for (file, bytes) in
+        [("c.json", config.as_bytes()), ("l.tar", &layer), ("manifest.json", manifest.as_bytes())]
+    {
         let mut header = tar::Header::new_ustar();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
@@ -121,15 +108,9 @@ async fn a_container_runs_answers_and_ends_with_an_event() {
     eprintln!("{:?}", runtime.version().await.unwrap());
     runtime.ensure_pause_image().await.unwrap();
     runtime.ensure_pause_image().await.unwrap();
-    let names = runtime
-        .import_image(&docker_archive(daemon.dir.path(), "demo:1"))
-        .await
-        .unwrap();
+    let names = runtime.import_image(&docker_archive(daemon.dir.path(), "demo:1")).await.unwrap();
     assert_eq!(names, ["docker.io/library/demo:1"]);
-    runtime
-        .import_image(&docker_archive(daemon.dir.path(), "demo:1"))
-        .await
-        .unwrap();
+    runtime.import_image(&docker_archive(daemon.dir.path(), "demo:1")).await.unwrap();
     let image = runtime.image_status("demo:1").await.unwrap().unwrap();
     let mut events = runtime.events().await.unwrap();
     let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
@@ -139,10 +120,7 @@ async fn a_container_runs_answers_and_ends_with_an_event() {
         }
     });
 
-    let host = v1::NamespaceOption {
-        network: v1::NamespaceMode::Node.into(),
-        ..Default::default()
-    };
+    let host = v1::NamespaceOption { network: v1::NamespaceMode::Node.into(), ..Default::default() };
     let sandbox_config = v1::PodSandboxConfig {
         metadata: Some(v1::PodSandboxMetadata {
             name: "p".into(),
@@ -161,24 +139,11 @@ async fn a_container_runs_answers_and_ends_with_an_event() {
         ..Default::default()
     };
     std::fs::create_dir_all(daemon.dir.path().join("logs")).unwrap();
-    let sandbox = runtime
-        .run_pod_sandbox(sandbox_config.clone(), "")
-        .await
-        .unwrap();
+    let sandbox = runtime.run_pod_sandbox(sandbox_config.clone(), "").await.unwrap();
     let config = v1::ContainerConfig {
-        metadata: Some(v1::ContainerMetadata {
-            name: "c".into(),
-            attempt: 0,
-        }),
-        image: Some(v1::ImageSpec {
-            image: image.id,
-            ..Default::default()
-        }),
-        command: vec![
-            "sh".into(),
-            "-c".into(),
-            "echo hello; sleep 1; exit 3".into(),
-        ],
+        metadata: Some(v1::ContainerMetadata { name: "c".into(), attempt: 0 }),
+        image: Some(v1::ImageSpec { image: image.id, ..Default::default() }),
+        command: vec!["sh".into(), "-c".into(), "echo hello; sleep 1; exit 3".into()],
         labels: HashMap::from([("a".into(), "b".into())]),
         log_path: "c/0.log".into(),
         linux: Some(v1::LinuxContainerConfig {
@@ -190,23 +155,11 @@ async fn a_container_runs_answers_and_ends_with_an_event() {
         }),
         ..Default::default()
     };
-    let id = runtime
-        .create_container(&sandbox, config, sandbox_config)
-        .await
-        .unwrap();
+    let id = runtime.create_container(&sandbox, config, sandbox_config).await.unwrap();
     runtime.start_container(&id).await.unwrap();
-    let out = runtime
-        .exec_sync(
-            &id,
-            vec!["echo".into(), "inside".into()],
-            Duration::from_secs(5),
-        )
-        .await
-        .unwrap();
-    assert_eq!(
-        (out.exit_code, out.stdout.as_slice()),
-        (0, b"inside\n".as_slice())
-    );
+    let out =
+        runtime.exec_sync(&id, vec!["echo".into(), "inside".into()], Duration::from_secs(5)).await.unwrap();
+    assert_eq!((out.exit_code, out.stdout.as_slice()), (0, b"inside\n".as_slice()));
     let stopped = async {
         while let Some(event) = received.recv().await {
             let event = event.unwrap();
@@ -216,28 +169,13 @@ async fn a_container_runs_answers_and_ends_with_an_event() {
         }
         panic!("the event stream ended");
     };
-    tokio::time::timeout(Duration::from_secs(10), stopped)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(10), stopped).await.unwrap();
     let status = runtime.container_status(&id).await.unwrap();
-    assert_eq!(
-        (status.state(), status.exit_code),
-        (v1::ContainerState::ContainerExited, 3)
-    );
-    assert!(
-        std::fs::read_to_string(&status.log_path)
-            .unwrap()
-            .contains("hello")
-    );
+    assert_eq!((status.state(), status.exit_code), (v1::ContainerState::ContainerExited, 3));
+    assert!(std::fs::read_to_string(&status.log_path).unwrap().contains("hello"));
     for _ in 0..2 {
         runtime.stop_pod_sandbox(&sandbox).await.unwrap();
         runtime.remove_pod_sandbox(&sandbox).await.unwrap();
     }
-    assert!(
-        runtime
-            .container_status(&id)
-            .await
-            .unwrap_err()
-            .is_not_found()
-    );
+    assert!(runtime.container_status(&id).await.unwrap_err().is_not_found());
 }

@@ -17,7 +17,8 @@ pub enum Tree {
 }
 
 /// The version 1 controllers that get a pod directory.
-const CONTROLLERS: [&str; 9] = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd"];
+const CONTROLLERS: [&str; 9] =
+    ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd"];
 
 impl Tree {
     /// Looks at `/sys/fs/cgroup`.
@@ -26,7 +27,11 @@ impl Tree {
     }
 
     fn at(mount: &Path) -> Self {
-        if mount.join("cgroup.controllers").exists() { Self::V2(mount.to_owned()) } else { Self::V1(mount.to_owned()) }
+        if mount.join("cgroup.controllers").exists() {
+            Self::V2(mount.to_owned())
+        } else {
+            Self::V1(mount.to_owned())
+        }
     }
 
     /// Makes the pod's cgroup and writes its limits.
@@ -70,7 +75,10 @@ impl Tree {
     pub fn remove(&self, path: &str) -> io::Result<()> {
         let relative = path.trim_start_matches('/');
         match self {
-            Self::V1(mount) => CONTROLLERS.iter().map(|c| remove_dirs(&mount.join(c).join(relative))).fold(Ok(()), Result::and),
+            Self::V1(mount) => CONTROLLERS
+                .iter()
+                .map(|c| remove_dirs(&mount.join(c).join(relative)))
+                .fold(Ok(()), Result::and),
             Self::V2(mount) => remove_dirs(&mount.join(relative)),
         }
     }
@@ -78,11 +86,13 @@ impl Tree {
 
 /// `cpu` and `cpuacct` are often one directory under two names.
 fn is_duplicate(mount: &Path, controller: &str) -> bool {
-    controller == "cpuacct" && fs::canonicalize(mount.join("cpu")).ok() == fs::canonicalize(mount.join("cpuacct")).ok()
+    controller == "cpuacct"
+        && fs::canonicalize(mount.join("cpu")).ok() == fs::canonicalize(mount.join("cpuacct")).ok()
 }
 
 fn write(path: &Path, value: i64) -> io::Result<()> {
-    fs::write(path, value.to_string()).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+    fs::write(path, value.to_string())
+        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
 }
 
 /// A new cpuset has no CPUs and takes no process until it is given its parent's.
@@ -92,7 +102,8 @@ fn make(root: &Path, relative: &str, inherit: bool) -> io::Result<()> {
         let parent = dir.clone();
         dir.push(part);
         if !dir.exists() {
-            fs::create_dir(&dir).or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })?;
+            fs::create_dir(&dir)
+                .or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })?;
         }
         if inherit {
             for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -111,11 +122,15 @@ fn delegate(mount: &Path, relative: &str) -> io::Result<()> {
     let mut dir = mount.to_owned();
     for part in relative.split('/') {
         let available = fs::read_to_string(dir.join("cgroup.controllers"))?;
-        for controller in available.split_whitespace().filter(|c| ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"].contains(c)) {
+        for controller in available
+            .split_whitespace()
+            .filter(|c| ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"].contains(c))
+        {
             fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"))?;
         }
         dir.push(part);
-        fs::create_dir(&dir).or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })?;
+        fs::create_dir(&dir)
+            .or_else(|e| if e.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })?;
     }
     Ok(())
 }

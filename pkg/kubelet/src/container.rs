@@ -19,8 +19,18 @@ use crate::{
 };
 
 const MASKED: [&str; 12] = [
-    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
-    "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -36,8 +46,14 @@ pub fn log_dir(config: &KubeletConfig, pod: &Pod) -> PathBuf {
 
 fn namespaces(pod: &Pod) -> v1::NamespaceOption {
     let spec = spec::spec(pod);
-    let node = |wanted: Option<bool>, otherwise| if wanted == Some(true) { v1::NamespaceMode::Node } else { otherwise };
-    let pid = if spec.share_process_namespace == Some(true) { v1::NamespaceMode::Pod } else { v1::NamespaceMode::Container };
+    let node = |wanted: Option<bool>, otherwise| {
+        if wanted == Some(true) { v1::NamespaceMode::Node } else { otherwise }
+    };
+    let pid = if spec.share_process_namespace == Some(true) {
+        v1::NamespaceMode::Pod
+    } else {
+        v1::NamespaceMode::Container
+    };
     v1::NamespaceOption {
         network: node(spec.host_network, v1::NamespaceMode::Pod).into(),
         pid: node(spec.host_pid, pid).into(),
@@ -59,7 +75,10 @@ fn seccomp(kind: &str, localhost: Option<&str>, config: &KubeletConfig) -> v1::S
     use v1::security_profile::ProfileType;
     let (kind, path) = match kind {
         "RuntimeDefault" => (ProfileType::RuntimeDefault, String::new()),
-        "Localhost" => (ProfileType::Localhost, config.root_dir.join("seccomp").join(localhost.unwrap_or_default()).display().to_string()),
+        "Localhost" => (
+            ProfileType::Localhost,
+            config.root_dir.join("seccomp").join(localhost.unwrap_or_default()).display().to_string(),
+        ),
         _ => (ProfileType::Unconfined, String::new()),
     };
     v1::SecurityProfile { profile_type: kind.into(), localhost_ref: path }
@@ -74,7 +93,9 @@ fn supplemental_groups(pod: &Pod) -> Vec<i64> {
 pub fn sandbox(pod: &Pod, attempt: u32, config: &KubeletConfig) -> v1::PodSandboxConfig {
     let spec = spec::spec(pod);
     let context = spec.security_context.clone().unwrap_or_default();
-    let any_privileged = spec::units(pod).iter().any(|u| u.container.security_context.as_ref().and_then(|s| s.privileged) == Some(true));
+    let any_privileged = spec::units(pod)
+        .iter()
+        .any(|u| u.container.security_context.as_ref().and_then(|s| s.privileged) == Some(true));
     let profile = context.seccomp_profile.as_ref();
     let id = |value: Option<i64>| value.map(|value| v1::Int64Value { value });
     let security = v1::LinuxSandboxSecurityContext {
@@ -83,12 +104,21 @@ pub fn sandbox(pod: &Pod, attempt: u32, config: &KubeletConfig) -> v1::PodSandbo
         run_as_group: id(context.run_as_group.filter(|_| context.run_as_user.is_some())),
         supplemental_groups: supplemental_groups(pod),
         privileged: any_privileged,
-        seccomp: Some(seccomp(profile.map_or("", |p| p.type_.as_str()), profile.and_then(|p| p.localhost_profile.as_deref()), config)),
+        seccomp: Some(seccomp(
+            profile.map_or("", |p| p.type_.as_str()),
+            profile.and_then(|p| p.localhost_profile.as_deref()),
+            config,
+        )),
         ..Default::default()
     };
     let m = &pod.metadata;
     v1::PodSandboxConfig {
-        metadata: Some(v1::PodSandboxMetadata { name: text(&m.name), uid: text(&m.uid), namespace: text(&m.namespace), attempt }),
+        metadata: Some(v1::PodSandboxMetadata {
+            name: text(&m.name),
+            uid: text(&m.uid),
+            namespace: text(&m.namespace),
+            attempt,
+        }),
         hostname: hostname(pod, config),
         log_directory: log_dir(config, pod).display().to_string(),
         dns_config: Some(dns(pod, config)),
@@ -137,7 +167,8 @@ fn port_mappings(pod: &Pod) -> Vec<v1::PortMapping> {
 pub fn dns(pod: &Pod, config: &KubeletConfig) -> v1::DnsConfig {
     let spec = spec::spec(pod);
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
-    let cluster = !config.cluster_dns.is_empty() && (policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && !spec::host_network(pod)));
+    let cluster = !config.cluster_dns.is_empty()
+        && (policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && !spec::host_network(pod)));
     let mut dns = if policy == "None" {
         v1::DnsConfig::default()
     } else {
@@ -151,7 +182,7 @@ pub fn dns(pod: &Pod, config: &KubeletConfig) -> v1::DnsConfig {
         dns.options = vec!["ndots:5".to_owned()];
     }
     if let Some(extra) = &spec.dns_config {
-        let mut add = |to: &mut Vec<String>, from: Option<&Vec<String>>| {
+        let add = |to: &mut Vec<String>, from: Option<&Vec<String>>| {
             for item in from.into_iter().flatten() {
                 if !to.contains(item) {
                     to.push(item.clone());
@@ -175,7 +206,10 @@ fn parse_resolv_conf(text: &str) -> v1::DnsConfig {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("nameserver") => dns.servers.extend(words.next().map(str::to_owned)),
-            Some("search") => dns.searches = words.map(|w| w.trim_end_matches('.').to_owned()).filter(|w| !w.is_empty()).collect(),
+            Some("search") => {
+                dns.searches =
+                    words.map(|w| w.trim_end_matches('.').to_owned()).filter(|w| !w.is_empty()).collect()
+            }
             Some("options") => dns.options = words.map(str::to_owned).collect(),
             _ => {}
         }
@@ -209,14 +243,18 @@ pub struct Wanted<'a> {
 pub fn prepare(wanted: &Wanted<'_>, config: &KubeletConfig) -> Result<v1::ContainerConfig, String> {
     let (pod, container) = (wanted.pod, &wanted.unit.container);
     let lookup = |name: &str| wanted.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|item| expand(item, lookup)).collect();
+    let expanded =
+        |list: &Option<Vec<String>>| list.iter().flatten().map(|item| expand(item, lookup)).collect();
     let security = security(pod, wanted, config)?;
     let spec = spec::spec(pod);
     let mut annotations = HashMap::from([
         (label::HASH.to_owned(), spec::hash(container)),
         (label::RESTART_COUNT.to_owned(), wanted.attempt.to_string()),
         (label::MESSAGE_PATH.to_owned(), message_path(container).to_owned()),
-        (label::MESSAGE_POLICY.to_owned(), container.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned())),
+        (
+            label::MESSAGE_POLICY.to_owned(),
+            container.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned()),
+        ),
     ]);
     if let Some(grace) = spec.termination_grace_period_seconds {
         annotations.insert(label::GRACE.to_owned(), grace.to_string());
@@ -227,11 +265,19 @@ pub fn prepare(wanted: &Wanted<'_>, config: &KubeletConfig) -> Result<v1::Contai
     fs::create_dir_all(&logs).map_err(|e| format!("{}: {e}", logs.display()))?;
     Ok(v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: wanted.attempt }),
-        image: Some(v1::ImageSpec { image: wanted.image.id.clone(), user_specified_image: text(&container.image), ..Default::default() }),
+        image: Some(v1::ImageSpec {
+            image: wanted.image.id.clone(),
+            user_specified_image: text(&container.image),
+            ..Default::default()
+        }),
         command: expanded(&container.command),
         args: expanded(&container.args),
         working_dir: text(&container.working_dir),
-        envs: wanted.env.iter().map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone().into_bytes() }).collect(),
+        envs: wanted
+            .env
+            .iter()
+            .map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone().into_bytes() })
+            .collect(),
         mounts: mounts(wanted, config, &lookup)?,
         labels,
         annotations,
@@ -251,7 +297,11 @@ fn message_path(container: &Container) -> &str {
     container.termination_message_path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/dev/termination-log")
 }
 
-fn security(pod: &Pod, wanted: &Wanted<'_>, config: &KubeletConfig) -> Result<v1::LinuxContainerSecurityContext, String> {
+fn security(
+    pod: &Pod,
+    wanted: &Wanted<'_>,
+    config: &KubeletConfig,
+) -> Result<v1::LinuxContainerSecurityContext, String> {
     let of_pod = spec::spec(pod).security_context.clone().unwrap_or_default();
     let own = wanted.unit.container.security_context.clone().unwrap_or_default();
     let user = own.run_as_user.or(of_pod.run_as_user);
@@ -260,7 +310,8 @@ fn security(pod: &Pod, wanted: &Wanted<'_>, config: &KubeletConfig) -> Result<v1
     }
     let privileged = own.privileged == Some(true);
     let open = privileged || own.proc_mount.as_deref() == Some("Unmasked");
-    let list = |items: &[&str]| if open { Vec::new() } else { items.iter().map(|i| (*i).to_owned()).collect() };
+    let list =
+        |items: &[&str]| if open { Vec::new() } else { items.iter().map(|i| (*i).to_owned()).collect() };
     let profile = own.seccomp_profile.or(of_pod.seccomp_profile);
     let capabilities = own.capabilities.map(|c| v1::Capability {
         add_capabilities: c.add.unwrap_or_default(),
@@ -289,7 +340,11 @@ fn security(pod: &Pod, wanted: &Wanted<'_>, config: &KubeletConfig) -> Result<v1
         seccomp: Some(if privileged {
             seccomp("Unconfined", None, config)
         } else {
-            seccomp(profile.as_ref().map_or("", |p| p.type_.as_str()), profile.as_ref().and_then(|p| p.localhost_profile.as_deref()), config)
+            seccomp(
+                profile.as_ref().map_or("", |p| p.type_.as_str()),
+                profile.as_ref().and_then(|p| p.localhost_profile.as_deref()),
+                config,
+            )
         }),
         ..Default::default()
     })
@@ -301,17 +356,29 @@ fn refuse_root(user: Option<i64>, image: &v1::Image) -> Result<(), String> {
         (Some(_), _) => Ok(()),
         (None, Some(0)) => Err("container has runAsNonRoot and image will run as root".to_owned()),
         (None, Some(_)) => Ok(()),
-        (None, None) if image.username.is_empty() => Err("container has runAsNonRoot and image will run as root".to_owned()),
-        (None, None) => Err(format!("container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root", image.username)),
+        (None, None) if image.username.is_empty() => {
+            Err("container has runAsNonRoot and image will run as root".to_owned())
+        }
+        (None, None) => Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root",
+            image.username
+        )),
     }
 }
 
-fn mounts(wanted: &Wanted<'_>, config: &KubeletConfig, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<v1::Mount>, String> {
+fn mounts(
+    wanted: &Wanted<'_>,
+    config: &KubeletConfig,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<v1::Mount>, String> {
     let container = &wanted.unit.container;
     let pod_dir = config.pod_dir(wanted.pod);
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
-        let volume = wanted.volumes.get(&mount.name).ok_or_else(|| format!("volume {:?} is not mounted", mount.name))?;
+        let volume = wanted
+            .volumes
+            .get(&mount.name)
+            .ok_or_else(|| format!("volume {:?} is not mounted", mount.name))?;
         mounts.push(v1::Mount {
             container_path: mount.mount_path.clone(),
             host_path: host_path(mount, volume, lookup)?.display().to_string(),
@@ -325,27 +392,40 @@ fn mounts(wanted: &Wanted<'_>, config: &KubeletConfig, lookup: &dyn Fn(&str) -> 
             ..Default::default()
         });
     }
-    let taken = |path: &str| container.volume_mounts.iter().flatten().any(|m| m.mount_path.trim_end_matches('/') == path);
+    let taken = |path: &str| {
+        container.volume_mounts.iter().flatten().any(|m| m.mount_path.trim_end_matches('/') == path)
+    };
     let mut own = |container_path: &str, host: &Path| {
-        mounts.push(v1::Mount { container_path: container_path.to_owned(), host_path: host.display().to_string(), ..Default::default() });
+        mounts.push(v1::Mount {
+            container_path: container_path.to_owned(),
+            host_path: host.display().to_string(),
+            ..Default::default()
+        });
     };
     let failed = |path: &Path, e: io::Error| format!("{}: {e}", path.display());
     if !taken("/etc/hosts") {
         let hosts = pod_dir.join("etc-hosts");
-        fs::create_dir_all(&pod_dir).and_then(|()| fs::write(&hosts, hosts_file(wanted.pod, wanted.pod_ips, config))).map_err(|e| failed(&hosts, e))?;
+        fs::create_dir_all(&pod_dir)
+            .and_then(|()| fs::write(&hosts, hosts_file(wanted.pod, wanted.pod_ips, config)))
+            .map_err(|e| failed(&hosts, e))?;
         own("/etc/hosts", &hosts);
     }
     let dir = pod_dir.join("containers").join(&container.name);
     let log = dir.join(format!("{:08x}", rand::random::<u32>()));
     fs::create_dir_all(&dir).and_then(|()| fs::write(&log, "")).map_err(|e| failed(&log, e))?;
     // The container's user is not ours.
-    fs::set_permissions(&log, std::os::unix::fs::PermissionsExt::from_mode(0o666)).map_err(|e| failed(&log, e))?;
+    fs::set_permissions(&log, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .map_err(|e| failed(&log, e))?;
     own(message_path(container), &log);
     Ok(mounts)
 }
 
 /// The mount's place on the node; a sub-path is made when missing and must not lead out of its volume.
-fn host_path(mount: &VolumeMount, volume: &Mounted, lookup: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, String> {
+fn host_path(
+    mount: &VolumeMount,
+    volume: &Mounted,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<PathBuf, String> {
     let sub = match (mount.sub_path.as_deref(), mount.sub_path_expr.as_deref()) {
         (_, Some(expression)) if !expression.is_empty() => {
             let sub = expand(expression, lookup);
@@ -358,7 +438,8 @@ fn host_path(mount: &VolumeMount, volume: &Mounted, lookup: &dyn Fn(&str) -> Opt
         _ => {
             if !volume.owned && !volume.host_path.exists() {
                 // As upstream: a hostPath without type is made when a container needs it.
-                fs::create_dir_all(&volume.host_path).map_err(|e| format!("{}: {e}", volume.host_path.display()))?;
+                fs::create_dir_all(&volume.host_path)
+                    .map_err(|e| format!("{}: {e}", volume.host_path.display()))?;
             }
             return Ok(volume.host_path.clone());
         }
@@ -369,11 +450,16 @@ fn host_path(mount: &VolumeMount, volume: &Mounted, lookup: &dyn Fn(&str) -> Opt
     let path = volume.host_path.join(&sub);
     if !path.exists() && !volume.read_only {
         fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o750)).map_err(|e| format!("{}: {e}", path.display()))?;
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o750))
+            .map_err(|e| format!("{}: {e}", path.display()))?;
     }
     let real = path.canonicalize().map_err(|e| format!("subPath {sub:?} of volume {:?}: {e}", mount.name))?;
     let root = volume.host_path.canonicalize().map_err(|e| format!("volume {:?}: {e}", mount.name))?;
-    if real.starts_with(&root) { Ok(real) } else { Err(format!("subPath {sub:?} of volume {:?} leads out of the volume", mount.name)) }
+    if real.starts_with(&root) {
+        Ok(real)
+    } else {
+        Err(format!("subPath {sub:?} of volume {:?} leads out of the volume", mount.name))
+    }
 }
 
 /// The content of `/etc/hosts`.
@@ -386,10 +472,16 @@ pub fn hosts_file(pod: &Pod, pod_ips: &[String], config: &KubeletConfig) -> Stri
         let name = hostname(pod, config);
         let subdomain = spec.subdomain.as_deref().filter(|s| !s.is_empty());
         let names = match subdomain {
-            Some(sub) => format!("{name}.{sub}.{}.svc.{}\t{name}", text(&pod.metadata.namespace), config.cluster_domain),
+            Some(sub) => format!(
+                "{name}.{sub}.{}.svc.{}\t{name}",
+                text(&pod.metadata.namespace),
+                config.cluster_domain
+            ),
             None => name,
         };
-        let mut out = String::from("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+        let mut out = String::from(
+            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        );
         out.push_str("fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
         pod_ips.iter().for_each(|ip| out.push_str(&format!("{ip}\t{names}\n")));
         out
@@ -397,7 +489,13 @@ pub fn hosts_file(pod: &Pod, pod_ips: &[String], config: &KubeletConfig) -> Stri
     let aliases: Vec<_> = spec.host_aliases.iter().flatten().collect();
     if !aliases.is_empty() {
         out.push_str("\n# Entries added by HostAliases.\n");
-        aliases.iter().for_each(|a| out.push_str(&format!("{}\t{}\n", a.ip, a.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"))));
+        aliases.iter().for_each(|a| {
+            out.push_str(&format!(
+                "{}\t{}\n",
+                a.ip,
+                a.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t")
+            ))
+        });
     }
     out
 }
@@ -408,7 +506,8 @@ mod tests {
     use serde_json::json;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec}))
+            .unwrap()
     }
 
     fn config(dir: &Path) -> KubeletConfig {
@@ -428,9 +527,17 @@ mod tests {
         let config = config(dir.path());
         let check = |spec: serde_json::Value, servers: &str, searches: &str, options: &str| {
             let dns = dns(&pod(spec), &config);
-            assert_eq!((dns.servers.join(" "), dns.searches.join(" "), dns.options.join(" ")), (servers.into(), searches.into(), options.into()));
+            assert_eq!(
+                (dns.servers.join(" "), dns.searches.join(" "), dns.options.join(" ")),
+                (servers.into(), searches.into(), options.into())
+            );
         };
-        check(json!({"containers": []}), "10.43.0.10", "n.svc.cluster.local svc.cluster.local cluster.local corp.example", "ndots:5");
+        check(
+            json!({"containers": []}),
+            "10.43.0.10",
+            "n.svc.cluster.local svc.cluster.local cluster.local corp.example",
+            "ndots:5",
+        );
         check(json!({"containers": [], "dnsPolicy": "Default"}), "9.9.9.9", "corp.example", "");
         check(json!({"containers": [], "hostNetwork": true}), "9.9.9.9", "corp.example", "");
         let own = json!({"nameservers": ["1.1.1.1"], "searches": ["x"], "options": [{"name": "ndots", "value": "2"}]});
@@ -442,7 +549,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
         let volume = Mounted { host_path: dir.path().to_owned(), read_only: false, owned: true };
-        let mount = |sub: &str| VolumeMount { name: "v".into(), sub_path: Some(sub.into()), ..Default::default() };
+        let mount =
+            |sub: &str| VolumeMount { name: "v".into(), sub_path: Some(sub.into()), ..Default::default() };
         assert!(host_path(&mount("a/b"), &volume, &|_| None).unwrap().ends_with("a/b"));
         for bad in ["../x", "/x", "out"] {
             assert!(host_path(&mount(bad), &volume, &|_| None).is_err(), "{bad}");
@@ -453,18 +561,34 @@ mod tests {
     fn a_container_is_described_whole() {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
-        let pod = pod(json!({"securityContext": {"runAsNonRoot": true, "fsGroup": 7}, "containers": [{"name": "c", "image": "i", "args": ["$(A)"]}]}));
+        let pod = pod(
+            json!({"securityContext": {"runAsNonRoot": true, "fsGroup": 7}, "containers": [{"name": "c", "image": "i", "args": ["$(A)"]}]}),
+        );
         let unit = &spec::units(&pod)[0];
         let wanted = |image: &v1::Image| {
             let (volumes, env) = (BTreeMap::new(), vec![("A".to_owned(), "1".to_owned())]);
-            let wanted = Wanted { pod: &pod, unit, attempt: 3, image, env, volumes: &volumes, pod_ips: &[], memory_bytes: 1 << 30, target: None };
+            let wanted = Wanted {
+                pod: &pod,
+                unit,
+                attempt: 3,
+                image,
+                env,
+                volumes: &volumes,
+                pod_ips: &[],
+                memory_bytes: 1 << 30,
+                target: None,
+            };
             prepare(&wanted, &config)
         };
         assert!(wanted(&v1::Image::default()).unwrap_err().contains("will run as root"));
-        let made = wanted(&v1::Image { uid: Some(v1::Int64Value { value: 5 }), ..Default::default() }).unwrap();
+        let made =
+            wanted(&v1::Image { uid: Some(v1::Int64Value { value: 5 }), ..Default::default() }).unwrap();
         let security = made.linux.unwrap().security_context.unwrap();
         assert_eq!((made.args, made.log_path.as_str()), (vec!["1".to_owned()], "c/3.log"));
         assert_eq!((security.run_as_user.unwrap().value, security.supplemental_groups), (5, vec![7]));
-        assert_eq!(made.mounts.iter().map(|m| m.container_path.as_str()).collect::<Vec<_>>(), ["/etc/hosts", "/dev/termination-log"]);
+        assert_eq!(
+            made.mounts.iter().map(|m| m.container_path.as_str()).collect::<Vec<_>>(),
+            ["/etc/hosts", "/dev/termination-log"]
+        );
     }
 }

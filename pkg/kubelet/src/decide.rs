@@ -46,14 +46,17 @@ pub struct Plan {
 pub fn decide(pod: &Pod, observed: &Observed, health: &Health) -> Plan {
     let units = spec::units(pod);
     let current = observed.sandboxes.first().filter(|s| {
-        let sound = s.ready && s.host_network == spec::host_network(pod) && (s.host_network || !s.ips.is_empty());
+        let sound =
+            s.ready && s.host_network == spec::host_network(pod) && (s.host_network || !s.ips.is_empty());
         sound && observed.sandboxes.iter().filter(|other| other.ready).count() == 1
     });
     let Some(sandbox) = current else {
         return without_sandbox(pod, observed, &units);
     };
     let mut plan = Plan::default();
-    let apps_began = units.iter().any(|u| u.role == Role::App && observed.newest_in(&u.container.name, &sandbox.id).is_some());
+    let apps_began = units
+        .iter()
+        .any(|u| u.role == Role::App && observed.newest_in(&u.container.name, &sandbox.id).is_some());
     if !inits(pod, observed, health, &units, &sandbox.id, apps_began, &mut plan) {
         return plan;
     }
@@ -62,9 +65,16 @@ pub fn decide(pod: &Pod, observed: &Observed, health: &Health) -> Plan {
         match observed.newest(&unit.container.name) {
             Some(instance) if instance.state == State::Running => {
                 remaining += 1;
-                if let Some(message) = unfit(unit, instance, health) {
+                if let Some(mut message) = unfit(unit, instance, health) {
                     let again = spec::restarts(pod, unit, 137) || message.ends_with("will be restarted");
-                    plan.kill.push(Kill { id: instance.id.clone(), name: unit.container.name.clone(), message });
+                    if again && message.ends_with(" probe") {
+                        message.push_str(", will be restarted");
+                    }
+                    plan.kill.push(Kill {
+                        id: instance.id.clone(),
+                        name: unit.container.name.clone(),
+                        message,
+                    });
                     if again {
                         plan.start.push(unit.container.name.clone());
                     }
@@ -134,7 +144,15 @@ fn without_sandbox(pod: &Pod, observed: &Observed, units: &[Unit]) -> Plan {
 }
 
 /// Plans init containers; whether app containers may be looked at.
-fn inits(pod: &Pod, observed: &Observed, health: &Health, units: &[Unit], sandbox: &str, apps_began: bool, plan: &mut Plan) -> bool {
+fn inits(
+    pod: &Pod,
+    observed: &Observed,
+    health: &Health,
+    units: &[Unit],
+    sandbox: &str,
+    apps_began: bool,
+    plan: &mut Plan,
+) -> bool {
     for unit in units.iter().filter(|u| matches!(u.role, Role::Init | Role::Sidecar)) {
         let name = &unit.container.name;
         let instance = observed.newest_in(name, sandbox);
@@ -183,15 +201,30 @@ mod tests {
     use serde_json::json;
 
     fn pod(policy: &str, init: &[(&str, bool)], apps: &[&str]) -> Pod {
-        let init: Vec<_> = init.iter().map(|(n, sidecar)| json!({"name": n, "image": "i", "restartPolicy": sidecar.then_some("Always")})).collect();
+        let init: Vec<_> = init
+            .iter()
+            .map(
+                |(n, sidecar)| json!({"name": n, "image": "i", "restartPolicy": sidecar.then_some("Always")}),
+            )
+            .collect();
         let apps: Vec<_> = apps.iter().map(|n| json!({"name": n, "image": "i"})).collect();
-        serde_json::from_value(json!({"spec": {"restartPolicy": policy, "initContainers": init, "containers": apps}})).unwrap()
+        serde_json::from_value(
+            json!({"spec": {"restartPolicy": policy, "initContainers": init, "containers": apps}}),
+        )
+        .unwrap()
     }
 
     /// `name:running` or `name:<exit code>`, all in sandbox `s`; `ready` tells whether that is ready.
     fn observed(ready: Option<bool>, instances: &[&str]) -> Observed {
         let sandboxes = ready
-            .map(|ready| Sandbox { id: "s".into(), attempt: 0, ready, created_at: 1, ips: vec!["10.0.0.1".into()], host_network: false })
+            .map(|ready| Sandbox {
+                id: "s".into(),
+                attempt: 0,
+                ready,
+                created_at: 1,
+                ips: vec!["10.0.0.1".into()],
+                host_network: false,
+            })
             .into_iter()
             .collect();
         let instances = instances
@@ -237,7 +270,11 @@ mod tests {
     fn check(pod: &Pod, ready: Option<bool>, instances: &[&str], want: &str) {
         let seen = observed(ready, instances);
         let started = seen.instances.iter().map(|i| i.id.clone()).collect();
-        assert_eq!(line(&decide(pod, &seen, &Health { started, ..Health::default() })), want, "{instances:?}");
+        assert_eq!(
+            line(&decide(pod, &seen, &Health { started, ..Health::default() })),
+            want,
+            "{instances:?}"
+        );
     }
 
     #[test]
@@ -292,7 +329,10 @@ mod tests {
         let mut seen = observed(Some(true), &["a:running"]);
         let failed = HashMap::from([("id-a".to_owned(), "liveness")]);
         let plan = decide(&p, &seen, &Health { failed, ..Health::default() });
-        assert_eq!((line(&plan).as_str(), plan.kill[0].message.as_str()), ("kill a, start a", "Container a failed liveness probe"));
+        assert_eq!(
+            (line(&plan).as_str(), plan.kill[0].message.as_str()),
+            ("kill a, start a", "Container a failed liveness probe, will be restarted")
+        );
         seen.instances[0].hash = "other".into();
         assert_eq!(line(&decide(&p, &seen, &Health::default())), "kill a, start a");
         seen.instances[0].hash = spec::hash(&p.spec.as_ref().unwrap().containers[0]);

@@ -17,7 +17,13 @@ pub struct Facts {
 }
 
 /// All variables: services, then `envFrom`, then `env`, later ones winning. An error is a configuration error.
-pub async fn environment(pod: &Pod, container: &Container, source: &dyn Source, services: &[Service], facts: &Facts) -> Result<Vec<(String, String)>, String> {
+pub async fn environment(
+    pod: &Pod,
+    container: &Container,
+    source: &dyn Source,
+    services: &[Service],
+    facts: &Facts,
+) -> Result<Vec<(String, String)>, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let mut vars: BTreeMap<String, String> = BTreeMap::new();
     for from in container.env_from.iter().flatten() {
@@ -32,7 +38,11 @@ pub async fn environment(pod: &Pod, container: &Container, source: &dyn Source, 
         }
         if let Some(reference) = &from.secret_ref {
             match source.secret(namespace, &reference.name).await? {
-                Some(secret) => secret.data.unwrap_or_default().into_iter().for_each(|(k, v)| drop(add(k, String::from_utf8_lossy(&v.0).into_owned()))),
+                Some(secret) => secret
+                    .data
+                    .unwrap_or_default()
+                    .into_iter()
+                    .for_each(|(k, v)| drop(add(k, String::from_utf8_lossy(&v.0).into_owned()))),
                 None if reference.optional == Some(true) => {}
                 None => return Err(format!("secret {:?} not found", reference.name)),
             }
@@ -57,7 +67,13 @@ pub async fn environment(pod: &Pod, container: &Container, source: &dyn Source, 
     Ok(vars.into_iter().collect())
 }
 
-async fn referred(pod: &Pod, container: &Container, from: &EnvVarSource, source: &dyn Source, facts: &Facts) -> Result<Option<String>, String> {
+async fn referred(
+    pod: &Pod,
+    container: &Container,
+    from: &EnvVarSource,
+    source: &dyn Source,
+    facts: &Facts,
+) -> Result<Option<String>, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     if let Some(reference) = &from.field_ref {
         return field(pod, &reference.field_path, facts).map(Some);
@@ -67,7 +83,9 @@ async fn referred(pod: &Pod, container: &Container, from: &EnvVarSource, source:
         let spec = crate::spec::spec(pod);
         let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         let subject = match wanted {
-            Some(name) => all.find(|c| c.name == name).ok_or_else(|| format!("container {name} not found"))?,
+            Some(name) => {
+                all.find(|c| c.name == name).ok_or_else(|| format!("container {name} not found"))?
+            }
             None => container,
         };
         return downward::resource(subject, selector, &facts.allocatable).map(Some);
@@ -75,12 +93,19 @@ async fn referred(pod: &Pod, container: &Container, from: &EnvVarSource, source:
     if let Some(reference) = &from.config_map_key_ref {
         let optional = reference.optional == Some(true);
         let Some(map) = source.config_map(namespace, &reference.name).await? else {
-            return if optional { Ok(None) } else { Err(format!("configmap {:?} not found", reference.name)) };
+            return if optional {
+                Ok(None)
+            } else {
+                Err(format!("configmap {:?} not found", reference.name))
+            };
         };
         return match map.data.unwrap_or_default().remove(&reference.key) {
             Some(value) => Ok(Some(value)),
             None if optional => Ok(None),
-            None => Err(format!("couldn't find key {} in ConfigMap {namespace}/{}", reference.key, reference.name)),
+            None => Err(format!(
+                "couldn't find key {} in ConfigMap {namespace}/{}",
+                reference.key, reference.name
+            )),
         };
     }
     if let Some(reference) = &from.secret_key_ref {
@@ -91,7 +116,9 @@ async fn referred(pod: &Pod, container: &Container, from: &EnvVarSource, source:
         return match secret.data.unwrap_or_default().remove(&reference.key) {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
             None if optional => Ok(None),
-            None => Err(format!("couldn't find key {} in Secret {namespace}/{}", reference.key, reference.name)),
+            None => {
+                Err(format!("couldn't find key {} in Secret {namespace}/{}", reference.key, reference.name))
+            }
         };
     }
     Err("valueFrom has no source that this node supports".to_owned())
@@ -139,7 +166,10 @@ fn service_variables(pod: &Pod, services: &[Service]) -> BTreeMap<String, String
     let mut vars = BTreeMap::new();
     let mut named: BTreeMap<&str, &Service> = BTreeMap::new();
     for service in services {
-        let (ns, name) = (service.metadata.namespace.as_deref().unwrap_or_default(), service.metadata.name.as_deref().unwrap_or_default());
+        let (ns, name) = (
+            service.metadata.namespace.as_deref().unwrap_or_default(),
+            service.metadata.name.as_deref().unwrap_or_default(),
+        );
         let main = ns == "default" && name == "kubernetes";
         if (links && ns == namespace) || (main && !named.contains_key(name)) {
             named.insert(name, service);
@@ -147,7 +177,9 @@ fn service_variables(pod: &Pod, services: &[Service]) -> BTreeMap<String, String
     }
     for (name, service) in named {
         let Some(spec) = &service.spec else { continue };
-        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else { continue };
+        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else {
+            continue;
+        };
         let upper = |text: &str| text.to_uppercase().replace('-', "_");
         let prefix = upper(name);
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
@@ -183,7 +215,15 @@ mod tests {
     #[test]
     fn references_expand() {
         let lookup = |name: &str| (name == "A").then(|| "1".to_owned());
-        for (text, want) in [("$(A)", "1"), ("x$(A)y", "x1y"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("$", "$"), ("$A$(", "$A$("), ("", "")] {
+        for (text, want) in [
+            ("$(A)", "1"),
+            ("x$(A)y", "x1y"),
+            ("$$(A)", "$(A)"),
+            ("$(B)", "$(B)"),
+            ("$", "$"),
+            ("$A$(", "$A$("),
+            ("", ""),
+        ] {
             assert_eq!(expand(text, lookup), want);
         }
     }
@@ -193,8 +233,15 @@ mod tests {
         let service = |ns: &str, name: &str, ip: &str| -> Service {
             serde_json::from_value(json!({"metadata": {"namespace": ns, "name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80, "name": "http", "protocol": "TCP"}]}})).unwrap()
         };
-        let services = [service("n", "my-web", "10.0.0.5"), service("default", "kubernetes", "10.0.0.1"), service("n", "headless", "None"), service("m", "other", "10.0.0.9")];
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"namespace": "n"}, "spec": {"containers": []}})).unwrap();
+        let services = [
+            service("n", "my-web", "10.0.0.5"),
+            service("default", "kubernetes", "10.0.0.1"),
+            service("n", "headless", "None"),
+            service("m", "other", "10.0.0.9"),
+        ];
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"namespace": "n"}, "spec": {"containers": []}}))
+                .unwrap();
         let vars = service_variables(&pod, &services);
         assert_eq!(vars["MY_WEB_SERVICE_HOST"], "10.0.0.5");
         assert_eq!(vars["MY_WEB_SERVICE_PORT_HTTP"], "80");

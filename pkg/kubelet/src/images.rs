@@ -39,15 +39,30 @@ pub fn invalid(image: &str) -> Option<String> {
         Some((_, tag)) => (&name[..name.len() - tag.len() - 1], Some(tag)),
         None => (name, None),
     };
-    let part = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c));
-    let host = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".:-[]".contains(c));
+    let part = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c))
+    };
+    let host = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".:-[]".contains(c))
+    };
     let mut parts = path.split('/').peekable();
     let first = parts.next().unwrap_or_default();
     let good = (if parts.peek().is_some() { part(first) || host(first) } else { part(first) })
         && parts.all(part)
-        && tag.is_none_or(|t| !t.is_empty() && t.len() <= 128 && t.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)))
-        && digest.is_none_or(|d| d.split_once(':').is_some_and(|(a, h)| !a.is_empty() && h.len() >= 32 && h.chars().all(|c| c.is_ascii_hexdigit())));
-    (!good).then(|| format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {reason}"))
+        && tag.is_none_or(|t| {
+            !t.is_empty()
+                && t.len() <= 128
+                && t.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        })
+        && digest.is_none_or(|d| {
+            d.split_once(':').is_some_and(|(a, h)| {
+                !a.is_empty() && h.len() >= 32 && h.chars().all(|c| c.is_ascii_hexdigit())
+            })
+        });
+    (!good).then(|| {
+        format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {reason}")
+    })
 }
 
 /// The registry of an image, and the path below it.
@@ -62,7 +77,11 @@ pub async fn credentials(pod: &Pod, image: &str, source: &dyn Source) -> Result<
     let mut found = Vec::new();
     for reference in pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()) {
         let Some(secret) = source.secret(namespace, &reference.name).await? else {
-            tracing::warn!(pod = crate::spec::title(pod), secret = reference.name, "image pull secret not found");
+            tracing::warn!(
+                pod = crate::spec::title(pod),
+                secret = reference.name,
+                "image pull secret not found"
+            );
             continue;
         };
         let data = secret.data.unwrap_or_default();
@@ -80,7 +99,9 @@ fn matching(document: &[u8], nested: bool, image: &str) -> Vec<(usize, v1::AuthC
     let Ok(value) = serde_json::from_slice::<serde_json::Value>(document) else { return Vec::new() };
     let entries = if nested { value.get("auths").cloned().unwrap_or_default() } else { value };
     let (registry, path) = registry(image);
-    let text = |entry: &serde_json::Value, key: &str| entry.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+    let text = |entry: &serde_json::Value, key: &str| {
+        entry.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_owned()
+    };
     let entries = entries.as_object().cloned().unwrap_or_default();
     entries
         .iter()
@@ -120,7 +141,11 @@ mod tests {
 
     #[test]
     fn policies() {
-        let container = |image: &str, policy: Option<&str>| Container { image: Some(image.into()), image_pull_policy: policy.map(str::to_owned), ..Default::default() };
+        let container = |image: &str, policy: Option<&str>| Container {
+            image: Some(image.into()),
+            image_pull_policy: policy.map(str::to_owned),
+            ..Default::default()
+        };
         assert_eq!(step(&container("a", None), true), Step::Pull);
         assert_eq!(step(&container("a:1", None), true), Step::Present);
         assert_eq!(step(&container("a:1", None), false), Step::Pull);
@@ -130,7 +155,13 @@ mod tests {
 
     #[test]
     fn names() {
-        for good in ["a", "a:1", "r.io:5000/a/b:v1", "localhost/a", "a@sha256:0123456789012345678901234567890123456789012345678901234567890123"] {
+        for good in [
+            "a",
+            "a:1",
+            "r.io:5000/a/b:v1",
+            "localhost/a",
+            "a@sha256:0123456789012345678901234567890123456789012345678901234567890123",
+        ] {
             assert_eq!(invalid(good), None, "{good}");
         }
         for bad in ["", "A", "a b", "a:", "r/a:x y", "/a", "a@x"] {
@@ -141,7 +172,9 @@ mod tests {
     #[test]
     fn credentials_fit_by_registry() {
         let document = br#"{"auths":{"https://index.docker.io/v1/":{"auth":"hub"},"*.example.com":{"auth":"any"},"r.example.com/team":{"auth":"team"}}}"#;
-        let auths = |image: &str| matching(document, true, image).into_iter().map(|(_, a)| a.auth).collect::<Vec<_>>();
+        let auths = |image: &str| {
+            matching(document, true, image).into_iter().map(|(_, a)| a.auth).collect::<Vec<_>>()
+        };
         assert_eq!(auths("busybox"), ["hub"]);
         assert_eq!(auths("r.example.com/team/x"), ["any", "team"]);
         assert!(auths("other.io/x").is_empty());

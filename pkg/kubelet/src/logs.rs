@@ -73,10 +73,10 @@ impl Printer {
         if self.selection.stream.as_deref().is_some_and(|s| s != line.stream) {
             return;
         }
-        if let Some(since) = self.selection.since {
-            if line.time.parse::<Timestamp>().is_ok_and(|t| t < since) {
-                return;
-            }
+        if let Some(since) = self.selection.since
+            && line.time.parse::<Timestamp>().is_ok_and(|t| t < since)
+        {
+            return;
         }
         let before = out.len();
         // The rest of a partial line belongs to the same line unless the other stream came between.
@@ -168,7 +168,9 @@ mod tests {
         let mut file = File::open(&path).unwrap();
         let from = selection.tail_lines.map_or(0, |n| tail_offset(&mut file, n).unwrap());
         let (mut printer, mut out) = (Printer::new(selection), Vec::new());
-        LOG[usize::try_from(from).unwrap()..].split_inclusive(|b| *b == b'\n').for_each(|line| printer.print(line, &mut out));
+        LOG[usize::try_from(from).unwrap()..]
+            .split_inclusive(|b| *b == b'\n')
+            .for_each(|line| printer.print(line, &mut out));
         String::from_utf8(out).unwrap()
     }
 
@@ -181,7 +183,13 @@ mod tests {
         assert_eq!(show(Selection { tail_lines: Some(9), ..Default::default() }), "one\ntwo\nthree\n");
         assert_eq!(show(Selection { limit_bytes: Some(5), ..Default::default() }), "one\nt");
         assert_eq!(show(Selection { stream: Some("stderr".into()), ..Default::default() }), "two\n");
-        assert_eq!(show(Selection { since: Some("2026-01-01T00:00:02Z".parse().unwrap()), ..Default::default() }), "two\nthree\n");
-        assert_eq!(show(Selection { timestamps: true, tail_lines: Some(1), ..Default::default() }), "2026-01-01T00:00:03Z three\n");
+        assert_eq!(
+            show(Selection { since: Some("2026-01-01T00:00:02Z".parse().unwrap()), ..Default::default() }),
+            "two\nthree\n"
+        );
+        assert_eq!(
+            show(Selection { timestamps: true, tail_lines: Some(1), ..Default::default() }),
+            "2026-01-01T00:00:03Z three\n"
+        );
     }
 }

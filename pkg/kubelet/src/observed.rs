@@ -171,8 +171,16 @@ impl Observed {
 
 fn sandbox(status: v1::PodSandboxStatus) -> Sandbox {
     let network = status.network.clone().unwrap_or_default();
-    let ips = std::iter::once(network.ip).chain(network.additional_ips.into_iter().map(|ip| ip.ip)).filter(|ip| !ip.is_empty()).collect();
-    let mode = status.linux.as_ref().and_then(|l| l.namespaces.as_ref()).and_then(|n| n.options.as_ref()).map(|o| o.network());
+    let ips = std::iter::once(network.ip)
+        .chain(network.additional_ips.into_iter().map(|ip| ip.ip))
+        .filter(|ip| !ip.is_empty())
+        .collect();
+    let mode = status
+        .linux
+        .as_ref()
+        .and_then(|l| l.namespaces.as_ref())
+        .and_then(|n| n.options.as_ref())
+        .map(|o| o.network());
     Sandbox {
         attempt: status.metadata.as_ref().map_or(0, |m| m.attempt),
         ready: status.state() == v1::PodSandboxState::SandboxReady,
@@ -196,9 +204,11 @@ fn instance(status: v1::ContainerStatus, sandbox: String) -> Instance {
         v1::ContainerState::ContainerUnknown => State::Unknown,
     };
     let annotation = |key: &str| status.annotations.get(key).cloned().unwrap_or_default();
-    let termination_message = if state == State::Exited { termination_message(&status) } else { String::new() };
+    let termination_message =
+        if state == State::Exited { termination_message(&status) } else { String::new() };
     let name = status.labels.get(label::CONTAINER_NAME).cloned();
-    let image_id = if status.image_id.is_empty() { status.image_ref.clone() } else { status.image_id.clone() };
+    let image_id =
+        if status.image_id.is_empty() { status.image_ref.clone() } else { status.image_id.clone() };
     Instance {
         name: name.or_else(|| status.metadata.as_ref().map(|m| m.name.clone())).unwrap_or_default(),
         sandbox,
@@ -225,15 +235,21 @@ fn termination_message(status: &v1::ContainerStatus) -> String {
     let path = status.annotations.get(label::MESSAGE_PATH).map(String::as_str).unwrap_or_default();
     if let Some(mount) = status.mounts.iter().find(|m| m.container_path == path && !path.is_empty()) {
         let mut text = Vec::new();
-        if let Ok(file) = std::fs::File::open(&mount.host_path) {
-            if file.take(MESSAGE_LIMIT_BYTES).read_to_end(&mut text).is_ok() && !text.is_empty() {
-                return String::from_utf8_lossy(&text).into_owned();
-            }
+        if let Ok(file) = std::fs::File::open(&mount.host_path)
+            && file.take(MESSAGE_LIMIT_BYTES).read_to_end(&mut text).is_ok()
+            && !text.is_empty()
+        {
+            return String::from_utf8_lossy(&text).into_owned();
         }
     }
-    let fall_back = status.annotations.get(label::MESSAGE_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
+    let fall_back =
+        status.annotations.get(label::MESSAGE_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
     if fall_back && status.exit_code != 0 {
-        return crate::logs::tail(std::path::Path::new(&status.log_path), LOG_MESSAGE_LIMIT_LINES, LOG_MESSAGE_LIMIT_BYTES);
+        return crate::logs::tail(
+            std::path::Path::new(&status.log_path),
+            LOG_MESSAGE_LIMIT_LINES,
+            LOG_MESSAGE_LIMIT_BYTES,
+        );
     }
     String::new()
 }

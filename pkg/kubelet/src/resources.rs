@@ -19,12 +19,15 @@ type List = BTreeMap<String, Quantity>;
 /// The pod's class: `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn qos(pod: &Pod) -> &'static str {
     let spec = spec::spec(pod);
-    let set = |list: Option<&List>, name: &str| list.and_then(|l| l.get(name)).and_then(|q| milli(&q.0).ok()).filter(|m| *m > 0);
+    let set = |list: Option<&List>, name: &str| {
+        list.and_then(|l| l.get(name)).and_then(|q| milli(&q.0).ok()).filter(|m| *m > 0)
+    };
     let (mut any, mut guaranteed) = (false, true);
     for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         let resources = container.resources.clone().unwrap_or_default();
         for name in ["cpu", "memory"] {
-            let (limit, request) = (set(resources.limits.as_ref(), name), set(resources.requests.as_ref(), name));
+            let (limit, request) =
+                (set(resources.limits.as_ref(), name), set(resources.requests.as_ref(), name));
             any |= limit.is_some() || request.is_some();
             guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
         }
@@ -58,7 +61,11 @@ fn quota(milli_cpu: i64) -> i64 {
 }
 
 /// What the runtime is told about one container.
-pub fn of_container(pod: &Pod, container: &Container, memory_capacity_bytes: i64) -> v1::LinuxContainerResources {
+pub fn of_container(
+    pod: &Pod,
+    container: &Container,
+    memory_capacity_bytes: i64,
+) -> v1::LinuxContainerResources {
     let cpu_limit = amount(limits(container), "cpu").unwrap_or_default();
     let cpu_request = amount(requests(container), "cpu").filter(|r| *r > 0).unwrap_or(cpu_limit);
     let memory_limit = amount(limits(container), "memory").unwrap_or_default() / 1000;
@@ -82,7 +89,10 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity_bytes: i64) -
         "Guaranteed" => -997,
         "BestEffort" => 1000,
         _ => {
-            let request = amount(requests(container), "memory").or(amount(limits(container), "memory")).unwrap_or_default() / 1000;
+            let request = amount(requests(container), "memory")
+                .or(amount(limits(container), "memory"))
+                .unwrap_or_default()
+                / 1000;
             let score = 1000 - request.saturating_mul(1000) / memory_capacity_bytes.max(1);
             if score == 1000 { 999 } else { score.max(3) }
         }
@@ -117,9 +127,15 @@ fn total(pod: &Pod, value: impl Fn(&Container) -> Option<i64>) -> Option<i64> {
 
 /// The limits of the pod's cgroup.
 pub fn of_pod(pod: &Pod) -> PodLimits {
-    let cpu = total(pod, |c| Some(amount(requests(c), "cpu").or(amount(limits(c), "cpu")).unwrap_or_default())).unwrap_or_default();
+    let cpu =
+        total(pod, |c| Some(amount(requests(c), "cpu").or(amount(limits(c), "cpu")).unwrap_or_default()))
+            .unwrap_or_default();
     let all = |name: &'static str| total(pod, move |c| amount(limits(c), name).filter(|l| *l > 0));
-    PodLimits { cpu_shares: shares(cpu), cpu_quota: all("cpu").map(quota), memory_bytes: all("memory").map(|m| m / 1000) }
+    PodLimits {
+        cpu_shares: shares(cpu),
+        cpu_quota: all("cpu").map(quota),
+        memory_bytes: all("memory").map(|m| m / 1000),
+    }
 }
 
 /// The pod's cgroup below the root that all pods share.
@@ -131,6 +147,12 @@ pub fn cgroup(pod: &Pod, root: &str) -> String {
         _ => "besteffort/",
     };
     format!("{}/kubepods/{class}pod{uid}", root.trim_end_matches('/'))
+}
+
+/// Every cgroup that a pod of this uid may have.
+pub fn all_cgroups(uid: &str, root: &str) -> [String; 3] {
+    ["", "burstable/", "besteffort/"]
+        .map(|class| format!("{}/kubepods/{class}pod{uid}", root.trim_end_matches('/')))
 }
 
 #[cfg(test)]
@@ -148,7 +170,11 @@ mod tests {
             (json!({}), "BestEffort", "/kubepods/besteffort/podu"),
             (json!({"requests": {"cpu": "1"}}), "Burstable", "/kubepods/burstable/podu"),
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed", "/kubepods/podu"),
-            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), "Burstable", "/kubepods/burstable/podu"),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}),
+                "Burstable",
+                "/kubepods/burstable/podu",
+            ),
         ] {
             let pod = pod(resources);
             assert_eq!((qos(&pod), cgroup(&pod, "/").as_str()), (class, path));
@@ -157,10 +183,15 @@ mod tests {
 
     #[test]
     fn kernel_values() {
-        let pod = pod(json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}));
+        let pod = pod(
+            json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}}),
+        );
         let resources = of_container(&pod, &pod.spec.as_ref().unwrap().containers[0], 1 << 30);
         assert_eq!((resources.cpu_shares, resources.cpu_quota, resources.cpu_period), (102, 50_000, 100_000));
         assert_eq!((resources.memory_limit_in_bytes, resources.oom_score_adj), (128 << 20, 938));
-        assert_eq!(of_pod(&pod), PodLimits { cpu_shares: 102, cpu_quota: Some(50_000), memory_bytes: Some(128 << 20) });
+        assert_eq!(
+            of_pod(&pod),
+            PodLimits { cpu_shares: 102, cpu_quota: Some(50_000), memory_bytes: Some(128 << 20) }
+        );
     }
 }

@@ -46,14 +46,19 @@ pub fn units(pod: &Pod) -> Vec<Unit> {
     let ephemeral = spec.ephemeral_containers.iter().flatten().filter_map(|c| {
         // The two types have the same fields but for the target.
         let container = serde_json::to_value(c).and_then(serde_json::from_value).ok()?;
-        Some(Unit { role: Role::Ephemeral, container, target: c.target_container_name.clone().filter(|t| !t.is_empty()) })
+        Some(Unit {
+            role: Role::Ephemeral,
+            container,
+            target: c.target_container_name.clone().filter(|t| !t.is_empty()),
+        })
     });
     init.chain(app).chain(ephemeral).collect()
 }
 
 /// What of a container may not change while it runs.
 pub fn hash(container: &Container) -> String {
-    let digest = Sha256::digest(format!("{}\n{}", container.name, container.image.as_deref().unwrap_or_default()));
+    let digest =
+        Sha256::digest(format!("{}\n{}", container.name, container.image.as_deref().unwrap_or_default()));
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+        ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+        ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -51,10 +52,20 @@ fn now(at: Timestamp) -> Time {
 }
 
 /// The status to report, given the one reported before.
-pub fn compute(pod: &Pod, observed: &Observed, inputs: &Inputs<'_>, before: &PodStatus, at: Timestamp) -> PodStatus {
+pub fn compute(
+    pod: &Pod,
+    observed: &Observed,
+    inputs: &Inputs<'_>,
+    before: &PodStatus,
+    at: Timestamp,
+) -> PodStatus {
     let units = spec::units(pod);
     let container = |role: &dyn Fn(Role) -> bool| -> Vec<ContainerStatus> {
-        units.iter().filter(|u| role(u.role)).map(|u| container_status(pod, u, observed, inputs, before)).collect()
+        units
+            .iter()
+            .filter(|u| role(u.role))
+            .map(|u| container_status(pod, u, observed, inputs, before))
+            .collect()
     };
     let init = container(&|r| matches!(r, Role::Init | Role::Sidecar));
     let apps = container(&|r| r == Role::App);
@@ -66,11 +77,15 @@ pub fn compute(pod: &Pod, observed: &Observed, inputs: &Inputs<'_>, before: &Pod
     }
     let (reason, message) = match &inputs.failed {
         Some((reason, message)) => (Some(reason.clone()), Some(message.clone())),
-        None => (before.reason.clone().filter(|_| phase == "Failed"), before.message.clone().filter(|_| phase == "Failed")),
+        None => (
+            before.reason.clone().filter(|_| phase == "Failed"),
+            before.message.clone().filter(|_| phase == "Failed"),
+        ),
     };
     let mut status = PodStatus {
         host_ip: inputs.host_ips.first().cloned(),
-        host_ips: (!inputs.host_ips.is_empty()).then(|| inputs.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        host_ips: (!inputs.host_ips.is_empty())
+            .then(|| inputs.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         qos_class: Some(resources::qos(pod).to_owned()),
         start_time: before.start_time.clone().or_else(|| Some(now(at))),
         observed_generation: pod.metadata.generation.or(before.observed_generation),
@@ -103,7 +118,11 @@ fn pod_ips(pod: &Pod, observed: &Observed, inputs: &Inputs<'_>, before: &PodStat
 
 fn terminated(instance: &Instance) -> ContainerStateTerminated {
     let fallback = if instance.exit_code == 0 { "Completed" } else { "Error" };
-    let message = if instance.termination_message.is_empty() { instance.message.clone() } else { instance.termination_message.clone() };
+    let message = if instance.termination_message.is_empty() {
+        instance.message.clone()
+    } else {
+        instance.termination_message.clone()
+    };
     ContainerStateTerminated {
         container_id: Some(full_id(&instance.id)),
         exit_code: instance.exit_code,
@@ -122,21 +141,32 @@ fn full_id(id: &str) -> String {
 
 fn waiting(reason: &str, message: &str) -> ContainerState {
     let message = Some(message.to_owned()).filter(|m| !m.is_empty());
-    ContainerState { waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }), ..Default::default() }
+    ContainerState {
+        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+        ..Default::default()
+    }
 }
 
-fn container_status(pod: &Pod, unit: &Unit, observed: &Observed, inputs: &Inputs<'_>, before: &PodStatus) -> ContainerStatus {
+fn container_status(
+    pod: &Pod,
+    unit: &Unit,
+    observed: &Observed,
+    inputs: &Inputs<'_>,
+    before: &PodStatus,
+) -> ContainerStatus {
     let name = &unit.container.name;
     let image = unit.container.image.clone().unwrap_or_default();
     let newest = observed.newest(name);
     let previous = observed.previous(name).filter(|i| i.state == State::Exited);
-    let reported = [&before.init_container_statuses, &before.container_statuses, &before.ephemeral_container_statuses]
-        .into_iter()
-        .flat_map(|list| list.iter().flatten())
-        .find(|s| s.name == *name);
+    let reported =
+        [&before.init_container_statuses, &before.container_statuses, &before.ephemeral_container_statuses]
+            .into_iter()
+            .flat_map(|list| list.iter().flatten())
+            .find(|s| s.name == *name);
     let mut status = ContainerStatus { name: name.clone(), image: image.clone(), ..Default::default() };
     let reason = inputs.waiting.and_then(|w| w.get(name));
-    let ended = |instance: &Instance| ContainerState { terminated: Some(terminated(instance)), ..Default::default() };
+    let ended =
+        |instance: &Instance| ContainerState { terminated: Some(terminated(instance)), ..Default::default() };
     status.last_state = previous.map(ended);
     match newest {
         None => {
@@ -151,7 +181,9 @@ fn container_status(pod: &Pod, unit: &Unit, observed: &Observed, inputs: &Inputs
                     terminated: Some(ContainerStateTerminated {
                         exit_code: 137,
                         reason: Some("ContainerStatusUnknown".into()),
-                        message: Some("The container could not be located when the pod was terminated".into()),
+                        message: Some(
+                            "The container could not be located when the pod was terminated".into(),
+                        ),
                         ..Default::default()
                     }),
                     ..Default::default()
@@ -165,16 +197,23 @@ fn container_status(pod: &Pod, unit: &Unit, observed: &Observed, inputs: &Inputs
         }
         Some(instance) => {
             status.container_id = Some(full_id(&instance.id));
-            status.image = if instance.image.is_empty() || instance.image.starts_with("sha256:") { image } else { instance.image.clone() };
+            status.image = if instance.image.is_empty() || instance.image.starts_with("sha256:") {
+                image
+            } else {
+                instance.image.clone()
+            };
             status.image_id = instance.image_id.clone();
             status.restart_count = i32::try_from(instance.restart_count).unwrap_or(i32::MAX);
             let running = instance.state == State::Running;
             status.started = Some(running && inputs.started.contains(&instance.id));
-            status.ready = running && inputs.ready.contains(&instance.id) && !(inputs.terminating && unit.role == Role::Init);
+            status.ready = running
+                && inputs.ready.contains(&instance.id)
+                && !(inputs.terminating && unit.role == Role::Init);
             status.state = Some(match (instance.state, reason) {
-                (State::Running, _) => {
-                    ContainerState { running: Some(ContainerStateRunning { started_at: time(instance.started_at) }), ..Default::default() }
-                }
+                (State::Running, _) => ContainerState {
+                    running: Some(ContainerStateRunning { started_at: time(instance.started_at) }),
+                    ..Default::default()
+                },
                 (State::Exited, Some((reason, message))) if !inputs.terminating => {
                     status.last_state = Some(ended(instance));
                     waiting(reason, message)
@@ -196,7 +235,13 @@ fn default_reason(pod: &Pod) -> &'static str {
     if inits { "PodInitializing" } else { "ContainerCreating" }
 }
 
-fn phase(pod: &Pod, units: &[Unit], init: &[ContainerStatus], apps: &[ContainerStatus], inputs: &Inputs<'_>) -> &'static str {
+fn phase(
+    pod: &Pod,
+    units: &[Unit],
+    init: &[ContainerStatus],
+    apps: &[ContainerStatus],
+    inputs: &Inputs<'_>,
+) -> &'static str {
     if inputs.failed.is_some() {
         return "Failed";
     }
@@ -222,7 +267,9 @@ fn phase(pod: &Pod, units: &[Unit], init: &[ContainerStatus], apps: &[ContainerS
         let s = state(status);
         if s.running.is_some() {
             runs += 1;
-        } else if let Some(code) = exit(status).or_else(|| status.last_state.clone().and_then(|l| l.terminated).map(|t| t.exit_code)) {
+        } else if let Some(code) =
+            exit(status).or_else(|| status.last_state.clone().and_then(|l| l.terminated).map(|t| t.exit_code))
+        {
             stopped += 1;
             failed += i32::from(code != 0);
         } else {
@@ -239,7 +286,8 @@ fn phase(pod: &Pod, units: &[Unit], init: &[ContainerStatus], apps: &[ContainerS
         return "Running";
     }
     let app = units.iter().filter(|u| u.role == Role::App).zip(apps);
-    let again = app.into_iter().any(|(unit, status)| exit(status).is_none_or(|code| spec::restarts(pod, unit, code)));
+    let again =
+        app.into_iter().any(|(unit, status)| exit(status).is_none_or(|code| spec::restarts(pod, unit, code)));
     match (again, failed) {
         (true, _) => "Running",
         (false, 0) => "Succeeded",
@@ -249,39 +297,77 @@ fn phase(pod: &Pod, units: &[Unit], init: &[ContainerStatus], apps: &[ContainerS
 
 #[allow(clippy::too_many_arguments, reason = "all are parts of one status")]
 fn conditions(
-    pod: &Pod, observed: &Observed, units: &[Unit], init: &[ContainerStatus], apps: &[ContainerStatus], phase: &str, inputs: &Inputs<'_>, before: &PodStatus, at: Timestamp,
+    pod: &Pod,
+    observed: &Observed,
+    units: &[Unit],
+    init: &[ContainerStatus],
+    apps: &[ContainerStatus],
+    phase: &str,
+    inputs: &Inputs<'_>,
+    before: &PodStatus,
+    at: Timestamp,
 ) -> Vec<PodCondition> {
-    let names = |bad: &dyn Fn(&ContainerStatus) -> bool| -> Vec<&str> { apps.iter().filter(|s| bad(s)).map(|s| s.name.as_str()).collect() };
-    let network = observed.sandboxes.first().is_some_and(|s| s.ready && (s.host_network || !s.ips.is_empty()));
+    let names = |bad: &dyn Fn(&ContainerStatus) -> bool| -> Vec<&str> {
+        apps.iter().filter(|s| bad(s)).map(|s| s.name.as_str()).collect()
+    };
+    let network =
+        observed.sandboxes.first().is_some_and(|s| s.ready && (s.host_network || !s.ips.is_empty()));
     let uninitialized: Vec<&str> = units
         .iter()
         .zip(init)
         .filter(|(unit, status)| match unit.role {
             Role::Sidecar => status.started != Some(true) && phase != "Succeeded",
-            _ => !status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0),
+            _ => status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_none_or(|t| t.exit_code != 0),
         })
         .map(|(_, status)| status.name.as_str())
         .collect();
-    let sidecars_unready = units.iter().zip(init).filter(|(u, s)| u.role == Role::Sidecar && !s.ready).map(|(_, s)| s.name.as_str());
+    let sidecars_unready = units
+        .iter()
+        .zip(init)
+        .filter(|(u, s)| u.role == Role::Sidecar && !s.ready)
+        .map(|(_, s)| s.name.as_str());
     let unready: Vec<&str> = sidecars_unready.chain(names(&|s| !s.ready)).collect();
     let quoted = |names: &[&str]| format!("[{}]", names.join(" "));
     let began = apps.iter().any(|s| s.container_id.is_some());
     let initialized = match (phase, uninitialized.is_empty() || began) {
         ("Succeeded", _) => ("True", Some("PodCompleted".to_owned()), None),
         (_, true) => ("True", None, None),
-        _ => ("False", Some("ContainersNotInitialized".to_owned()), Some(format!("containers with incomplete status: {}", quoted(&uninitialized)))),
+        _ => (
+            "False",
+            Some("ContainersNotInitialized".to_owned()),
+            Some(format!("containers with incomplete status: {}", quoted(&uninitialized))),
+        ),
     };
     let ready = match phase {
         "Succeeded" => ("False", Some("PodCompleted".to_owned()), None),
         "Failed" => ("False", Some("PodFailed".to_owned()), None),
         _ if unready.is_empty() => ("True", None, None),
-        _ => ("False", Some("ContainersNotReady".to_owned()), Some(format!("containers with unready status: {}", quoted(&unready)))),
+        _ => (
+            "False",
+            Some("ContainersNotReady".to_owned()),
+            Some(format!("containers with unready status: {}", quoted(&unready))),
+        ),
     };
-    let old = |kind: &str| before.conditions.iter().chain(pod.status.iter().filter_map(|s| s.conditions.as_ref())).flatten().find(|c| c.type_ == kind);
+    let old = |kind: &str| {
+        before
+            .conditions
+            .iter()
+            .chain(pod.status.iter().filter_map(|s| s.conditions.as_ref()))
+            .flatten()
+            .find(|c| c.type_ == kind)
+    };
     let gates = pod.spec.iter().flat_map(|s| s.readiness_gates.iter().flatten());
-    let closed: Vec<String> = gates.filter(|g| !old(&g.condition_type).is_some_and(|c| c.status == "True")).map(|g| g.condition_type.clone()).collect();
+    let closed: Vec<String> = gates
+        .filter(|g| old(&g.condition_type).is_none_or(|c| c.status != "True"))
+        .map(|g| g.condition_type.clone())
+        .collect();
     let pod_ready = if ready.0 == "True" && !closed.is_empty() {
-        let message = closed.iter().map(|c| format!("corresponding condition of pod readiness gate {c:?} does not exist or is not True.")).collect::<Vec<_>>();
+        let message = closed
+            .iter()
+            .map(|c| {
+                format!("corresponding condition of pod readiness gate {c:?} does not exist or is not True.")
+            })
+            .collect::<Vec<_>>();
         ("False", Some("ReadinessGatesNotReady".to_owned()), Some(message.join(", ")))
     } else {
         ready.clone()
@@ -322,11 +408,31 @@ mod tests {
 
     fn seen(state: State, code: i32) -> Observed {
         let instance = Instance {
-            id: "x".into(), name: "a".into(), sandbox: "s".into(), restart_count: 2, state, created_at: 1, started_at: 2_000_000_000, finished_at: 3_000_000_000,
-            exit_code: code, reason: String::new(), message: String::new(), image: "i".into(), image_id: "sha256:1".into(), hash: String::new(),
-            log_path: String::new(), termination_message: "bye".into(),
+            id: "x".into(),
+            name: "a".into(),
+            sandbox: "s".into(),
+            restart_count: 2,
+            state,
+            created_at: 1,
+            started_at: 2_000_000_000,
+            finished_at: 3_000_000_000,
+            exit_code: code,
+            reason: String::new(),
+            message: String::new(),
+            image: "i".into(),
+            image_id: "sha256:1".into(),
+            hash: String::new(),
+            log_path: String::new(),
+            termination_message: "bye".into(),
         };
-        let sandbox = Sandbox { id: "s".into(), attempt: 0, ready: true, created_at: 1, ips: vec!["10.0.0.2".into()], host_network: false };
+        let sandbox = Sandbox {
+            id: "s".into(),
+            attempt: 0,
+            ready: true,
+            created_at: 1,
+            ips: vec!["10.0.0.2".into()],
+            host_network: false,
+        };
         Observed { sandboxes: vec![sandbox], instances: vec![instance] }
     }
 
@@ -349,17 +455,31 @@ mod tests {
             ("Never", seen(State::Created, 0), "Pending", "False"),
         ] {
             let status = compute(&pod(policy), &observed, &inputs, &PodStatus::default(), at);
-            assert_eq!((status.phase.as_deref(), condition(&status, "Ready")), (Some(phase), is_ready), "{policy} {observed:?}");
+            assert_eq!(
+                (status.phase.as_deref(), condition(&status, "Ready")),
+                (Some(phase), is_ready),
+                "{policy} {observed:?}"
+            );
         }
     }
 
     #[test]
     fn a_crash_loop_shows_the_wait_and_the_last_end() {
-        let reasons = Waiting::from([("a".to_owned(), ("CrashLoopBackOff".to_owned(), "back-off 10s".to_owned()))]);
+        let reasons =
+            Waiting::from([("a".to_owned(), ("CrashLoopBackOff".to_owned(), "back-off 10s".to_owned()))]);
         let inputs = Inputs { waiting: Some(&reasons), ..Default::default() };
-        let status = compute(&pod("Always"), &seen(State::Exited, 1), &inputs, &PodStatus::default(), Timestamp::UNIX_EPOCH);
+        let status = compute(
+            &pod("Always"),
+            &seen(State::Exited, 1),
+            &inputs,
+            &PodStatus::default(),
+            Timestamp::UNIX_EPOCH,
+        );
         let container = &status.container_statuses.unwrap()[0];
-        assert_eq!(container.state.as_ref().unwrap().waiting.as_ref().unwrap().reason.as_deref(), Some("CrashLoopBackOff"));
+        assert_eq!(
+            container.state.as_ref().unwrap().waiting.as_ref().unwrap().reason.as_deref(),
+            Some("CrashLoopBackOff")
+        );
         let last = container.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
         assert_eq!((last.exit_code, last.message.as_deref(), container.restart_count), (1, Some("bye"), 2));
         assert_eq!(status.phase.as_deref(), Some("Running"));
@@ -368,7 +488,13 @@ mod tests {
     #[test]
     fn transition_times_stay_while_nothing_changes() {
         let at = |s| Timestamp::from_second(s).unwrap();
-        let first = compute(&pod("Always"), &seen(State::Running, 0), &Inputs::default(), &PodStatus::default(), at(10));
+        let first = compute(
+            &pod("Always"),
+            &seen(State::Running, 0),
+            &Inputs::default(),
+            &PodStatus::default(),
+            at(10),
+        );
         let second = compute(&pod("Always"), &seen(State::Running, 0), &Inputs::default(), &first, at(20));
         assert_eq!(first, second);
     }

@@ -352,7 +352,7 @@ fn udp_clients_leave_a_vanished_endpoint() {
             service("dns", "10.43.0.9", json!({"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]}));
         let client = UdpSocket::bind("0.0.0.0:0").unwrap();
         client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let mut ask = || {
+        let ask = || {
             client.send_to(b"?", "10.43.0.9:53").unwrap();
             let mut buf = [0; 16];
             let n = client.recv(&mut buf).unwrap();
@@ -394,6 +394,87 @@ fn a_table_found_at_start_is_adopted() {
         again.apply(ports(&[service("other", "10.43.0.8", json!({})), slice("other", BOTH)])).await.unwrap();
         assert!(ask("10.43.0.7:80").is_err(), "gone");
         assert_eq!(who("10.43.0.8:80", 20), names(&["p2", "p3"]));
+        b.end().await;
+    });
+}
+
+/// Many services at once: one transaction is larger than a socket buffer by default. Then one change among them.
+#[test]
+fn two_thousand_services() {
+    on_a_host_of_its_own(|| async {
+        let mut b = Bench::new().await;
+        let many = |endpoints: &[(&str, &str)]| {
+            let mut objects = Vec::new();
+            for n in 0..2000 {
+                let name = format!("web-{n}");
+                let spec = json!({"type": "NodePort", "ports": [{"name": "web", "port": 80, "nodePort": 30000 + n}]});
+                objects.push(service(&name, &format!("10.43.{}.{}", n / 250, n % 250 + 1), spec));
+                objects.push(slice(&name, if n == 1234 { endpoints } else { BOTH }));
+            }
+            objects
+        };
+        let start = std::time::Instant::now();
+        b.apply(&many(BOTH)).await;
+        let first = start.elapsed();
+        assert_eq!(who("10.43.4.235:80", 20), names(&["p2", "p3"]));
+        let changed = ports(&many(&[("10.42.0.3", "n1")]));
+        let start = std::time::Instant::now();
+        b.sync.apply(changed).await.unwrap();
+        println!("2000 services: first {first:?}, one endpoint less {:?}", start.elapsed());
+        assert_eq!(who("10.43.4.235:80", 20), names(&["p3"]));
+        let start = std::time::Instant::now();
+        let ledger = Ledger::open(b.path("ledger")).unwrap();
+        let mut again = Synchronizer::new(config(b.dir.path()), Arc::new(RealKernel), ledger);
+        again.apply(ports(&many(BOTH))).await.unwrap();
+        println!("adopting 2000 services: {:?}", start.elapsed());
+        b.apply(&[]).await;
+        b.end().await;
+    });
+}
+
+/// The kernel accepts the IPv6 form of every rule.
+#[test]
+fn an_ipv6_service() {
+    on_a_host_of_its_own(|| async {
+        let mut b = Bench::new().await;
+        let k = b.kernel;
+        let (p2, p3) = (Netns::Path(b.path("p2")), Netns::Path(b.path("p3")));
+        k.set_sysctl(&Netns::Host, "net/ipv6/conf/all/forwarding", "1").await.unwrap();
+        k.add_address(&Netns::Host, "br0", "fd42::1/64".parse().unwrap(), AddressOptions::default())
+            .await
+            .unwrap();
+        for (ns, address) in [(&p2, "fd42::2/64"), (&p3, "fd42::3/64")] {
+            k.add_address(ns, "eth0", address.parse().unwrap(), AddressOptions::default()).await.unwrap();
+        }
+        for pod in ["p2", "p3"] {
+            serve(pod, inside(&b.path(pod), || TcpListener::bind("[::]:8081").unwrap()));
+        }
+        let route = Route {
+            destination: "fd43::/64".parse().unwrap(),
+            gateway: None,
+            device: Some("br0".into()),
+            source: None,
+            scope: RouteScope::Universe,
+        };
+        k.replace_route(&Netns::Host, &route).await.unwrap();
+        let mut svc = service(
+            "web",
+            "fd43::7",
+            json!({"sessionAffinity": "ClientIP", "type": "NodePort",
+            "ports": [{"name": "web", "port": 80, "nodePort": 30080}], "externalTrafficPolicy": "Local"}),
+        );
+        let mut six = slice("web", &[("fd42::2", "n1"), ("fd42::3", "n1")]);
+        six["addressType"] = json!("IPv6");
+        six["ports"][0]["port"] = json!(8081);
+        b.apply(&[svc.clone(), six.clone()]).await;
+        assert_eq!(who("[fd43::7]:80", 8).len(), 1, "affinity");
+        svc["spec"]["sessionAffinity"] = json!("None");
+        b.apply(&[svc.clone(), six.clone()]).await;
+        assert_eq!(who("[fd43::7]:80", 20), names(&["p2", "p3"]));
+        assert_eq!(who("[fd42::1]:30080", 20), names(&["p2", "p3"]));
+        six["endpoints"] = json!([]);
+        b.apply(&[svc, six]).await;
+        assert_eq!(ask("[fd43::7]:80"), Err(std::io::ErrorKind::ConnectionRefused));
         b.end().await;
     });
 }

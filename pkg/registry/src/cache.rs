@@ -62,8 +62,13 @@ impl Entry {
         let head: Head = serde_json::from_slice(stored)
             .map_err(|e| ApiError::internal(format!("stored object is damaged: {e}")))?;
         // A map with sorted keys: label lookups rely on the order.
-        let labels: Vec<(Box<str>, Box<str>)> =
-            head.metadata.labels.unwrap_or_default().into_iter().map(|(k, v)| (k, v.unwrap_or_default())).collect();
+        let labels: Vec<(Box<str>, Box<str>)> = head
+            .metadata
+            .labels
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(k, v)| (k, v.unwrap_or_default()))
+            .collect();
         let fields = if kind.info.selectable_fields.is_empty() {
             Box::default()
         } else {
@@ -237,7 +242,9 @@ impl Cache {
                 Ok(entry) => {
                     entries.insert(entry.key.clone(), Arc::new(entry));
                 }
-                Err(error) => tracing::error!(key = %kv.key, %error, "object in the datastore is damaged; it is left out"),
+                Err(error) => {
+                    tracing::error!(key = %kv.key, %error, "object in the datastore is damaged; it is left out")
+                }
             }
         }
         let mut state = self.state.write();
@@ -371,14 +378,8 @@ fn apply(kind: &Kind, state: &mut State, event: &knarr_datastore::Event) {
             }
         }
     };
-    let event = CacheEvent {
-        revision,
-        entry,
-        deleted,
-        previous,
-        left: Mutex::default(),
-        encoded: Mutex::default(),
-    };
+    let event =
+        CacheEvent { revision, entry, deleted, previous, left: Mutex::default(), encoded: Mutex::default() };
     state.newest = revision;
     state.ring_bytes += event.cost();
     state.ring.push_back(Arc::new(event));

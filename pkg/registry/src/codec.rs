@@ -173,6 +173,9 @@ mod tests {
         let foreign = br#"{"apiVersion":"v1","kind":"X","metadata":{}}"#;
         assert_eq!(parse(&splice(foreign, 3).unwrap()).unwrap()["metadata"]["resourceVersion"], "3");
         let empty = to_stored(&json!({"kind":"X","apiVersion":"v1"})).unwrap();
-        assert_eq!(splice(&empty, 3).unwrap(), r#"{"kind":"X","apiVersion":"v1","metadata":{"resourceVersion":"3"}}"#);
+        assert_eq!(
+            splice(&empty, 3).unwrap(),
+            r#"{"kind":"X","apiVersion":"v1","metadata":{"resourceVersion":"3"}}"#
+        );
     }
 }

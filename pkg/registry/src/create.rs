@@ -1,8 +1,8 @@
 //! CREATE.
 
+use knarr_kinds::Scope;
 use knarr_machinery::field::Path;
 use knarr_machinery::{ApiError, apply, meta};
-use knarr_kinds::Scope;
 use rand::Rng as _;
 use serde_json::Value;
 
@@ -30,7 +30,11 @@ impl Registry {
     }
 
     /// The part of a create that follows decoding: admission, preparation, validation, storage.
-    pub(crate) async fn create_prepared(&self, w: &WriteContext<'_>, object: Value) -> Result<Outcome, ApiError> {
+    pub(crate) async fn create_prepared(
+        &self,
+        w: &WriteContext<'_>,
+        object: Value,
+    ) -> Result<Outcome, ApiError> {
         let name = obj::name(&object).to_string();
         let mut admission = w.admission(Operation::Create, Some(object), None);
         w.hooks.mutate(&mut admission).await?;
@@ -159,9 +163,9 @@ pub(crate) fn check_identity(w: &WriteContext<'_>, object: &mut Value) -> Result
             let namespace = w.namespace.to_string();
             obj::set_meta(object, "namespace", &namespace);
         } else if given != w.namespace {
-            return Err(ApiError::bad_request(format!(
-                "the namespace of the provided object does not match the namespace sent on the request"
-            )));
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
     } else if !obj::namespace(object).is_empty() {
         return Err(ApiError::bad_request(

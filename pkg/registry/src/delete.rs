@@ -71,8 +71,13 @@ impl DeleteOptions {
             let kind = knarr_machinery::GroupKind::new("meta.k8s.io", "DeleteOptions");
             return Err(ApiError::invalid(&kind, "", &errors));
         }
-        let precondition =
-            |field: &str| options.get("preconditions").and_then(|p| p.get(field)).and_then(Value::as_str).map(str::to_string);
+        let precondition = |field: &str| {
+            options
+                .get("preconditions")
+                .and_then(|p| p.get(field))
+                .and_then(Value::as_str)
+                .map(str::to_string)
+        };
         Ok(Self {
             // Negative grace is one second, as upstream.
             grace_period_seconds: options
@@ -130,10 +135,14 @@ impl Registry {
         let warnings = std::mem::take(&mut a.warnings);
         drop(a);
         match decide(w, old, options) {
-            Step::Pending => Ok(Some(Outcome { object: old.clone(), created: false, deleted: false, warnings })),
+            Step::Pending => {
+                Ok(Some(Outcome { object: old.clone(), created: false, deleted: false, warnings }))
+            }
             Step::Mark(mut object) => {
                 if !w.dry_run && object != *old {
-                    let Some(revision) = self.put(w.kind, key, &object, current.revision, current.lease).await? else {
+                    let Some(revision) =
+                        self.put(w.kind, key, &object, current.revision, current.lease).await?
+                    else {
                         return Ok(None);
                     };
                     obj::set_meta(&mut object, "resourceVersion", &revision.to_string());
@@ -210,16 +219,18 @@ fn decide(w: &WriteContext<'_>, old: &Value, options: &DeleteOptions) -> Step {
             // Deleting with no grace left: only finalizers hold it.
             (None, _) => {}
             (Some(present), Some(wanted)) if wanted < present => {
-                let moved = since.parse::<jiff::Timestamp>().ok().and_then(|t| {
-                    t.checked_sub(jiff::SignedDuration::from_secs(present - wanted)).ok()
-                });
+                let moved = since
+                    .parse::<jiff::Timestamp>()
+                    .ok()
+                    .and_then(|t| t.checked_sub(jiff::SignedDuration::from_secs(present - wanted)).ok());
                 let stamp = moved.map_or_else(now, rfc3339);
                 set_deletion(&mut object, &stamp, wanted);
                 grace = Some(wanted);
             }
             _ => return Step::Pending,
         }
-    } else if let DeletePlan::Graceful(seconds) = w.kind.rules.delete_plan(old, options.grace_period_seconds) {
+    } else if let DeletePlan::Graceful(seconds) = w.kind.rules.delete_plan(old, options.grace_period_seconds)
+    {
         let stamp = jiff::Timestamp::now()
             .checked_add(jiff::SignedDuration::from_secs(seconds))
             .map_or_else(|_| now(), rfc3339);
@@ -303,7 +314,12 @@ fn wanted_finalizers(kind: &Kind, old: &Value, options: &DeleteOptions) -> Vec<S
 /// Kinds whose delete answers with the object (upstream's `ReturnDeletedObject`); the others answer with a Status.
 fn returns_object(kind: &Kind) -> bool {
     const CORE: &[&str] = &[
-        "persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates", "resourcequotas", "serviceaccounts",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "pods",
+        "podtemplates",
+        "resourcequotas",
+        "serviceaccounts",
         "services",
     ];
     const STORAGE: &[&str] = &["csidrivers", "csinodes", "storageclasses", "volumeattachments"];

@@ -19,15 +19,12 @@ pub fn from_store(error: Error) -> ApiError {
 
 /// A resourceVersion that has not been reached.
 pub fn too_large(requested: i64, current: i64) -> ApiError {
-    ApiError::timeout(
-        format!("Timeout: Too large resource version: {requested}, current: {current}"),
-        1,
-    )
-    .with_causes(vec![Cause {
-        reason: "ResourceVersionTooLarge".into(),
-        message: "Too large resource version".into(),
-        field: String::new(),
-    }])
+    ApiError::timeout(format!("Timeout: Too large resource version: {requested}, current: {current}"), 1)
+        .with_causes(vec![Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        }])
 }
 
 /// A watch start that is no longer in memory nor in history.

@@ -45,10 +45,14 @@ impl Feed {
     ///
     /// # Errors
     /// When the datastore cannot be watched.
-    pub async fn start(store: Datastore, shutdown: CancellationToken) -> Result<Arc<Self>, knarr_datastore::Error> {
+    pub async fn start(
+        store: Datastore,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Self>, knarr_datastore::Error> {
         let revision = store.revision();
         let watch = store.watch(FIRST_KEY, Some(LAST_KEY), revision + 1).await?;
-        let feed = Arc::new(Self { store, caches: RwLock::default(), revision: watch::Sender::new(revision) });
+        let feed =
+            Arc::new(Self { store, caches: RwLock::default(), revision: watch::Sender::new(revision) });
         tokio::spawn(feed.clone().follow(watch, shutdown));
         Ok(feed)
     }

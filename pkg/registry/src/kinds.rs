@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use knarr_kinds::kind::Storage;
 use knarr_kinds::{Kind, Scope};
 use knarr_machinery::{GroupVersionKind, GroupVersionResource};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// One state of the set.
@@ -26,8 +27,11 @@ impl KindTable {
         let mut table = Self { generation, ..Self::default() };
         for (i, kind) in kinds.iter().enumerate() {
             let info = &kind.info;
-            let resource =
-                GroupVersionResource::new(info.gvk.group.clone(), info.gvk.version.clone(), info.plural.clone());
+            let resource = GroupVersionResource::new(
+                info.gvk.group.clone(),
+                info.gvk.version.clone(),
+                info.plural.clone(),
+            );
             table.by_resource.insert(resource, i);
             table.by_kind.entry(info.gvk.clone()).or_insert(i);
             if let Some(storage) = &info.storage
@@ -79,7 +83,8 @@ impl KindTable {
 /// The set of kinds.
 #[derive(Debug)]
 pub struct Kinds {
-    builtin: Vec<Kind>,
+    fixed: Mutex<Vec<Kind>>,
+    custom: Mutex<Vec<Kind>>,
     table: ArcSwap<KindTable>,
     changes: watch::Sender<u64>,
 }
@@ -87,9 +92,13 @@ pub struct Kinds {
 impl Kinds {
     /// A set that begins with the built-in kinds.
     pub fn new(builtin: &[Kind]) -> Arc<Self> {
-        let builtin = builtin.to_vec();
-        let table = ArcSwap::from_pointee(KindTable::build(builtin.clone(), 1));
-        Arc::new(Self { builtin, table, changes: watch::Sender::new(1) })
+        let table = ArcSwap::from_pointee(KindTable::build(builtin.to_vec(), 1));
+        Arc::new(Self {
+            fixed: Mutex::new(builtin.to_vec()),
+            custom: Mutex::default(),
+            table,
+            changes: watch::Sender::new(1),
+        })
     }
 
     /// The present state.
@@ -99,10 +108,21 @@ impl Kinds {
 
     /// Replaces all kinds that came from CustomResourceDefinitions.
     pub fn set_custom(&self, custom: Vec<Kind>) {
+        *self.custom.lock() = custom;
+        self.rebuild();
+    }
+
+    /// Adds kinds that a component of this process serves (metrics).
+    pub fn add(&self, kinds: Vec<Kind>) {
+        self.fixed.lock().extend(kinds);
+        self.rebuild();
+    }
+
+    fn rebuild(&self) {
         self.changes.send_modify(|generation| {
             *generation += 1;
-            let mut kinds = self.builtin.clone();
-            kinds.extend(custom);
+            let mut kinds = self.fixed.lock().clone();
+            kinds.extend(self.custom.lock().iter().cloned());
             self.table.store(Arc::new(KindTable::build(kinds, *generation)));
         });
     }

@@ -71,11 +71,11 @@ pub fn parse_version(text: &str) -> Result<Option<Revision>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse::<u64>()
-        .ok()
-        .and_then(|v| Revision::try_from(v).ok())
-        .map(Some)
-        .ok_or_else(|| ApiError::bad_request(format!("Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax")))
+    text.parse::<u64>().ok().and_then(|v| Revision::try_from(v).ok()).map(Some).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+        ))
+    })
 }
 
 impl Registry {
@@ -83,7 +83,12 @@ impl Registry {
     ///
     /// # Errors
     /// 410 for states that are gone, 504 for states of the future, 400 for bad parameters.
-    pub async fn list(&self, kind: &Kind, namespace: &str, options: &ListOptions) -> Result<ListPage, ApiError> {
+    pub async fn list(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<ListPage, ApiError> {
         let cache = self.cache(kind).await?;
         let prefix = self.list_prefix(kind, &cache, namespace);
         let (state, start) = requested_state(options, &prefix)?;
@@ -200,7 +205,9 @@ fn finish_page(
 fn requested_state(options: &ListOptions, prefix: &str) -> Result<(State, String), ApiError> {
     if !options.continue_token.is_empty() {
         if !options.resource_version.is_empty() && options.resource_version != "0" {
-            return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         let token = token::decode(&options.continue_token)?;
         let start = format!("{prefix}{}", token.start);

@@ -131,11 +131,12 @@ impl Registry {
         if is_stored_version(kind) {
             return Ok(kind.clone());
         }
-        self.kinds
-            .load()
-            .storage_kind(storage)
-            .cloned()
-            .ok_or_else(|| ApiError::internal(format!("storage version {} of {} is not served", storage.version, storage.resource)))
+        self.kinds.load().storage_kind(storage).cloned().ok_or_else(|| {
+            ApiError::internal(format!(
+                "storage version {} of {} is not served",
+                storage.version, storage.resource
+            ))
+        })
     }
 
     pub(crate) async fn cache(&self, kind: &Kind) -> Result<Arc<Cache>, ApiError> {
@@ -184,7 +185,13 @@ impl Registry {
     ///
     /// # Errors
     /// 404, 504 for a revision of the future, 400 for what is no revision.
-    pub async fn get_at(&self, kind: &Kind, namespace: &str, name: &str, version: &str) -> Result<Arc<Entry>, ApiError> {
+    pub async fn get_at(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        version: &str,
+    ) -> Result<Arc<Entry>, ApiError> {
         let key = self.key(kind, namespace, name)?;
         let cache = self.cache(kind).await?;
         if let Some(revision) = crate::list::parse_version(version)?.filter(|r| *r > 0) {
@@ -204,7 +211,12 @@ impl Registry {
     }
 
     /// The present state for a write; `fresh` reads past the cache after a conflict.
-    pub(crate) async fn current(&self, w: &WriteContext<'_>, key: &str, fresh: bool) -> Result<Option<Current>, ApiError> {
+    pub(crate) async fn current(
+        &self,
+        w: &WriteContext<'_>,
+        key: &str,
+        fresh: bool,
+    ) -> Result<Option<Current>, ApiError> {
         if fresh {
             let Some(kv) = self.store.get(key).await.map_err(error::from_store)? else { return Ok(None) };
             return self.decode_current(w.kind, &kv).map(Some);
@@ -264,7 +276,12 @@ impl Registry {
 
 impl<'a> WriteContext<'a> {
     /// The write as admission sees it.
-    pub fn admission(&self, operation: Operation, object: Option<Value>, old: Option<&'a Value>) -> Admission<'a> {
+    pub fn admission(
+        &self,
+        operation: Operation,
+        object: Option<Value>,
+        old: Option<&'a Value>,
+    ) -> Admission<'a> {
         Admission {
             operation,
             kind: self.kind,
@@ -304,7 +321,9 @@ impl WriteContext<'_> {
 /// Whether documents of this kind are stored as they are.
 pub fn is_stored_version(kind: &Kind) -> bool {
     let info = &kind.info;
-    info.storage.as_ref().is_some_and(|s| s.version == info.gvk.version && s.resource == info.group_resource())
+    info.storage
+        .as_ref()
+        .is_some_and(|s| s.version == info.gvk.version && s.resource == info.group_resource())
 }
 
 /// Now, RFC 3339 with seconds.

@@ -34,7 +34,12 @@ impl Registry {
     ///
     /// # Errors
     /// As a patch.
-    pub async fn patch_scale(&self, w: &WriteContext<'_>, scale_kind: &Kind, patch: Patch<'_>) -> Result<Outcome, ApiError> {
+    pub async fn patch_scale(
+        &self,
+        w: &WriteContext<'_>,
+        scale_kind: &Kind,
+        patch: Patch<'_>,
+    ) -> Result<Outcome, ApiError> {
         let inner = WriteContext { kind: scale_kind, subresource: None, ..*w };
         let patched = |scale: &Value| match &patch {
             Patch::Apply { document, .. } => {

@@ -31,7 +31,8 @@ impl Selection {
     pub fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Self, ApiError> {
         let mut selection = Self::default();
         if !labels.is_empty() {
-            selection.labels = Some(Selector::parse(labels).map_err(|e| ApiError::bad_request(e.to_string()))?);
+            selection.labels =
+                Some(Selector::parse(labels).map_err(|e| ApiError::bad_request(e.to_string()))?);
         }
         if !fields.is_empty() {
             let selector = FieldSelector::parse(fields).map_err(|e| ApiError::bad_request(e.to_string()))?;

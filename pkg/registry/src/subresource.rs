@@ -17,7 +17,8 @@ impl Registry {
         check_binding(w, binding)?;
         let edit = |pod: &Value| bind_pod(w, pod, binding);
         let outcome = self.change(w, Change::Edit(&edit)).await?;
-        let object = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        let object =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         Ok(Outcome { object, created: true, ..outcome })
     }
 
@@ -31,7 +32,8 @@ impl Registry {
             let finalizers = sent.pointer("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));
             let empty = finalizers.as_array().is_none_or(Vec::is_empty);
             if empty {
-                obj::map_mut(obj::map_mut(&mut object).entry("spec").or_insert_with(|| json!({}))).remove("finalizers");
+                obj::map_mut(obj::map_mut(&mut object).entry("spec").or_insert_with(|| json!({})))
+                    .remove("finalizers");
             } else {
                 obj::set_at(&mut object, "spec.finalizers", finalizers);
             }
@@ -63,7 +65,8 @@ fn check_binding(w: &WriteContext<'_>, binding: &Value) -> Result<(), ApiError> 
 
 fn bind_pod(w: &WriteContext<'_>, pod: &Value, binding: &Value) -> Result<Value, ApiError> {
     let conflict = |cause: String| {
-        let mut error = ApiError::conflict(&knarr_machinery::GroupResource::new("", "pods/binding"), w.name, &cause);
+        let mut error =
+            ApiError::conflict(&knarr_machinery::GroupResource::new("", "pods/binding"), w.name, &cause);
         if let Some(details) = &mut error.details {
             details.kind = "pods/binding".into();
         }
@@ -71,7 +74,10 @@ fn bind_pod(w: &WriteContext<'_>, pod: &Value, binding: &Value) -> Result<Value,
     };
     let uid = obj::uid(binding);
     if !uid.is_empty() && uid != obj::uid(pod) {
-        return conflict(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", obj::uid(pod)));
+        return conflict(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            obj::uid(pod)
+        ));
     }
     if obj::deletion_timestamp(pod).is_some() {
         return conflict(format!("pod {} is being deleted, cannot be assigned to a host", w.name));
@@ -98,12 +104,17 @@ fn bind_pod(w: &WriteContext<'_>, pod: &Value, binding: &Value) -> Result<Value,
 
 /// Sets a condition of `status.conditions`; its transition time changes with its status only.
 fn set_condition(object: &mut Value, kind: &str, status: &str) {
-    let mut conditions = object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut conditions =
+        object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     let stamp = now();
     match conditions.iter_mut().find(|c| c.get("type").and_then(Value::as_str) == Some(kind)) {
         Some(c) if c.get("status").and_then(Value::as_str) == Some(status) => {}
-        Some(c) => *c = json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": stamp}),
-        None => conditions.push(json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": stamp})),
+        Some(c) => {
+            *c = json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": stamp})
+        }
+        None => conditions.push(
+            json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": stamp}),
+        ),
     }
     obj::set_at(object, "status.conditions", conditions.into());
 }

@@ -45,10 +45,15 @@ pub fn decode(text: &str) -> Result<Continue, ApiError> {
         return Err(bad("continue key is not valid: server does not recognize this encoded version".into()));
     }
     if wire.rv == 0 {
-        return Err(bad("continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()));
+        return Err(bad(
+            "continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
+                .into(),
+        ));
     }
     if wire.start.is_empty() {
-        return Err(bad("continue key is not valid: encoded start key empty (version meta.k8s.io/v1)".into()));
+        return Err(
+            bad("continue key is not valid: encoded start key empty (version meta.k8s.io/v1)".into()),
+        );
     }
     if wire.start.split('/').any(|part| part == ".." || part == ".") {
         return Err(bad("continue key is not valid: encoded start key includes relative paths".into()));

@@ -66,7 +66,10 @@ impl Registry {
                     return Err(ApiError::conflict(
                         &w.resource(),
                         w.name,
-                        &format!("uid mismatch: the provided object specified uid {}, and no existing object was found", obj::uid(&object)),
+                        &format!(
+                            "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                            obj::uid(&object)
+                        ),
                     ));
                 }
                 if !obj::resource_version(&object).is_empty() {
@@ -74,7 +77,14 @@ impl Registry {
                 }
                 check_identity(w, &mut object)?;
                 let object = apply::apply(
-                    &w.kind.info.types, &w.api_version(), None, &object, w.manager, false, w.subresource, &now(),
+                    &w.kind.info.types,
+                    &w.api_version(),
+                    None,
+                    &object,
+                    w.manager,
+                    false,
+                    w.subresource,
+                    &now(),
                 )?;
                 let mut object = object;
                 w.kind.rules.default(&mut object);
@@ -201,7 +211,9 @@ impl Registry {
             (true, 0) => self.leases().event_lease().await?,
             (_, lease) => lease,
         };
-        let Some(revision) = self.put(w.kind, key, object, current.revision, lease).await? else { return Ok(false) };
+        let Some(revision) = self.put(w.kind, key, object, current.revision, lease).await? else {
+            return Ok(false);
+        };
         obj::set_meta(object, "resourceVersion", &revision.to_string());
         Ok(true)
     }
@@ -247,7 +259,12 @@ fn dedup(errors: &mut Vec<knarr_machinery::FieldError>) {
     });
 }
 
-fn check_versions(w: &WriteContext<'_>, object: &Value, old: &Value, change: &Change<'_>) -> Result<(), ApiError> {
+fn check_versions(
+    w: &WriteContext<'_>,
+    object: &Value,
+    old: &Value,
+    change: &Change<'_>,
+) -> Result<(), ApiError> {
     let given = obj::resource_version(object);
     if given.is_empty() {
         if matches!(change, Change::Replace(_)) && !w.kind.rules.unconditional_update() {
@@ -266,7 +283,10 @@ fn check_versions(w: &WriteContext<'_>, object: &Value, old: &Value, change: &Ch
         return Err(ApiError::conflict(
             &w.resource(),
             w.name,
-            &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", obj::uid(old)),
+            &format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                obj::uid(old)
+            ),
         ));
     }
     Ok(())
@@ -274,9 +294,15 @@ fn check_versions(w: &WriteContext<'_>, object: &Value, old: &Value, change: &Ch
 
 /// Clients cannot change what the system sets.
 fn keep_system_fields(object: &mut Value, old: &Value) {
-    for field in
-        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "selfLink", "generateName"]
-    {
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+        "selfLink",
+        "generateName",
+    ] {
         obj::copy_meta(object, old, field);
     }
 }

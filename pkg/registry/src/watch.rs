@@ -102,7 +102,12 @@ impl Registry {
     ///
     /// # Errors
     /// 504 for a revision of the future, 410 for one that is gone, 400 for bad parameters.
-    pub async fn watch(&self, kind: &Kind, namespace: &str, options: WatchOptions) -> Result<WatchStream, ApiError> {
+    pub async fn watch(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        options: WatchOptions,
+    ) -> Result<WatchStream, ApiError> {
         let cache = self.cache(kind).await?;
         let prefix = self.list_prefix(kind, &cache, namespace);
         let version = parse_version(&options.resource_version)?;

@@ -64,15 +64,28 @@ fn quoted(text: &str) -> String {
 }
 
 /// The value of a resource field of a container, divided and rounded up. Without a limit the node's allocatable counts.
-pub fn resource(container: &Container, selector: &ResourceFieldSelector, allocatable: &BTreeMap<String, String>) -> Result<String, String> {
+pub fn resource(
+    container: &Container,
+    selector: &ResourceFieldSelector,
+    allocatable: &BTreeMap<String, String>,
+) -> Result<String, String> {
     let path = selector.resource.as_str();
-    let (list, name) = path.split_once('.').ok_or_else(|| format!("unsupported container resource : {path}"))?;
+    let (list, name) =
+        path.split_once('.').ok_or_else(|| format!("unsupported container resource : {path}"))?;
     let resources = container.resources.as_ref();
     let own = match list {
-        "limits" => resources.and_then(|r| r.limits.as_ref()).and_then(|l| l.get(name)).map(|q| q.0.as_str()).or_else(|| {
-            matches!(name, "cpu" | "memory" | "ephemeral-storage").then(|| allocatable.get(name).map(String::as_str)).flatten()
-        }),
-        "requests" => resources.and_then(|r| r.requests.as_ref()).and_then(|l| l.get(name)).map(|q| q.0.as_str()),
+        "limits" => {
+            resources.and_then(|r| r.limits.as_ref()).and_then(|l| l.get(name)).map(|q| q.0.as_str()).or_else(
+                || {
+                    matches!(name, "cpu" | "memory" | "ephemeral-storage")
+                        .then(|| allocatable.get(name).map(String::as_str))
+                        .flatten()
+                },
+            )
+        }
+        "requests" => {
+            resources.and_then(|r| r.requests.as_ref()).and_then(|l| l.get(name)).map(|q| q.0.as_str())
+        }
         _ => return Err(format!("unsupported container resource : {path}")),
     };
     let milli = own.map_or(Ok(0), milli)?;
@@ -89,7 +102,8 @@ pub fn resource(container: &Container, selector: &ResourceFieldSelector, allocat
 /// A quantity in thousandths, rounded up.
 pub fn milli(text: &str) -> Result<i128, String> {
     let bad = || format!("{text:?} is not a quantity");
-    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '+')).unwrap_or(text.len());
+    let split =
+        text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '+')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let (mut multiplier, mut divisor): (i128, i128) = (1000, 1);
     match suffix {
@@ -110,7 +124,8 @@ pub fn milli(text: &str) -> Result<i128, String> {
         "Pi" => multiplier <<= 50,
         "Ei" => multiplier <<= 60,
         exponent => {
-            let power: i32 = exponent.strip_prefix(['e', 'E']).and_then(|e| e.parse().ok()).ok_or_else(bad)?;
+            let power: i32 =
+                exponent.strip_prefix(['e', 'E']).and_then(|e| e.parse().ok()).ok_or_else(bad)?;
             let ten = 10i128.checked_pow(power.unsigned_abs().min(18)).ok_or_else(bad)?;
             if power < 0 { divisor = ten } else { multiplier *= ten }
         }
@@ -132,7 +147,15 @@ mod tests {
 
     #[test]
     fn quantities_in_thousandths() {
-        for (text, want) in [("1", 1000), ("100m", 100), ("1.5", 1500), ("1Ki", 1_024_000), ("1e3", 1_000_000), ("0.5m", 1), ("128Mi", 134_217_728_000)] {
+        for (text, want) in [
+            ("1", 1000),
+            ("100m", 100),
+            ("1.5", 1500),
+            ("1Ki", 1_024_000),
+            ("1e3", 1_000_000),
+            ("0.5m", 1),
+            ("128Mi", 134_217_728_000),
+        ] {
             assert_eq!(milli(text), Ok(want), "{text}");
         }
         assert!(milli("x").is_err() && milli("").is_err() && milli("1Q").is_err());
@@ -140,7 +163,10 @@ mod tests {
 
     #[test]
     fn fields_of_a_pod() {
-        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "labels": {"b": "2", "a": "x\"y\n"}}})).unwrap();
+        let pod: Pod = serde_json::from_value(
+            serde_json::json!({"metadata": {"name": "p", "labels": {"b": "2", "a": "x\"y\n"}}}),
+        )
+        .unwrap();
         assert_eq!(field(&pod, "metadata.labels").unwrap().unwrap(), "a=\"x\\\"y\\n\"\nb=\"2\"");
         assert_eq!(field(&pod, "metadata.labels['b']").unwrap().unwrap(), "2");
         assert_eq!(field(&pod, "metadata.annotations['b']").unwrap().unwrap(), "");
@@ -153,7 +179,11 @@ mod tests {
         let container: Container = serde_json::from_value(serde_json::json!({"name": "c", "resources": {"limits": {"cpu": "250m"}, "requests": {"memory": "100Mi"}}})).unwrap();
         let allocatable = BTreeMap::from([("memory".to_owned(), "1Gi".to_owned())]);
         let check = |resource: &str, divisor: &str, want: &str| {
-            let selector = ResourceFieldSelector { resource: resource.into(), divisor: Some(Quantity(divisor.into())), container_name: None };
+            let selector = ResourceFieldSelector {
+                resource: resource.into(),
+                divisor: Some(Quantity(divisor.into())),
+                container_name: None,
+            };
             assert_eq!(super::resource(&container, &selector, &allocatable).unwrap(), want);
         };
         check("limits.cpu", "0", "1");

@@ -96,8 +96,14 @@ pub struct Ready {
 }
 
 /// Every kind of volume, sorted by name.
-pub const PLUGINS: &[&dyn Plugin] =
-    &[&payload::ConfigMap, &payload::Downward, &local::EmptyDir, &local::HostPath, &payload::Projected, &payload::Secret];
+pub const PLUGINS: &[&dyn Plugin] = &[
+    &payload::ConfigMap,
+    &payload::Downward,
+    &local::EmptyDir,
+    &local::HostPath,
+    &payload::Projected,
+    &payload::Secret,
+];
 
 /// All volumes of all pods of a node.
 pub struct Volumes {
@@ -117,17 +123,32 @@ impl Volumes {
     }
 
     /// Makes all volumes of the pod, or brings them up to date; reports every one that failed.
-    pub async fn set_up(&self, pod: &Pod, allocatable: &BTreeMap<String, String>) -> Result<SetUp, Vec<Error>> {
+    pub async fn set_up(
+        &self,
+        pod: &Pod,
+        allocatable: &BTreeMap<String, String>,
+    ) -> Result<SetUp, Vec<Error>> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
         let (mut done, mut errors) = (SetUp::default(), Vec::new());
         for volume in volumes {
-            let failed = |message: String| Error { operation: "MountVolume.SetUp", volume: volume.name.clone(), message };
+            let failed = |message: String| Error {
+                operation: "MountVolume.SetUp",
+                volume: volume.name.clone(),
+                message,
+            };
             let Some(plugin) = PLUGINS.iter().find(|p| p.handles(volume)) else {
-                errors.push(failed(format!("this node has no plugin for the volume source {}", source_name(volume))));
+                errors.push(failed(format!(
+                    "this node has no plugin for the volume source {}",
+                    source_name(volume)
+                )));
                 continue;
             };
-            let dir = self.pod_dir(uid).join("volumes").join(format!("kubernetes.io~{}", plugin.name())).join(&volume.name);
+            let dir = self
+                .pod_dir(uid)
+                .join("volumes")
+                .join(format!("kubernetes.io~{}", plugin.name()))
+                .join(&volume.name);
             let context = Context { pod, volume, dir, source: &*self.source, allocatable };
             match plugin.set_up(&context).await {
                 Ok(ready) => {
@@ -143,11 +164,19 @@ impl Volumes {
     /// Unmounts and removes everything of the pod. May be called again after a failure, and when nothing is left.
     pub fn tear_down(&self, uid: &str) -> Result<(), Vec<Error>> {
         if uid.is_empty() || uid.contains('/') || uid.starts_with('.') {
-            return Err(vec![Error { operation: "UnmountVolume.TearDown", volume: String::new(), message: format!("{uid:?} is no pod uid") }]);
+            return Err(vec![Error {
+                operation: "UnmountVolume.TearDown",
+                volume: String::new(),
+                message: format!("{uid:?} is no pod uid"),
+            }]);
         }
         self.source.forget(uid);
-        local::remove_tree(&self.pod_dir(uid))
-            .map_err(|messages| messages.into_iter().map(|message| Error { operation: "UnmountVolume.TearDown", volume: uid.to_owned(), message }).collect())
+        local::remove_tree(&self.pod_dir(uid)).map_err(|messages| {
+            messages
+                .into_iter()
+                .map(|message| Error { operation: "UnmountVolume.TearDown", volume: uid.to_owned(), message })
+                .collect()
+        })
     }
 
     /// The uids of all pods that have a directory here.
@@ -163,5 +192,8 @@ impl Volumes {
 /// The field that names the volume's source.
 fn source_name(volume: &Volume) -> String {
     let document = serde_json::to_value(volume).unwrap_or_default();
-    document.as_object().and_then(|o| o.keys().find(|k| *k != "name").cloned()).unwrap_or_else(|| "(none)".to_owned())
+    document
+        .as_object()
+        .and_then(|o| o.keys().find(|k| *k != "name").cloned())
+        .unwrap_or_else(|| "(none)".to_owned())
 }

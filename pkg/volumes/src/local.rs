@@ -17,8 +17,12 @@ pub(crate) struct HostPath;
 /// The mount points at or under `dir`, deepest first.
 fn mounts_under(dir: &Path) -> io::Result<Vec<String>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let mut points: Vec<String> =
-        table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped).filter(|point| Path::new(point).starts_with(dir)).collect();
+    let mut points: Vec<String> = table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(unescaped)
+        .filter(|point| Path::new(point).starts_with(dir))
+        .collect();
     points.sort_by_key(|point| std::cmp::Reverse(point.len()));
     Ok(points)
 }
@@ -33,7 +37,9 @@ fn unescaped(text: &str) -> String {
             continue;
         }
         let digits: Vec<u8> = bytes.by_ref().take(3).collect();
-        out.push(digits.iter().fold(0u8, |value, d| value.wrapping_mul(8).wrapping_add(d.wrapping_sub(b'0'))));
+        out.push(
+            digits.iter().fold(0u8, |value, d| value.wrapping_mul(8).wrapping_add(d.wrapping_sub(b'0'))),
+        );
     }
     String::from_utf8_lossy(&out).into_owned()
 }
@@ -47,7 +53,8 @@ pub(crate) fn memory(dir: &Path, size_bytes: Option<u64>) -> Result<(), String> 
         return Ok(());
     }
     let options = size_bytes.map(|size| format!("size={size}"));
-    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), options.as_deref()).map_err(|e| failed(e.to_string()))
+    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), options.as_deref())
+        .map_err(|e| failed(e.to_string()))
 }
 
 /// Unmounts what is mounted at or under `dir` and removes it; goes on after failures.
@@ -68,7 +75,9 @@ pub(crate) fn remove_tree(dir: &Path) -> Result<(), Vec<String>> {
         return Err(errors);
     }
     match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(vec![format!("removing {}: {e}", dir.display())]),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(vec![format!("removing {}: {e}", dir.display())])
+        }
         _ => Ok(()),
     }
 }
@@ -91,7 +100,10 @@ impl Plugin for EmptyDir {
             "" => fs::create_dir_all(&context.dir).map_err(failed)?,
             "Memory" => {
                 let limit = source.size_limit.as_ref().map(|q| downward::milli(&q.0)).transpose()?;
-                memory(&context.dir, limit.and_then(|milli| u64::try_from(milli / 1000).ok()).filter(|size| *size > 0))?;
+                memory(
+                    &context.dir,
+                    limit.and_then(|milli| u64::try_from(milli / 1000).ok()).filter(|size| *size > 0),
+                )?;
             }
             other => return Err(format!("emptyDir medium {other:?} is not supported by this node")),
         }
@@ -101,7 +113,10 @@ impl Plugin for EmptyDir {
             let mode = if group.is_some() { 0o2777 } else { 0o777 };
             fs::set_permissions(&context.dir, fs::Permissions::from_mode(mode)).map_err(failed)?;
         }
-        Ok(Ready { mounted: Mounted { host_path: context.dir.clone(), read_only: false, owned: true }, refresh_at: None })
+        Ok(Ready {
+            mounted: Mounted { host_path: context.dir.clone(), read_only: false, owned: true },
+            refresh_at: None,
+        })
     }
 }
 
@@ -118,7 +133,10 @@ impl Plugin for HostPath {
     async fn set_up(&self, context: &Context<'_>) -> Result<Ready, String> {
         let source = context.volume.host_path.clone().unwrap_or_default();
         check_host_path(Path::new(&source.path), source.type_.as_deref().unwrap_or_default())?;
-        Ok(Ready { mounted: Mounted { host_path: source.path.into(), read_only: false, owned: false }, refresh_at: None })
+        Ok(Ready {
+            mounted: Mounted { host_path: source.path.into(), read_only: false, owned: false },
+            refresh_at: None,
+        })
     }
 }
 
@@ -128,15 +146,17 @@ fn check_host_path(path: &Path, kind: &str) -> Result<(), String> {
     let found = fs::metadata(path).map(|m| m.file_type());
     let missing = found.is_err();
     let is = |test: fn(&fs::FileType) -> bool| found.as_ref().is_ok_and(test);
-    let want = |ok: bool, what: &str| if ok { Ok(()) } else { Err(format!("hostPath type check failed: {shown} is not a {what}")) };
+    let want = |ok: bool, what: &str| {
+        if ok { Ok(()) } else { Err(format!("hostPath type check failed: {shown} is not a {what}")) }
+    };
     match kind {
         "" => Ok(()),
-        "DirectoryOrCreate" if missing => {
-            fs::create_dir_all(path).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755))).map_err(failed)
-        }
-        "FileOrCreate" if missing => {
-            fs::File::create(path).and_then(|_| fs::set_permissions(path, fs::Permissions::from_mode(0o644))).map_err(failed)
-        }
+        "DirectoryOrCreate" if missing => fs::create_dir_all(path)
+            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
+            .map_err(failed),
+        "FileOrCreate" if missing => fs::File::create(path)
+            .and_then(|_| fs::set_permissions(path, fs::Permissions::from_mode(0o644)))
+            .map_err(failed),
         "Directory" | "DirectoryOrCreate" => want(is(fs::FileType::is_dir), "directory"),
         "File" | "FileOrCreate" => want(is(fs::FileType::is_file), "file"),
         "Socket" => want(is(FileTypeExt::is_socket), "socket file"),

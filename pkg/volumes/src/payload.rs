@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, ServiceAccountTokenProjection, Volume, VolumeProjection};
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, KeyToPath, ServiceAccountTokenProjection, Volume, VolumeProjection,
+};
 
 use crate::{
     Context, Mounted, Plugin, Ready, downward,
@@ -29,12 +31,21 @@ fn file(bytes: Vec<u8>, mode: i32) -> File {
 
 /// A path that stays within the volume.
 fn checked(path: &str) -> Result<String, String> {
-    let inside = !path.is_empty() && !path.starts_with('/') && !path.starts_with("..") && !path.split('/').any(|part| part == "..");
+    let inside = !path.is_empty()
+        && !path.starts_with('/')
+        && !path.starts_with("..")
+        && !path.split('/').any(|part| part == "..");
     if inside { Ok(path.trim_end_matches('/').to_owned()) } else { Err(format!("invalid path {path:?}")) }
 }
 
 /// The chosen items of an object's data, or all of it.
-fn choose(what: &str, data: BTreeMap<String, Vec<u8>>, items: Option<&[KeyToPath]>, mode: i32, optional: bool) -> Result<Payload, String> {
+fn choose(
+    what: &str,
+    data: BTreeMap<String, Vec<u8>>,
+    items: Option<&[KeyToPath]>,
+    mode: i32,
+    optional: bool,
+) -> Result<Payload, String> {
     let Some(items) = items.filter(|i| !i.is_empty()) else {
         return Ok(data.into_iter().map(|(key, bytes)| (key, file(bytes, mode))).collect());
     };
@@ -51,11 +62,23 @@ fn choose(what: &str, data: BTreeMap<String, Vec<u8>>, items: Option<&[KeyToPath
     Ok(payload)
 }
 
-async fn config_map(context: &Context<'_>, name: &str, items: Option<&[KeyToPath]>, mode: i32, optional: bool) -> Result<Payload, String> {
+async fn config_map(
+    context: &Context<'_>,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    mode: i32,
+    optional: bool,
+) -> Result<Payload, String> {
     match context.source.config_map(context.namespace(), name).await? {
         Some(object) => {
             let binary = object.binary_data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.0));
-            let data = object.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.into_bytes())).chain(binary).collect();
+            let data = object
+                .data
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(k, v)| (k, v.into_bytes()))
+                .chain(binary)
+                .collect();
             choose("configmap", data, items, mode, optional)
         }
         None if optional => Ok(Payload::new()),
@@ -63,7 +86,13 @@ async fn config_map(context: &Context<'_>, name: &str, items: Option<&[KeyToPath
     }
 }
 
-async fn secret(context: &Context<'_>, name: &str, items: Option<&[KeyToPath]>, mode: i32, optional: bool) -> Result<Payload, String> {
+async fn secret(
+    context: &Context<'_>,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    mode: i32,
+    optional: bool,
+) -> Result<Payload, String> {
     match context.source.secret(context.namespace(), name).await? {
         Some(object) => {
             let data = object.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.0)).collect();
@@ -74,27 +103,48 @@ async fn secret(context: &Context<'_>, name: &str, items: Option<&[KeyToPath]>, 
     }
 }
 
-fn downward_files(context: &Context<'_>, items: &[DownwardAPIVolumeFile], mode: i32) -> Result<Payload, String> {
+fn downward_files(
+    context: &Context<'_>,
+    items: &[DownwardAPIVolumeFile],
+    mode: i32,
+) -> Result<Payload, String> {
     let mut payload = Payload::new();
     for item in items {
         let text = if let Some(field) = &item.field_ref {
-            downward::field(context.pod, &field.field_path)?.ok_or_else(|| format!("unsupported fieldPath: {}", field.field_path))?
+            downward::field(context.pod, &field.field_path)?
+                .ok_or_else(|| format!("unsupported fieldPath: {}", field.field_path))?
         } else if let Some(selector) = &item.resource_field_ref {
             let wanted = selector.container_name.as_deref().unwrap_or_default();
             let spec = context.pod.spec.as_ref().ok_or("the pod has no spec")?;
             let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-            let container = containers.find(|c| c.name == wanted).ok_or_else(|| format!("container {wanted} not found"))?;
+            let container = containers
+                .find(|c| c.name == wanted)
+                .ok_or_else(|| format!("container {wanted} not found"))?;
             downward::resource(container, selector, context.allocatable)?
         } else {
-            return Err(format!("downwardAPI item {:?} has neither fieldRef nor resourceFieldRef", item.path));
+            return Err(format!(
+                "downwardAPI item {:?} has neither fieldRef nor resourceFieldRef",
+                item.path
+            ));
         };
         payload.insert(checked(&item.path)?, file(text.into_bytes(), item.mode.unwrap_or(mode)));
     }
     Ok(payload)
 }
 
-async fn token(context: &Context<'_>, projection: &ServiceAccountTokenProjection, mode: i32) -> Result<(Payload, Timestamp), String> {
-    let token = context.source.token(context.pod, projection.audience.as_deref(), projection.expiration_seconds.unwrap_or(TOKEN_SECONDS)).await?;
+async fn token(
+    context: &Context<'_>,
+    projection: &ServiceAccountTokenProjection,
+    mode: i32,
+) -> Result<(Payload, Timestamp), String> {
+    let token = context
+        .source
+        .token(
+            context.pod,
+            projection.audience.as_deref(),
+            projection.expiration_seconds.unwrap_or(TOKEN_SECONDS),
+        )
+        .await?;
     let user = common_user(context);
     let mode = if user.is_some() || context.fs_group().is_some() { 0o600 } else { mode };
     let file = File { bytes: token.token.into_bytes(), mode: mode_bits(mode), user };
@@ -117,12 +167,22 @@ fn common_user(context: &Context<'_>) -> Option<u32> {
     users.iter().all(|u| *u == first).then(|| u32::try_from(first).ok()).flatten()
 }
 
-async fn project(context: &Context<'_>, source: &VolumeProjection, mode: i32) -> Result<(Payload, Option<Timestamp>), String> {
+async fn project(
+    context: &Context<'_>,
+    source: &VolumeProjection,
+    mode: i32,
+) -> Result<(Payload, Option<Timestamp>), String> {
     if let Some(s) = &source.config_map {
-        return Ok((config_map(context, &s.name, s.items.as_deref(), mode, s.optional == Some(true)).await?, None));
+        return Ok((
+            config_map(context, &s.name, s.items.as_deref(), mode, s.optional == Some(true)).await?,
+            None,
+        ));
     }
     if let Some(s) = &source.secret {
-        return Ok((secret(context, &s.name, s.items.as_deref(), mode, s.optional == Some(true)).await?, None));
+        return Ok((
+            secret(context, &s.name, s.items.as_deref(), mode, s.optional == Some(true)).await?,
+            None,
+        ));
     }
     if let Some(s) = &source.downward_api {
         return Ok((downward_files(context, s.items.as_deref().unwrap_or_default(), mode)?, None));
@@ -134,14 +194,21 @@ async fn project(context: &Context<'_>, source: &VolumeProjection, mode: i32) ->
 }
 
 /// Writes the payload off the executor's threads.
-async fn publish(context: &Context<'_>, payload: Payload, refresh_at: Option<Timestamp>) -> Result<Ready, String> {
+async fn publish(
+    context: &Context<'_>,
+    payload: Payload,
+    refresh_at: Option<Timestamp>,
+) -> Result<Ready, String> {
     let (dir, group) = (context.dir.clone(), context.fs_group().and_then(|g| u32::try_from(g).ok()));
     let shown = dir.display().to_string();
     tokio::task::spawn_blocking(move || writer::write(&dir, &payload, group))
         .await
         .map_err(|e| e.to_string())?
         .map_err(|e| format!("writing {shown}: {e}"))?;
-    Ok(Ready { mounted: Mounted { host_path: context.dir.clone(), read_only: true, owned: true }, refresh_at })
+    Ok(Ready {
+        mounted: Mounted { host_path: context.dir.clone(), read_only: true, owned: true },
+        refresh_at,
+    })
 }
 
 #[async_trait::async_trait]
@@ -157,7 +224,8 @@ impl Plugin for ConfigMap {
     async fn set_up(&self, context: &Context<'_>) -> Result<Ready, String> {
         let s = context.volume.config_map.clone().unwrap_or_default();
         let mode = s.default_mode.unwrap_or(DEFAULT_MODE);
-        let payload = config_map(context, &s.name, s.items.as_deref(), mode, s.optional == Some(true)).await?;
+        let payload =
+            config_map(context, &s.name, s.items.as_deref(), mode, s.optional == Some(true)).await?;
         publish(context, payload, None).await
     }
 }
@@ -194,7 +262,11 @@ impl Plugin for Downward {
 
     async fn set_up(&self, context: &Context<'_>) -> Result<Ready, String> {
         let s = context.volume.downward_api.clone().unwrap_or_default();
-        let payload = downward_files(context, s.items.as_deref().unwrap_or_default(), s.default_mode.unwrap_or(DEFAULT_MODE))?;
+        let payload = downward_files(
+            context,
+            s.items.as_deref().unwrap_or_default(),
+            s.default_mode.unwrap_or(DEFAULT_MODE),
+        )?;
         publish(context, payload, None).await
     }
 }

@@ -27,7 +27,12 @@ pub trait Source: Send + Sync + 'static {
     /// A Secret; `None` when there is none.
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, String>;
     /// A token of the pod's service account, bound to the pod.
-    async fn token(&self, pod: &Pod, audience: Option<&str>, expiration_seconds: i64) -> Result<Token, String>;
+    async fn token(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        expiration_seconds: i64,
+    ) -> Result<Token, String>;
     /// Forgets what was kept for a pod.
     fn forget(&self, pod_uid: &str);
 }
@@ -45,21 +50,36 @@ impl ApiSource {
     }
 }
 
-fn found<T>(kind: &str, namespace: &str, name: &str, answer: kube::Result<Option<T>>) -> Result<Option<T>, String> {
+fn found<T>(
+    kind: &str,
+    namespace: &str,
+    name: &str,
+    answer: kube::Result<Option<T>>,
+) -> Result<Option<T>, String> {
     answer.map_err(|e| format!("{kind} {namespace}/{name}: {e}"))
 }
 
 #[async_trait::async_trait]
 impl Source for ApiSource {
     async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, String> {
-        found("configmap", namespace, name, Api::namespaced(self.client.clone(), namespace).get_opt(name).await)
+        found(
+            "configmap",
+            namespace,
+            name,
+            Api::namespaced(self.client.clone(), namespace).get_opt(name).await,
+        )
     }
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, String> {
         found("secret", namespace, name, Api::namespaced(self.client.clone(), namespace).get_opt(name).await)
     }
 
-    async fn token(&self, pod: &Pod, audience: Option<&str>, expiration_seconds: i64) -> Result<Token, String> {
+    async fn token(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        expiration_seconds: i64,
+    ) -> Result<Token, String> {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let key = (uid.clone(), audience.unwrap_or_default().to_owned(), expiration_seconds);
         let mut tokens = self.tokens.lock().await;
@@ -68,7 +88,12 @@ impl Source for ApiSource {
             return Ok(token.clone());
         }
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).filter(|n| !n.is_empty()).unwrap_or("default");
+        let account = pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.service_account_name.as_deref())
+            .filter(|n| !n.is_empty())
+            .unwrap_or("default");
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
                 audiences: audience.map(|a| vec![a.to_owned()]),
@@ -88,9 +113,13 @@ impl Source for ApiSource {
             .create_token_request(account, &PostParams::default(), &request)
             .await
             .map_err(|e| format!("token of serviceaccount {namespace}/{account}: {e}"))?;
-        let status = answer.status.ok_or_else(|| format!("token of serviceaccount {namespace}/{account}: the answer has no status"))?;
+        let status = answer.status.ok_or_else(|| {
+            format!("token of serviceaccount {namespace}/{account}: the answer has no status")
+        })?;
         let (Some(token), Some(expires)) = (status.token, status.expiration_timestamp) else {
-            return Err(format!("token of serviceaccount {namespace}/{account}: the answer lacks the token or its end"));
+            return Err(format!(
+                "token of serviceaccount {namespace}/{account}: the answer lacks the token or its end"
+            ));
         };
         let token = Token { token, refresh_at: refresh_at(now, expires.0) };
         tokens.insert(key, token.clone());

@@ -24,10 +24,10 @@ pub(crate) fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Re
     fs::create_dir_all(dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
     let current = fs::read_link(dir.join("..data")).ok();
-    if let Some(current) = &current {
-        if holds(&dir.join(current), payload)? {
-            return Ok(());
-        }
+    if let Some(current) = &current
+        && holds(&dir.join(current), payload)?
+    {
+        return Ok(());
     }
     let name = format!("..{}", jiff::Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S.%9f"));
     let fresh = dir.join(&name);
@@ -109,7 +109,10 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        files.iter().map(|(path, text)| ((*path).to_owned(), File { bytes: (*text).into(), mode: 0o640, user: None })).collect()
+        files
+            .iter()
+            .map(|(path, text)| ((*path).to_owned(), File { bytes: (*text).into(), mode: 0o640, user: None }))
+            .collect()
     }
 
     #[test]
@@ -120,9 +123,16 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.path().join("d/b")).unwrap(), "2");
         assert_eq!(fs::metadata(dir.path().join("a")).unwrap().permissions().mode() & 0o777, 0o640);
         write(dir.path(), &payload(&[("a", "1"), ("d/b", "2")]), None).unwrap();
-        assert_eq!(fs::read_link(dir.path().join("..data")).unwrap(), first, "an unchanged payload is not written");
+        assert_eq!(
+            fs::read_link(dir.path().join("..data")).unwrap(),
+            first,
+            "an unchanged payload is not written"
+        );
         write(dir.path(), &payload(&[("c", "3")]), None).unwrap();
-        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         assert_eq!(names.iter().filter(|n| !n.starts_with("..")).collect::<Vec<_>>(), ["c"]);
         assert_eq!(names.len(), 3, "{names:?}");
     }

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use knarr_auth::{AuthError, Authenticator, Union};
 use knarr_apiserver::{ApiServer, Config};
+use knarr_auth::{AuthError, Authenticator, Union};
 use knarr_datastore::Datastore;
 use knarr_machinery::UserInfo;
 use knarr_pki::{Ca, Leaf};
@@ -24,7 +24,8 @@ impl Authenticator for Token {
         _: &[CertificateDer<'static>],
     ) -> Result<Option<UserInfo>, AuthError> {
         let given = parts.headers.get("authorization").and_then(|v| v.to_str().ok());
-        Ok((given == Some(&format!("Bearer {}", self.0))).then(|| UserInfo::component("admin", &["system:masters"])))
+        Ok((given == Some(&format!("Bearer {}", self.0)))
+            .then(|| UserInfo::component("admin", &["system:masters"])))
     }
 }
 
@@ -35,8 +36,10 @@ async fn main() {
     let port: u16 = args.next().map_or(16443, |p| p.parse().expect("a port"));
     let store = args.next().unwrap_or_else(|| "memory://".into());
     let ca = Ca::create("serve-ca").unwrap();
-    let leaf = ca.issue(&Leaf::server("serve", vec!["localhost".into()], vec![[127, 0, 0, 1].into()])).unwrap();
-    let chain = CertificateDer::pem_slice_iter(leaf.cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
+    let leaf =
+        ca.issue(&Leaf::server("serve", vec!["localhost".into()], vec![[127, 0, 0, 1].into()])).unwrap();
+    let chain =
+        CertificateDer::pem_slice_iter(leaf.cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)

@@ -31,7 +31,12 @@ async fn roles_decide() {
         "subjects": [{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}]});
     s.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await.expect(201);
     wait_allowed(&s, &jane, maps).await;
-    assert_eq!(s.raw_as(Some(jane.clone()), "GET", "/api/v1/namespaces/kube-system/configmaps", &[], "").await.status, 403);
+    assert_eq!(
+        s.raw_as(Some(jane.clone()), "GET", "/api/v1/namespaces/kube-system/configmaps", &[], "")
+            .await
+            .status,
+        403
+    );
 
     let review = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "configmaps", "namespace": "default"}}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";

@@ -27,7 +27,9 @@ async fn kube_verbs_and_informers() {
     for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
         let mut events = watcher(api.clone(), config).boxed();
         let mut seen = Vec::new();
-        let mut next = async || tokio::time::timeout(Duration::from_secs(5), events.try_next()).await.unwrap().unwrap().unwrap();
+        let mut next = async || {
+            tokio::time::timeout(Duration::from_secs(5), events.try_next()).await.unwrap().unwrap().unwrap()
+        };
         loop {
             match next().await {
                 Event::InitApply(o) => seen.push(o.metadata.name.unwrap()),
@@ -57,10 +59,12 @@ async fn server_side_apply() {
     assert_eq!(made["metadata"]["managedFields"][0]["operation"], "Apply");
     let conflict = s.patch(&format!("{path}?fieldManager=two"), "apply", &document("2")).await;
     assert!(conflict.message(409).contains("conflict with \"one\""), "{}", conflict.text());
-    let taken = s.patch(&format!("{path}?fieldManager=two&force=true"), "apply", &document("2")).await.expect(200);
+    let taken =
+        s.patch(&format!("{path}?fieldManager=two&force=true"), "apply", &document("2")).await.expect(200);
     assert_eq!(taken["data"]["k"], "2");
     // The same again changes nothing.
-    let same = s.patch(&format!("{path}?fieldManager=two&force=true"), "apply", &document("2")).await.expect(200);
+    let same =
+        s.patch(&format!("{path}?fieldManager=two&force=true"), "apply", &document("2")).await.expect(200);
     assert_eq!(same["metadata"]["resourceVersion"], taken["metadata"]["resourceVersion"]);
     assert_eq!(s.patch(path, "apply", &document("2")).await.status, 422);
 }
@@ -69,14 +73,16 @@ async fn server_side_apply() {
 async fn tls(s: &TestServer) -> (kube::Client, CancellationToken) {
     let ca = Ca::create("test").unwrap();
     let leaf = ca.issue(&Leaf::server("x", vec!["localhost".into()], vec![[127, 0, 0, 1].into()])).unwrap();
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(leaf.cert_pem.as_bytes()).map(Result::unwrap).collect();
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(leaf.cert_pem.as_bytes()).map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
+    let mut config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -85,7 +91,8 @@ async fn tls(s: &TestServer) -> (kube::Client, CancellationToken) {
     let (api, until) = (s.api.clone(), shutdown.clone());
     tokio::spawn(async move { api.serve_tls(listener, Arc::new(config), until).await });
     let mut config = kube::Config::new(format!("https://localhost:{port}").parse().unwrap());
-    config.root_cert = Some(CertificateDer::pem_slice_iter(ca.cert_pem().as_bytes()).map(|c| c.unwrap().to_vec()).collect());
+    config.root_cert =
+        Some(CertificateDer::pem_slice_iter(ca.cert_pem().as_bytes()).map(|c| c.unwrap().to_vec()).collect());
     (kube::Client::try_from(config).unwrap(), shutdown)
 }
 

@@ -36,7 +36,8 @@ async fn create_get_update_patch_delete() {
 
     let patched = s.patch(&path, "merge", &json!({"data": {"k": null, "n": "1"}})).await.expect(200);
     assert_eq!(patched["data"], json!({"n": "1"}));
-    let patched = s.patch(&path, "json", &json!([{"op": "add", "path": "/data/x", "value": "y"}])).await.expect(200);
+    let patched =
+        s.patch(&path, "json", &json!([{"op": "add", "path": "/data/x", "value": "y"}])).await.expect(200);
     assert_eq!(patched["data"], json!({"n": "1", "x": "y"}));
 
     let gone = s.delete(&path).await.expect(200);
@@ -85,7 +86,8 @@ async fn lists_and_pages() {
     s.post(MAPS, &map("m21", json!({}))).await.expect(201);
     let second = s.get(&format!("{MAPS}?limit=2&continue={token}")).await.expect(200);
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
-    let names: Vec<&str> = second["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        second["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["m2", "m3"]);
     let token = second["metadata"]["continue"].as_str().unwrap();
     let third = s.get(&format!("{MAPS}?limit=2&continue={token}")).await.expect(200);
@@ -93,12 +95,20 @@ async fn lists_and_pages() {
     assert!(third["metadata"].get("continue").is_none());
 
     let version = first["metadata"]["resourceVersion"].as_str().unwrap();
-    let exact = s.get(&format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact")).await.expect(200);
+    let exact =
+        s.get(&format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact")).await.expect(200);
     assert_eq!(exact["items"].as_array().unwrap().len(), 5);
-    let newer = s.get(&format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=NotOlderThan")).await.expect(200);
+    let newer = s
+        .get(&format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=NotOlderThan"))
+        .await
+        .expect(200);
     assert_eq!(newer["items"].as_array().unwrap().len(), 6);
     let future = s.get(&format!("{MAPS}?resourceVersion=99999")).await;
-    assert!(future.message(504).contains("Too large resource version: 99999, current: "), "{}", future.text());
+    assert!(
+        future.message(504).contains("Too large resource version: 99999, current: "),
+        "{}",
+        future.text()
+    );
     assert_eq!(s.get(&format!("{MAPS}?resourceVersionMatch=Exact")).await.status, 422);
     assert_eq!(s.get(&format!("{MAPS}?continue=abc")).await.status, 400);
 }
@@ -111,9 +121,12 @@ async fn watches() {
     let mut since = s.watch(&format!("{MAPS}?watch=1&resourceVersion={version}")).await;
     let mut state = s.watch(&format!("{MAPS}?watch=1")).await;
     let mut streaming = s
-        .watch(&format!("{MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"))
+        .watch(&format!(
+            "{MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+        ))
         .await;
-    let mut labelled = s.watch(&format!("{MAPS}?watch=1&resourceVersion={version}&labelSelector=x%3Dy")).await;
+    let mut labelled =
+        s.watch(&format!("{MAPS}?watch=1&resourceVersion={version}&labelSelector=x%3Dy")).await;
     assert_eq!(state.next_name().await, "ADDED old");
     assert_eq!(streaming.next_name().await, "ADDED old");
     let bookmark = streaming.next().await.unwrap();
@@ -180,16 +193,64 @@ async fn refusals() {
     };
     check("GET", "/api/v1/nothing", &[], "", 404, "the server could not find the requested resource").await;
     check("GET", "/nothing", &[], "", 404, "the server could not find the requested resource").await;
-    check("PUT", "/api/v1/configmaps", &[], "", 405, "the server does not allow this method on the requested resource").await;
-    check("POST", MAPS, &["content-type: text/plain"], "x", 415, "the body of the request was in an unknown format").await;
-    check("PATCH", &format!("{MAPS}/a"), &["content-type: application/json"], "{}", 415, "application/merge-patch+json").await;
+    check(
+        "PUT",
+        "/api/v1/configmaps",
+        &[],
+        "",
+        405,
+        "the server does not allow this method on the requested resource",
+    )
+    .await;
+    check(
+        "POST",
+        MAPS,
+        &["content-type: text/plain"],
+        "x",
+        415,
+        "the body of the request was in an unknown format",
+    )
+    .await;
+    check(
+        "PATCH",
+        &format!("{MAPS}/a"),
+        &["content-type: application/json"],
+        "{}",
+        415,
+        "application/merge-patch+json",
+    )
+    .await;
     check("POST", MAPS, &[], "{", 400, "").await;
-    check("POST", MAPS, &[], &"x".repeat(3 * 1024 * 1024 + 1), 413, "Request entity too large: limit is 3145728").await;
+    check(
+        "POST",
+        MAPS,
+        &[],
+        &"x".repeat(3 * 1024 * 1024 + 1),
+        413,
+        "Request entity too large: limit is 3145728",
+    )
+    .await;
     check("GET", MAPS, &["accept: text/html"], "", 406, "only the following media types are accepted").await;
     check("POST", MAPS, &[], r#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"a"}}"#, 400, "").await;
-    check("POST", MAPS, &[], r#"{"metadata":{"name":"a","namespace":"b"}}"#, 400, "the namespace of the provided object does not match the namespace sent on the request").await;
+    check(
+        "POST",
+        MAPS,
+        &[],
+        r#"{"metadata":{"name":"a","namespace":"b"}}"#,
+        400,
+        "the namespace of the provided object does not match the namespace sent on the request",
+    )
+    .await;
     check("POST", MAPS, &[], r#"{"metadata":{}}"#, 422, "name or generateName is required").await;
-    check("POST", &format!("{MAPS}?fieldValidation=Strict"), &[], r#"{"metadata":{"name":"a"},"foo":1}"#, 400, "strict decoding error: unknown field \"foo\"").await;
+    check(
+        "POST",
+        &format!("{MAPS}?fieldValidation=Strict"),
+        &[],
+        r#"{"metadata":{"name":"a"},"foo":1}"#,
+        400,
+        "strict decoding error: unknown field \"foo\"",
+    )
+    .await;
     let warned = s.raw("POST", MAPS, &[], r#"{"metadata":{"name":"w"},"foo":1}"#).await;
     assert_eq!(warned.status, 201);
     assert_eq!(warned.headers["warning"], "299 - \"unknown field \\\"foo\\\"\"");
@@ -197,31 +258,146 @@ async fn refusals() {
     assert_eq!(s.raw_as(None, "GET", "/readyz", &[], "").await.text(), "ok");
     let nobody = knarr_machinery::UserInfo::component("jane", &[]);
     let refused = s.raw_as(Some(nobody), "GET", MAPS, &[], "").await;
-    assert_eq!(refused.message(403), "configmaps is forbidden: User \"jane\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\"");
+    assert_eq!(
+        refused.message(403),
+        "configmaps is forbidden: User \"jane\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\""
+    );
 }
 
 #[tokio::test]
 async fn shapes() {
     let s = TestServer::start().await;
     s.post(MAPS, &map("a", json!({"k": "v"}))).await.expect(201);
-    let table = s.raw("GET", MAPS, &["accept: application/json;as=Table;v=v1;g=meta.k8s.io"], "").await.expect(200);
+    let table =
+        s.raw("GET", MAPS, &["accept: application/json;as=Table;v=v1;g=meta.k8s.io"], "").await.expect(200);
     assert_eq!(table["kind"], "Table");
     assert_eq!(table["rows"][0]["cells"][0], "a");
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
-    let partial = s.raw("GET", &format!("{MAPS}/a"), &["accept: application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"], "").await.expect(200);
+    let partial = s
+        .raw(
+            "GET",
+            &format!("{MAPS}/a"),
+            &["accept: application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"],
+            "",
+        )
+        .await
+        .expect(200);
     assert_eq!((partial["kind"].as_str(), partial.get("data")), (Some("PartialObjectMetadata"), None));
     let pretty = s.raw("GET", &format!("{MAPS}/a?pretty=true"), &[], "").await;
     assert!(pretty.text().contains("\n  \"kind\""), "{}", pretty.text());
     let yaml = s.raw("GET", &format!("{MAPS}/a"), &["accept: application/yaml"], "").await;
     assert!(yaml.text().contains("kind: ConfigMap"));
-    let proto = s.raw("GET", &format!("{MAPS}/a"), &["accept: application/vnd.kubernetes.protobuf"], "").await;
+    let proto =
+        s.raw("GET", &format!("{MAPS}/a"), &["accept: application/vnd.kubernetes.protobuf"], "").await;
     assert!(proto.body.starts_with(b"k8s\0"));
     let body = proto.body.clone();
     let renamed: Vec<u8> = body.to_vec();
     s.delete(&format!("{MAPS}/a")).await.expect(200);
-    let made = s.raw("POST", MAPS, &["content-type: application/vnd.kubernetes.protobuf"], renamed).await.expect(201);
+    let made = s
+        .raw("POST", MAPS, &["content-type: application/vnd.kubernetes.protobuf"], renamed)
+        .await
+        .expect(201);
     assert_eq!(made["data"]["k"], "v");
     let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: yy\ndata:\n  a: b\n";
     let made = s.raw("POST", MAPS, &["content-type: application/yaml"], yaml).await.expect(201);
     assert_eq!(made["data"]["a"], "b");
+}
+
+#[tokio::test]
+async fn protobuf_lists_and_watches() {
+    let s = TestServer::start().await;
+    s.post(MAPS, &map("a", json!({"k": "v"}))).await.expect(201);
+    let list = s.raw("GET", MAPS, &["accept: application/vnd.kubernetes.protobuf"], "").await;
+    let (gvk, value) = knarr_schema::proto::decode(&list.body, &|g| knarr_schema::type_of(g)).unwrap();
+    assert_eq!((gvk.kind.as_ref(), value["items"][0]["data"]["k"].as_str()), ("ConfigMapList", Some("v")));
+    let partial =
+        "accept: application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let list = s.raw("GET", MAPS, &[partial], "").await;
+    let lookup =
+        |_: &_| knarr_schema::builtin_type("io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList");
+    let (gvk, value) = knarr_schema::proto::decode(&list.body, &lookup).unwrap();
+    assert_eq!(
+        (gvk.kind.as_ref(), value["items"][0]["metadata"]["name"].as_str()),
+        ("PartialObjectMetadataList", Some("a"))
+    );
+
+    let path = format!("{MAPS}?watch=1&timeoutSeconds=1&allowWatchBookmarks=true");
+    for (accept, kind) in [
+        ("accept: application/vnd.kubernetes.protobuf", "ConfigMap"),
+        (
+            "accept: application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            "PartialObjectMetadata",
+        ),
+    ] {
+        let stream = s.raw("GET", &path, &[accept], "").await;
+        let mut rest = &stream.body[..];
+        let mut seen = Vec::new();
+        while !rest.is_empty() {
+            let length = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize;
+            let (event, object) = knarr_schema::proto::open_watch_event(&rest[4..4 + length]).unwrap();
+            let (gvk, _, _) = knarr_schema::proto::open(object).unwrap();
+            seen.push(format!("{event} {}", gvk.kind));
+            rest = &rest[4 + length..];
+        }
+        assert_eq!(seen, [format!("ADDED {kind}"), format!("BOOKMARK {kind}")]);
+    }
+    let missing =
+        s.raw("GET", &format!("{MAPS}/none"), &["accept: application/vnd.kubernetes.protobuf"], "").await;
+    assert_eq!(
+        (missing.status, knarr_schema::proto::open(&missing.body).unwrap().0.kind.as_ref()),
+        (404, "Status")
+    );
+    let broken = s
+        .raw("POST", MAPS, &["content-type: application/vnd.kubernetes.protobuf"], list.body[..20].to_vec())
+        .await;
+    assert_eq!(broken.status, 400, "{}", broken.text());
+}
+
+#[tokio::test]
+async fn gzip_and_streamed_lists() {
+    let s = TestServer::start().await;
+    let big = "x".repeat(100_000);
+    for i in 0..8 {
+        s.post(MAPS, &map(&format!("b{i}"), json!({"k": big}))).await.expect(201);
+    }
+    let plain = s.get(MAPS).await.expect(200);
+    assert_eq!(plain["items"].as_array().unwrap().len(), 8);
+    let zipped = s.raw("GET", MAPS, &["accept-encoding: gzip"], "").await;
+    assert_eq!(zipped.headers["content-encoding"], "gzip");
+    assert!(zipped.body.len() < 100_000);
+}
+
+#[tokio::test]
+async fn discovery_and_openapi() {
+    let s = TestServer::start().await;
+    let aggregated =
+        "accept: application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let found = s.raw("GET", "/apis", &[aggregated], "").await;
+    assert!(found.headers["content-type"].to_str().unwrap().contains("as=APIGroupDiscoveryList"));
+    let etag = found.headers["etag"].to_str().unwrap().to_string();
+    let again = s.raw("GET", "/apis", &[aggregated, &format!("if-none-match: {etag}")], "").await;
+    assert_eq!(again.status, 304);
+    assert_eq!(s.get("/apis").await.expect(200)["kind"], "APIGroupList");
+    assert_eq!(s.get("/api").await.expect(200)["kind"], "APIVersions");
+    assert_eq!(s.get("/api/v1").await.expect(200)["kind"], "APIResourceList");
+    assert_eq!(s.get("/apis/apps").await.expect(200)["kind"], "APIGroup");
+    assert_eq!(s.get("/apis/none").await.status, 404);
+    assert_eq!(s.get("/version").await.expect(200)["minor"], "37");
+    let index = s.get("/openapi/v3").await.expect(200);
+    let url = index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap().to_string();
+    let document = s.get(&url).await.expect(200);
+    assert!(document["components"]["schemas"]["io.k8s.api.core.v1.ConfigMap"].is_object());
+    assert_eq!(s.get("/openapi/v3/api/v1?hash=old").await.status, 301);
+    let v2 = s
+        .raw(
+            "GET",
+            "/openapi/v2",
+            &["accept: application/com.github.proto-openapi.spec.v2@v1.0+protobuf"],
+            "",
+        )
+        .await;
+    assert_eq!(v2.status, 200);
+    let health = s.get("/readyz?verbose").await;
+    assert!(health.text().ends_with("readyz check passed\n"), "{}", health.text());
+    assert!(s.get("/metrics").await.text().contains("apiserver_request_total"));
 }

@@ -48,22 +48,27 @@ fn validate_hook(errors: &mut Errors, hook: &Value, path: &Path, mutating: bool)
     let versions = list(hook, "/admissionReviewVersions");
     let at = path.child("admissionReviewVersions");
     if versions.is_empty() {
-        errors.push(FieldError::required(
-            &at,
-            "must specify one of v1, v1beta1",
-        ));
+        errors.push(FieldError::required(&at, "must specify one of v1, v1beta1"));
     } else if !versions.iter().any(|v| matches!(v.as_str(), Some("v1" | "v1beta1"))) {
-        errors.push(FieldError::invalid(
-            &at,
-            versions.to_vec(),
-            "must include at least one of v1, v1beta1",
-        ));
+        errors.push(FieldError::invalid(&at, versions.to_vec(), "must include at least one of v1, v1beta1"));
     }
     for (i, rule) in list(hook, "/rules").iter().enumerate() {
         validate_rule(errors, rule, &path.child("rules").index(i));
     }
-    check::one_of(errors, text(hook, "/failurePolicy"), &path.child("failurePolicy"), &["Fail", "Ignore"], None);
-    check::one_of(errors, text(hook, "/matchPolicy"), &path.child("matchPolicy"), &["Equivalent", "Exact"], None);
+    check::one_of(
+        errors,
+        text(hook, "/failurePolicy"),
+        &path.child("failurePolicy"),
+        &["Fail", "Ignore"],
+        None,
+    );
+    check::one_of(
+        errors,
+        text(hook, "/matchPolicy"),
+        &path.child("matchPolicy"),
+        &["Equivalent", "Exact"],
+        None,
+    );
     let effects = text(hook, "/sideEffects");
     check::one_of(
         errors,
@@ -91,7 +96,10 @@ fn validate_hook(errors: &mut Errors, hook: &Value, path: &Path, mutating: bool)
     match hook.pointer("/clientConfig/service").filter(|s| !s.is_null()) {
         Some(service) => {
             if !url.is_empty() {
-                errors.push(FieldError::required(&config.child("url"), "exactly one of url or service is required"));
+                errors.push(FieldError::required(
+                    &config.child("url"),
+                    "exactly one of url or service is required",
+                ));
             }
             for key in ["name", "namespace"] {
                 if text(service, &format!("/{key}")).is_empty() {

@@ -30,7 +30,13 @@ fn row(obj: &Value, now: &str) -> Vec<Value> {
         "" if obj.pointer("/spec/nodeSelector").is_some() => "<selected nodes>",
         other => other,
     };
-    vec![name(obj), node.into(), text(obj, "/spec/driver").into(), text(obj, "/spec/pool/name").into(), age(obj, now)]
+    vec![
+        name(obj),
+        node.into(),
+        text(obj, "/spec/driver").into(),
+        text(obj, "/spec/pool/name").into(),
+        age(obj, now),
+    ]
 }
 
 fn fields(obj: &Value) -> Vec<(Str, String)> {

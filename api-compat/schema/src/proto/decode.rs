@@ -64,7 +64,7 @@ impl Decoder<'_> {
         };
         let mut reader = Reader::new(buf, base);
         loop {
-            let field = match reader.field() {
+            let field = match reader.noted_field() {
                 Ok(Some(field)) => field,
                 Ok(None) => break,
                 Err(e) => return Err(name_error(e, |tag| find(tag).map(|i| members[i].name))),
@@ -151,16 +151,19 @@ impl Decoder<'_> {
     ) -> Result<(String, Value), ProtoError> {
         let mut reader = field.reader()?;
         let (mut key, mut value) = (String::new(), None);
-        while let Some(f) = reader.field().map_err(|e| name_error(e, |_| Some("")))? {
+        while let Some(f) = reader.field()? {
             match f.tag {
                 1 => key = f.string()?.to_owned(),
                 2 => value = Some(self.value(wire, f, depth).map_err(|e| e.under(&key))?.0),
                 _ => {}
             }
         }
-        let value = match value {
-            Some(v) => v,
-            None => self.zero(wire, depth)?,
+        // Go makes an entry's value before it reads it: empty, not nil.
+        let value = match (value, wire) {
+            (Some(v), _) => v,
+            (None, Wire::Bytes) => Value::String(String::new()),
+            (None, Wire::Wrapped(_)) => Value::Array(Vec::new()),
+            (None, _) => self.zero(wire, depth)?,
         };
         Ok((key, value))
     }
@@ -197,14 +200,7 @@ impl Decoder<'_> {
                     }
                 }
                 let zero = list.is_empty();
-                (
-                    if zero {
-                        Value::Null
-                    } else {
-                        Value::Array(list)
-                    },
-                    zero,
-                )
+                (Value::Array(list), zero)
             }
             Wire::Raw => self.raw(field)?,
             Wire::Quantity => quantity(field)?,

@@ -72,7 +72,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn field(
+    pub(crate) fn field(
         &self,
         wire: &Wire,
         tag: u32,
@@ -180,7 +180,7 @@ impl Encoder<'_> {
     }
 
     /// What Go writes for a value (not a pointer) that JSON does not name.
-    fn zero(
+    pub(crate) fn zero(
         &self,
         wire: &Wire,
         tag: u32,
@@ -209,13 +209,13 @@ impl Encoder<'_> {
     }
 }
 
-fn leaf_in(tag: u32, out: &mut Writer, write: impl FnOnce(&mut Writer)) {
+pub(crate) fn leaf_in(tag: u32, out: &mut Writer, write: impl FnOnce(&mut Writer)) {
     let at = out.begin(tag);
     write(out);
     out.end(at);
 }
 
-fn int_or_string(tag: u32, kind: u64, number: i64, text: &str, out: &mut Writer) {
+pub(crate) fn int_or_string(tag: u32, kind: u64, number: i64, text: &str, out: &mut Writer) {
     leaf_in(tag, out, |o| {
         o.varint(1, kind);
         o.varint(2, number as u64);

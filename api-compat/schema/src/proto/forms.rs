@@ -37,6 +37,9 @@ pub(crate) fn time_to_json(seconds: i64, nanos: i32, micro: bool) -> Option<Valu
 
 /// Seconds and nanoseconds of an RFC 3339 time; nanoseconds cut to microseconds, or to none.
 pub(crate) fn time_from_json(text: &str, micro: bool) -> Result<(i64, i32), String> {
+    if let Some(seconds) = plain_utc(text.as_bytes()) {
+        return Ok((seconds, 0));
+    }
     let at: jiff::Timestamp = text
         .parse()
         .map_err(|_| format!("\"{text}\" is not a time in RFC 3339 form"))?;
@@ -46,6 +49,51 @@ pub(crate) fn time_from_json(text: &str, micro: bool) -> Result<(i64, i32), Stri
         nanos += 1_000_000_000;
     }
     Ok((seconds, if micro { nanos / 1000 * 1000 } else { 0 }))
+}
+
+/// Seconds of a time in the form that we write ourselves, `2020-01-01T00:00:00Z`; `None` for any other form.
+fn plain_utc(text: &[u8]) -> Option<i64> {
+    let shape = b"dddd-dd-ddTdd:dd:ddZ";
+    let fits = text.len() == shape.len()
+        && text.iter().zip(shape).all(|(t, s)| {
+            if *s == b'd' {
+                t.is_ascii_digit()
+            } else {
+                t == s
+            }
+        });
+    if !fits {
+        return None;
+    }
+    let number = |from: usize, to: usize| {
+        text[from..to]
+            .iter()
+            .fold(0i64, |n, d| n * 10 + i64::from(d - b'0'))
+    };
+    let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
+    let (hour, minute, second) = (number(11, 13), number(14, 16), number(17, 19));
+    // Days 1 to 28 are in every month; the rest is left to the full parser, and so are leap seconds.
+    if year == 0
+        || !(1..=12).contains(&month)
+        || !(1..=28).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 59
+    {
+        return None;
+    }
+    // Days since 1970 of the proleptic Gregorian calendar, counted in years that begin in March.
+    let (y, m) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let era = y.div_euclid(400);
+    let of_era = y.rem_euclid(400);
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * m + 2) / 5 + day
+        - 1
+        - 719_468;
+    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
 /// A duration as Go prints it: `1h2m3.5s`, `1.5ms`, `0s`.
@@ -204,6 +252,11 @@ mod tests {
             Ok((-1, 500_000_000))
         );
         assert!(time_from_json("yesterday", false).is_err());
+        assert!(time_from_json("2020-02-31T00:00:00Z", false).is_err());
+        for second in (0..4_000_000_000i64).step_by(1_234_567) {
+            let text = jiff::Timestamp::from_second(second).unwrap().to_string();
+            assert_eq!(time_from_json(&text, false), Ok((second, 0)), "{text}");
+        }
         assert_eq!(time_to_json(i64::MAX, 0, false), None);
     }
 }

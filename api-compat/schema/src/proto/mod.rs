@@ -11,6 +11,7 @@
 mod decode;
 mod encode;
 mod forms;
+mod transcode;
 mod wire;
 
 use std::sync::Arc;
@@ -129,6 +130,65 @@ pub fn encode_raw(types: &TypeRef, obj: &Value) -> Result<Vec<u8>, ProtoError> {
     Ok(out.into_bytes())
 }
 
+/// The raw message of a document given as JSON text, without making a [`Value`] of it: what lists and watches are served
+/// with. Differs from [`encode_raw`] only in the order of the fields.
+///
+/// # Errors
+/// As [`encode`], and for text that is not JSON.
+pub fn transcode_raw(types: &TypeRef, json: &[u8]) -> Result<Vec<u8>, ProtoError> {
+    let mut out = Writer::with_capacity(json.len() / 2 + 64);
+    transcode_into(root(types)?, json, &mut out)?;
+    Ok(out.into_bytes())
+}
+
+fn transcode_into(id: StructId, json: &[u8], out: &mut Writer) -> Result<(), ProtoError> {
+    let start = out.len();
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let seed = transcode::MessageSeed {
+        facts: facts(),
+        id,
+        out: &mut *out,
+        depth: 0,
+    };
+    let done = serde::de::DeserializeSeed::deserialize(seed, &mut deserializer)
+        .and_then(|()| deserializer.end());
+    if done.is_ok() {
+        return Ok(());
+    }
+    // The slower way knows the field.
+    out.truncate(start);
+    let value: Value = serde_json::from_slice(json)
+        .map_err(|e| ProtoError::encode(format!("the document is not JSON: {e}")))?;
+    let Value::Object(map) = &value else {
+        return Err(ProtoError::encode(format!(
+            "expected an object, got {}",
+            forms::kind_of(&value)
+        )));
+    };
+    encode::Encoder { facts: facts() }.message(id, map, out, 0)
+}
+
+/// As [`encode_list`], from items given as JSON text; `types` is the type of an item.
+///
+/// # Errors
+/// As [`encode_list`] and [`transcode_raw`], the latter with the item's index.
+pub fn transcode_list<'a>(
+    types: &TypeRef,
+    gvk: &GroupVersionKind,
+    list_meta: &Value,
+    items: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Vec<u8>, ProtoError> {
+    let id = root(types)?;
+    list_of(gvk, list_meta, |out| {
+        for (index, json) in items.into_iter().enumerate() {
+            let at = out.begin(2);
+            transcode_into(id, json, out).map_err(|e| e.at_index(index).under("items"))?;
+            out.end(at);
+        }
+        Ok(())
+    })
+}
+
 /// Puts the envelope around a raw message.
 pub fn wrap(gvk: &GroupVersionKind, raw: &[u8]) -> Vec<u8> {
     let mut out = Writer::with_capacity(raw.len() + 64);
@@ -147,6 +207,17 @@ pub fn encode_list<'a>(
     list_meta: &Value,
     items: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Vec<u8>, ProtoError> {
+    list_of(gvk, list_meta, |out| {
+        items.into_iter().for_each(|item| out.bytes(2, item));
+        Ok(())
+    })
+}
+
+fn list_of(
+    gvk: &GroupVersionKind,
+    list_meta: &Value,
+    items: impl FnOnce(&mut Writer) -> Result<(), ProtoError>,
+) -> Result<Vec<u8>, ProtoError> {
     let meta = crate::builtin_type("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta")
         .ok_or_else(|| ProtoError::encode("the type facts lack ListMeta"))?;
     let mut out = Writer::default();
@@ -154,9 +225,7 @@ pub fn encode_list<'a>(
     let at = out.begin(1);
     encode_into(&meta, list_meta, &mut out).map_err(|e| e.under("metadata"))?;
     out.end(at);
-    for item in items {
-        out.bytes(2, item);
-    }
+    items(&mut out)?;
     Ok(end_unknown(out, raw))
 }
 
@@ -273,11 +342,11 @@ fn open_any(bytes: &[u8]) -> Result<Envelope<'_>, ProtoError> {
         base: bytes.len(),
     };
     let mut encoding = "";
-    while let Some(field) = reader.field().map_err(ProtoError::of_envelope)? {
+    while let Some(field) = reader.noted_field().map_err(ProtoError::of_envelope)? {
         match field.tag {
             1 => {
                 let mut inner = field.reader()?;
-                while let Some(f) = inner.field().map_err(ProtoError::of_envelope)? {
+                while let Some(f) = inner.field()? {
                     match f.tag {
                         1 => envelope.api_version = f.string()?,
                         2 => envelope.kind = f.string()?,
@@ -329,7 +398,17 @@ pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
 pub fn open_watch_event(body: &[u8]) -> Result<(&str, &[u8]), ProtoError> {
     let mut reader = Reader::new(body, 0);
     let (mut event, mut object): (&str, &[u8]) = ("", &[]);
-    while let Some(field) = reader.field()? {
+    while let Some(field) = reader.noted_field().map_err(|e| {
+        let name = if e.noted() == Some(1) {
+            "type"
+        } else {
+            "object"
+        };
+        ProtoError {
+            path: name.into(),
+            ..e
+        }
+    })? {
         match field.tag {
             1 => event = field.string().map_err(|e| e.under("type"))?,
             2 => {

@@ -136,6 +136,14 @@ impl<'a> Reader<'a> {
 
     /// The next field, `None` at the end of the message.
     pub(crate) fn field(&mut self) -> Result<Option<WireField<'a>>, ProtoError> {
+        self.noted_field().map_err(|mut e| {
+            e.path.clear();
+            e
+        })
+    }
+
+    /// As [`Self::field`]; an error inside a field's value notes the field's number.
+    pub(crate) fn noted_field(&mut self) -> Result<Option<WireField<'a>>, ProtoError> {
         let offset = self.offset();
         let Some(key) = self.key()? else {
             return Ok(None);
@@ -220,6 +228,15 @@ impl Writer {
         self.buf
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Drops what was written after `len`.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.buf.truncate(len);
+    }
+
     pub(crate) fn extend(&mut self, bytes: &[u8]) {
         self.buf.extend_from_slice(bytes);
     }
@@ -265,8 +282,17 @@ impl Writer {
             self.buf[start - 1] = length as u8;
             return;
         }
-        let mut head = Writer::default();
-        head.number(length as u64);
-        self.buf.splice(start - 1..start, head.buf);
+        let width = (usize::BITS - length.leading_zeros()).div_ceil(7) as usize;
+        self.buf.resize(self.buf.len() + width - 1, 0);
+        self.buf
+            .copy_within(start..start + length, start + width - 1);
+        let mut rest = length;
+        for (i, byte) in self.buf[start - 1..start - 1 + width]
+            .iter_mut()
+            .enumerate()
+        {
+            *byte = (rest & 0x7f) as u8 | if i + 1 < width { 0x80 } else { 0 };
+            rest >>= 7;
+        }
     }
 }

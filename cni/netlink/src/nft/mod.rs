@@ -6,6 +6,8 @@
 //! expressions.
 
 mod diff;
+pub(crate) mod dump;
+mod expr;
 mod text;
 pub(crate) mod wire;
 
@@ -180,6 +182,8 @@ pub enum Stmt {
     Address(Side, Sense, IpNetwork),
     /// Type of the address is local to this host.
     LocalAddress(Side, Sense),
+    /// Came in through the named interface.
+    FromInterface(String),
     /// Transport protocol number.
     Protocol(u8),
     /// Destination port.

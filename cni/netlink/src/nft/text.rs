@@ -59,6 +59,7 @@ impl fmt::Display for Stmt {
         match self {
             Self::Address(s, n, net) => write!(f, "{} {}{net}", side(*s), not(*n)),
             Self::LocalAddress(s, n) => write!(f, "fib {} type {}local", side(*s), not(*n)),
+            Self::FromInterface(i) => write!(f, "iifname {i}"),
             Self::Protocol(p) => write!(f, "meta l4proto {p}"),
             Self::Port(p) => write!(f, "th dport {p}"),
             Self::NewConnection => f.write_str("ct state new"),

@@ -1,0 +1,242 @@
+//! The whole kubelet over the fake runtime and a small API.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use common::{Api, phase, ready};
+use knarr_cri::fake::Fake;
+use knarr_kubelet::KubeletConfig;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+struct World {
+    api: Api,
+    runtime: Arc<Fake>,
+    dir: tempfile::TempDir,
+    stop: CancellationToken,
+}
+
+impl World {
+    fn start() -> Self {
+        let world = Self {
+            api: Api::new(),
+            runtime: Arc::new(Fake::default()),
+            dir: tempfile::tempdir().unwrap(),
+            stop: CancellationToken::new(),
+        };
+        world.runtime.add_image("demo:1");
+        world.run();
+        world
+    }
+
+    fn config(&self) -> KubeletConfig {
+        KubeletConfig {
+            node_ips: vec!["192.0.2.1".parse().unwrap()],
+            root_dir: self.dir.path().join("kubelet"),
+            log_dir: self.dir.path().join("logs"),
+            cgroup_root: format!("/knarr-test-{}", std::process::id()),
+            ..KubeletConfig::new("n1")
+        }
+    }
+
+    fn run(&self) {
+        let (config, client, runtime, stop) =
+            (self.config(), self.api.client(), self.runtime.clone(), self.stop.clone());
+        tokio::spawn(async move { knarr_kubelet::run(config, client, runtime, stop).await.unwrap() });
+    }
+}
+
+fn spec(extra: Value) -> Value {
+    let mut spec = json!({"nodeName": "n1", "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "image": "demo:1"}]});
+    spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    spec
+}
+
+fn state(object: Option<&Value>) -> Value {
+    object.map(|o| o["status"]["containerStatuses"][0].clone()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_pod_lives_and_dies() {
+    let world = World::start();
+    world.api.until("/api/v1/nodes/n1", "ready", ready).await;
+    world
+        .api
+        .until("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1", "there", |o| o.is_some())
+        .await;
+    let path = world.api.pod("p", spec(json!({})));
+    let pod = world.api.until(&path, "ready", ready).await.unwrap();
+    assert_eq!((phase(Some(&pod)), pod["status"]["qosClass"].as_str()), ("Running", Some("BestEffort")));
+    assert!(pod["status"]["podIP"].as_str().unwrap().starts_with("10.42.0."));
+    assert_eq!(pod["status"]["hostIP"], "192.0.2.1");
+    world.api.delete_gracefully(&path, 7);
+    world.api.until(&path, "gone", |o| o.is_none()).await;
+    let calls = world.runtime.calls();
+    assert!(
+        calls.iter().any(|c| c.starts_with("StopContainer container-") && c.ends_with(" 7")),
+        "{calls:?}"
+    );
+    assert!(calls.iter().any(|c| c.starts_with("RemovePodSandbox")), "{calls:?}");
+    let reasons: Vec<String> =
+        world.api.reasons().iter().map(|r| r.split(':').next().unwrap().to_owned()).collect();
+    for reason in ["Pulled", "Created", "Started", "Killing"] {
+        assert!(reasons.contains(&reason.to_owned()), "{reason}: {reasons:?}");
+    }
+    assert!(!world.dir.path().join("kubelet/pods").read_dir().is_ok_and(|mut d| d.next().is_some()));
+    world.stop.cancel();
+}
+
+#[tokio::test]
+async fn failing_containers_restart_and_then_back_off() {
+    let world = World::start();
+    let path = world.api.pod("p", spec(json!({})));
+    world.api.until(&path, "ready", ready).await;
+    world.runtime.exit("c", 1);
+    world.api.until(&path, "restarted", |o| state(o)["restartCount"] == 1 && ready(o)).await;
+    world.runtime.exit("c", 2);
+    let pod = world
+        .api
+        .until(&path, "in back-off", |o| state(o)["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+        .await;
+    let state = state(pod.as_ref());
+    assert_eq!(state["lastState"]["terminated"]["exitCode"], 2);
+    assert!(
+        state["state"]["waiting"]["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("back-off 10s restarting failed container=c pod=p_default("),
+        "{state}"
+    );
+    world.stop.cancel();
+}
+
+#[tokio::test]
+async fn pods_that_end_keep_their_phase() {
+    let world = World::start();
+    let good = world.api.pod("good", spec(json!({"restartPolicy": "Never"})));
+    world.api.until(&good, "ready", ready).await;
+    world.runtime.exit("c", 0);
+    world.api.until(&good, "succeeded", |o| phase(o) == "Succeeded").await;
+    let bad = world.api.pod(
+        "bad",
+        spec(json!({"restartPolicy": "Never", "initContainers": [{"name": "i", "image": "demo:1"}]})),
+    );
+    world
+        .api
+        .until(&bad, "initializing", |o| {
+            o.is_some_and(|o| o["status"]["initContainerStatuses"][0]["state"]["running"].is_object())
+        })
+        .await;
+    world.runtime.exit("i", 5);
+    let pod = world.api.until(&bad, "failed", |o| phase(o) == "Failed").await.unwrap();
+    assert_eq!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 5);
+    world.api.delete_gracefully(&good, 0);
+    world.api.until(&good, "gone", |o| o.is_none()).await;
+    world.stop.cancel();
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let world = World::start();
+    let container = |name: &str, extra: Value| {
+        let mut c = json!({"name": "c", "image": "demo:1"});
+        c.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        world.api.pod(name, spec(json!({"containers": [c]})))
+    };
+    for (name, extra, reason) in [
+        ("never", json!({"image": "no:1", "imagePullPolicy": "Never"}), "ErrImageNeverPull"),
+        ("pull", json!({"image": "no:1"}), "ImagePullBackOff"),
+        ("name", json!({"image": "Bad Name"}), "InvalidImageName"),
+        (
+            "config",
+            json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}]}),
+            "CreateContainerConfigError",
+        ),
+    ] {
+        let path = container(name, extra);
+        let pod = world.api.until(&path, reason, |o| state(o)["state"]["waiting"]["reason"] == reason).await;
+        assert_eq!(phase(pod.as_ref()), "Pending");
+    }
+    world.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_restarted_kubelet_takes_over_without_touching_containers() {
+    let world = World::start();
+    let path = world.api.pod("p", spec(json!({})));
+    world.api.until(&path, "ready", ready).await;
+    world.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = world.runtime.calls();
+    let again = World { stop: CancellationToken::new(), ..world };
+    again.run();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(again.runtime.calls(), before);
+    assert!(ready(again.api.get(&path).as_ref()));
+    let writes = *again.api.status_writes.lock();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(*again.api.status_writes.lock(), writes, "an unchanged status is not written");
+    again.api.remove(&path);
+    for _ in 0..100 {
+        if again.runtime.calls().iter().any(|c| c.starts_with("RemovePodSandbox")) {
+            again.stop.cancel();
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the pod without an object lives on");
+}
+
+#[tokio::test]
+async fn volumes_and_environment_reach_the_container_and_follow_changes() {
+    let world = World::start();
+    let map = "/api/v1/namespaces/default/configmaps/m";
+    let object =
+        |value: &str| json!({"metadata": {"name": "m", "namespace": "default"}, "data": {"k": value}});
+    world.api.put(map, object("one"));
+    let container = json!({
+        "name": "c", "image": "demo:1", "args": ["$(A)-$(N)"], "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "env": [{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}, {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}],
+        "readinessProbe": {"exec": {"command": ["check"]}, "periodSeconds": 1},
+    });
+    let path = world.api.pod(
+        "p",
+        spec(json!({"containers": [container], "volumes": [{"name": "v", "configMap": {"name": "m"}}]})),
+    );
+    world.api.until(&path, "ready", ready).await;
+    let config = world.runtime.container_config("c").unwrap();
+    assert_eq!(config.args, ["one-p"]);
+    let mount = config.mounts.iter().find(|m| m.container_path == "/v").unwrap();
+    let file = std::path::Path::new(&mount.host_path).join("k");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "one");
+    world.api.put(map, object("two"));
+    for _ in 0..200 {
+        if std::fs::read_to_string(&file).is_ok_and(|text| text == "two") {
+            world.stop.cancel();
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the volume did not follow");
+}
+
+#[tokio::test]
+async fn unhealthy_containers_are_replaced() {
+    let world = World::start();
+    let probe = json!({"exec": {"command": ["check"]}, "periodSeconds": 1, "failureThreshold": 1});
+    let container = json!({"name": "c", "image": "demo:1", "livenessProbe": probe});
+    let path = world.api.pod("p", spec(json!({"containers": [container]})));
+    world.api.until(&path, "ready", ready).await;
+    world.runtime.answer_exec("c", 1, "sick");
+    world.api.until(&path, "restarted", |o| state(o)["restartCount"] == 1).await;
+    world.runtime.answer_exec("c", 0, "");
+    let reasons = world.api.reasons();
+    assert!(reasons.iter().any(|r| r == "Unhealthy: Liveness probe failed: sick"), "{reasons:?}");
+    assert!(
+        reasons.iter().any(|r| r == "Killing: Container c failed liveness probe, will be restarted"),
+        "{reasons:?}"
+    );
+    world.stop.cancel();
+}
