@@ -39,7 +39,10 @@ fn user(name: &str) -> UserInfo {
 
 impl Cluster {
     async fn start() -> Self {
-        let _set = tracing_subscriber::fmt().with_env_filter("warn").with_test_writer().try_init();
+        let _set = tracing_subscriber::fmt()
+            .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
+            .with_test_writer()
+            .try_init();
         let server = TestServer::start_with_auth().await;
         let (admin, shutdown) = (server.admin_client(), CancellationToken::new());
         let names = knarr_controllers::CONTROLLERS
@@ -190,7 +193,8 @@ fn deployment(image: &str, replicas: i32) -> Value {
             "replicas": replicas, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600,
             "selector": {"matchLabels": {"app": "web"}},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
-            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": image}]}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [
+                {"name": "c", "image": image, "resources": {"requests": {"cpu": "100m"}}}]}},
         },
     })
 }
@@ -402,7 +406,10 @@ async fn quotas_endpoints_and_lost_nodes() {
     cluster
         .make::<Service>(json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.43.0.6", "ipFamilies": ["IPv4"], "type": "ClusterIP", "selector": {"app": "web"}, "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]}}))
         .await;
-    cluster.make::<Deployment>(deployment("one", 2)).await;
+    let mut impatient = deployment("one", 2);
+    impatient["spec"]["template"]["spec"]["tolerations"] = json!([
+        {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
+    cluster.make::<Deployment>(impatient).await;
     available(&cluster, 2).await;
     until("quota", || async {
         let used = cluster
@@ -417,7 +424,7 @@ async fn quotas_endpoints_and_lost_nodes() {
         check(
             of("pods").as_deref() == Some("2")
                 && of("configmaps").as_deref() == Some("1")
-                && of("requests.cpu").as_deref() == Some("0"),
+                && of("requests.cpu").as_deref() == Some("200m"),
             used,
         )
     })
@@ -442,7 +449,7 @@ async fn quotas_endpoints_and_lost_nodes() {
         check(not_ready == 2, taints)
     })
     .await;
-    // Without tolerations the pods must go; nothing else takes them.
+    // The pods tolerate that for a second, then they must go; nothing else takes them.
     until("pods are evicted and cannot be placed", || async {
         let pods = cluster.list::<Pod>().await;
         let waiting = pods.iter().filter(|p| {
