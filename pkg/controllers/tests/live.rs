@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use knarr_client::Informers;
 use knarr_controllers::{ClientFor, Config};
 use knarr_harness::TestServer;
@@ -461,4 +462,59 @@ async fn quotas_endpoints_and_lost_nodes() {
         check(pods.len() == 2 && waiting.count() == 2, pods)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settled_cluster_writes_nothing() {
+    let cluster = Cluster::start().await;
+    cluster
+        .make::<PodDisruptionBudget>(json!({"metadata": {"name": "b"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}}}))
+        .await;
+    cluster
+        .make::<ResourceQuota>(
+            json!({"metadata": {"name": "q"}, "spec": {"hard": {"count/deployments.apps": "5"}}}),
+        )
+        .await;
+    cluster.make::<Deployment>(deployment("one", 2)).await;
+    available(&cluster, 2).await;
+    let template = |app: &str| json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    cluster
+        .make::<StatefulSet>(json!({"metadata": {"name": "db"}, "spec": {"replicas": 1, "serviceName": "db",
+            "selector": {"matchLabels": {"app": "db"}}, "template": template("db")}}))
+        .await;
+    cluster
+        .make::<DaemonSet>(json!({"metadata": {"name": "log"}, "spec": {
+            "selector": {"matchLabels": {"app": "log"}}, "template": template("log")}}))
+        .await;
+    cluster
+        .make::<CronJob>(json!({"metadata": {"name": "tick"}, "spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {
+            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "task"}]}}}}}}))
+        .await;
+    until("budget and quota", || async {
+        let allowed = cluster
+            .api::<PodDisruptionBudget>()
+            .get("b")
+            .await
+            .unwrap()
+            .status
+            .and_then(|s| s.disruptions_allowed);
+        let used = cluster
+            .api::<ResourceQuota>()
+            .get("q")
+            .await
+            .unwrap()
+            .status
+            .and_then(|s| s.used)
+            .unwrap_or_default();
+        let count = used.get("count/deployments.apps").map(|q| q.0.clone());
+        check(allowed == Some(1) && count.as_deref() == Some("1"), (allowed, count))
+    })
+    .await;
+    let newest = || async {
+        cluster.api::<ConfigMap>().list(&ListParams::default()).await.unwrap().metadata.resource_version
+    };
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = newest().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(before, newest().await, "something writes though nothing changes");
 }
