@@ -187,13 +187,23 @@ async fn endpoint(tls: &tls::Tls, address: std::net::SocketAddr) {
     assert!(tls::get(&tls.client, address, "/pods").await.1.contains("\"web\""));
     let (_, text) = tls::get(&tls.client, address, "/stats/summary").await;
     let summary: Value = serde_json::from_str(&text).unwrap();
-    assert!(summary["pods"][0]["containers"][0]["memory"]["workingSetBytes"].as_u64().is_some_and(|b| b > 0), "{summary}");
-    assert!(tls::get(&tls.client, address, "/metrics/resource").await.1.contains("container_cpu_usage_seconds_total{container=\"c\""));
+    assert!(
+        summary["pods"][0]["containers"][0]["memory"]["workingSetBytes"].as_u64().is_some_and(|b| b > 0),
+        "{summary}"
+    );
+    assert!(
+        tls::get(&tls.client, address, "/metrics/resource")
+            .await
+            .1
+            .contains("container_cpu_usage_seconds_total{container=\"c\"")
+    );
 
     let options = Options { stdin: true, stdout: true, stderr: true, tty: false };
     let uri = "https://localhost/exec/default/web/c?command=sh&command=-c&command=cat%3B+echo+bad+%3E%262%3B+exit+4&input=1&output=1&error=1";
-    let mut remote = dial_over(tls::connect(&tls.client, address).await, &uri.parse().unwrap(), options).await.unwrap();
-    let (mut stdin, mut stdout, mut stderr) = (remote.stdin.take().unwrap(), remote.stdout.take().unwrap(), remote.stderr.take().unwrap());
+    let mut remote =
+        dial_over(tls::connect(&tls.client, address).await, &uri.parse().unwrap(), options).await.unwrap();
+    let (mut stdin, mut stdout, mut stderr) =
+        (remote.stdin.take().unwrap(), remote.stdout.take().unwrap(), remote.stderr.take().unwrap());
     let (mut out, mut err) = (String::new(), String::new());
     let work = async {
         stdin.write_all(b"through and through").await.unwrap();

@@ -35,17 +35,27 @@ impl Tls {
         let roots = Arc::new(roots);
         let verifier = WebPkiClientVerifier::builder(roots.clone()).allow_unauthenticated().build().unwrap();
         let (chain, key) = leaf("node");
-        let server = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
+        let server =
+            ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).unwrap();
         let (chain, key) = leaf("tester");
-        let client = ClientConfig::builder().with_root_certificates(roots.clone()).with_client_auth_cert(chain, key).unwrap();
+        let client = ClientConfig::builder()
+            .with_root_certificates(roots.clone())
+            .with_client_auth_cert(chain, key)
+            .unwrap();
         let stranger = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         Self { server: Arc::new(server), client: Arc::new(client), stranger: Arc::new(stranger) }
     }
 }
 
-pub async fn connect(config: &Arc<ClientConfig>, address: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
+pub async fn connect(
+    config: &Arc<ClientConfig>,
+    address: SocketAddr,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
     let stream = TcpStream::connect(address).await.unwrap();
-    tokio_rustls::TlsConnector::from(config.clone()).connect("localhost".try_into().unwrap(), stream).await.unwrap()
+    tokio_rustls::TlsConnector::from(config.clone())
+        .connect("localhost".try_into().unwrap(), stream)
+        .await
+        .unwrap()
 }
 
 /// Status and body of a GET.
