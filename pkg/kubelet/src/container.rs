@@ -386,9 +386,7 @@ fn host_path(
     }
     let path = volume.host_path.join(&sub);
     if !path.exists() && !volume.read_only {
-        fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o750))
-            .map_err(|e| format!("{}: {e}", path.display()))?;
+        make_sub_path(&volume.host_path, &sub).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     let real = path.canonicalize().map_err(|e| format!("subPath {sub:?} of volume {:?}: {e}", mount.name))?;
     let root = volume.host_path.canonicalize().map_err(|e| format!("volume {:?}: {e}", mount.name))?;
@@ -397,6 +395,25 @@ fn host_path(
     } else {
         Err(format!("subPath {sub:?} of volume {:?} leads out of the volume", mount.name))
     }
+}
+
+/// Makes missing directories with the volume's own mode, so that whoever may write there may write here.
+fn make_sub_path(volume: &Path, sub: &str) -> io::Result<()> {
+    let mode = fs::metadata(volume)?.permissions();
+    let mut dir = volume.to_owned();
+    for part in sub.split('/').filter(|p| !p.is_empty() && *p != ".") {
+        dir.push(part);
+        match fs::create_dir(&dir) {
+            Ok(()) => fs::set_permissions(&dir, mode.clone())?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        // Nothing is made beyond a link that somebody in the pod may have put there.
+        if fs::symlink_metadata(&dir)?.file_type().is_symlink() {
+            return Err(io::Error::other("a part of the path is a symbolic link"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

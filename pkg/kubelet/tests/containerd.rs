@@ -309,6 +309,45 @@ async fn pods_run_on_real_containerd() {
         assert_eq!(std::fs::read_to_string(&limit).unwrap().trim(), (64 << 20).to_string());
     }
 
+    api.put("/api/v1/namespaces/default/configmaps/kube-root-ca.crt", json!({"metadata": {"name": "kube-root-ca.crt", "namespace": "default"}, "data": {"ca.crt": "authority"}}));
+    api.put("/api/v1/namespaces/default/secrets/s", json!({"metadata": {"name": "s", "namespace": "default"}, "data": {"user": "YWRtaW4="}}));
+    let script = "cd /var/run/secrets/kubernetes.io/serviceaccount; cat token ca.crt namespace /secret/user /one; echo; touch /mem/x /plain/y && echo wrote; cat /shared; trap 'echo told; exit 0' TERM; while :; do sleep 0.1; done";
+    let all = api.pod("volumes", json!({
+        "nodeName": "n1", "restartPolicy": "Always", "terminationGracePeriodSeconds": 5,
+        "securityContext": {"runAsUser": 1000, "runAsNonRoot": true, "fsGroup": 2000},
+        "initContainers": [{"name": "side", "image": "demo:1", "restartPolicy": "Always", "command": ["sh", "-c", "echo from the sidecar > /share/file; trap 'exit 0' TERM; while :; do sleep 0.1; done"],
+            "volumeMounts": [{"name": "plain", "mountPath": "/share", "subPath": "sub"}],
+            "startupProbe": {"exec": {"command": ["cat", "/share/file"]}, "periodSeconds": 1}}],
+        "containers": [{
+            "name": "c", "image": "demo:1", "command": ["sh", "-c", script],
+            "lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", "echo hook > /mem/hook"]}}, "preStop": {"exec": {"command": ["sh", "-c", "echo stopping >> /mem/hook"]}}},
+            "livenessProbe": {"exec": {"command": ["cat", "/mem/hook"]}, "periodSeconds": 1},
+            "volumeMounts": [
+                {"name": "access", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true},
+                {"name": "secret", "mountPath": "/secret"}, {"name": "secret", "mountPath": "/one", "subPath": "user"},
+                {"name": "mem", "mountPath": "/mem"}, {"name": "plain", "mountPath": "/plain"}, {"name": "plain", "mountPath": "/shared", "subPath": "sub/file"}],
+        }],
+        "volumes": [
+            {"name": "access", "projected": {"defaultMode": 420, "sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}}, {"configMap": {"name": "kube-root-ca.crt"}},
+                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}},
+            {"name": "secret", "secret": {"secretName": "s", "defaultMode": 256}},
+            {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}, {"name": "plain", "emptyDir": {}}],
+    }));
+    let pod = api.until(&all, "ready", ready).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let text = log(&dir, &pod, "c", 0);
+    for wanted in ["a-tokenauthoritydefaultadminadmin", "wrote", "from the sidecar"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    assert_eq!(pod["status"]["initContainerStatuses"][0]["ready"], true);
+    api.delete_gracefully(&all, 5);
+    let began = Instant::now();
+    api.until(&all, "gone", |o| o.is_none()).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let uid_dir = dir.join("kubelet/pods").join(pod["metadata"]["uid"].as_str().unwrap());
+    assert!(!uid_dir.exists() && !std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&uid_dir.display().to_string()));
+
     let job = api.pod("job", json!({"nodeName": "n1", "restartPolicy": "Never", "containers": [{"name": "c", "image": "demo:1", "command": ["sh", "-c", "echo -n said > /dev/termination-log; exit 3"]}]}));
     let pod = api.until(&job, "failed", |o| phase(o) == "Failed").await.unwrap();
     let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
