@@ -74,7 +74,12 @@ async fn reconcile(ctx: &Ctx, roles: &Store<ClusterRole>, name: &str) -> Result<
     };
     let patch = json!({"rules": rules});
     let api = ctx.api_all::<ClusterRole>();
-    match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.during("patch", "ClusterRole", "", name) {
+    match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.during(
+        "patch",
+        "ClusterRole",
+        "",
+        name,
+    ) {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(Action::Done),
     }
@@ -90,7 +95,9 @@ mod tests {
         let rule = |resource: &str| json!({"verbs": ["get"], "apiGroups": [""], "resources": [resource]});
         let whole = role(json!({"metadata": {"name": "view"}, "rules": [],
             "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"view": "true"}}]}}));
-        let a = role(json!({"metadata": {"name": "a", "labels": {"view": "true"}}, "rules": [rule("pods"), rule("services")]}));
+        let a = role(
+            json!({"metadata": {"name": "a", "labels": {"view": "true"}}, "rules": [rule("pods"), rule("services")]}),
+        );
         let b = role(json!({"metadata": {"name": "b", "labels": {"view": "true"}}, "rules": [rule("pods")]}));
         let c = role(json!({"metadata": {"name": "c"}, "rules": [rule("secrets")]}));
         let all = [a, b, c, whole.clone()];

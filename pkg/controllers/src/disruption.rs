@@ -20,8 +20,11 @@ use crate::pods::{controller_of, is_active, is_ready};
 use crate::selector;
 
 /// Table row.
-pub const CONTROLLER: Controller =
-    Controller { name: "disruption-controller", account: "disruption-controller", start: |ctx| Box::pin(run(ctx)) };
+pub const CONTROLLER: Controller = Controller {
+    name: "disruption-controller",
+    account: "disruption-controller",
+    start: |ctx| Box::pin(run(ctx)),
+};
 
 /// An eviction that was allowed and not seen to happen is forgotten after this long.
 const EVICTION_TIMEOUT: i64 = 120;
@@ -62,7 +65,11 @@ fn needs_scale(budget: &PodDisruptionBudget) -> bool {
 }
 
 /// Evictions that are still under way, and when the next of them is forgotten.
-fn disrupted(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], now: Timestamp) -> (Disrupted, Option<Duration>) {
+fn disrupted(
+    budget: &PodDisruptionBudget,
+    pods: &[Arc<Pod>],
+    now: Timestamp,
+) -> (Disrupted, Option<Duration>) {
     let mut open = Disrupted::new();
     let mut next: Option<i64> = None;
     let known = budget.status.as_ref().and_then(|s| s.disrupted_pods.as_ref());
@@ -80,7 +87,13 @@ fn disrupted(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], now: Timestamp) ->
 }
 
 /// The status from these pods.
-fn decide(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], open: Disrupted, scale: i32, now: Timestamp) -> PodDisruptionBudgetStatus {
+fn decide(
+    budget: &PodDisruptionBudget,
+    pods: &[Arc<Pod>],
+    open: Disrupted,
+    scale: i32,
+    now: Timestamp,
+) -> PodDisruptionBudgetStatus {
     let count = i32::try_from(pods.len()).unwrap_or(i32::MAX);
     let (expected, desired) = wanted(budget, count, scale);
     let healthy = pods.iter().filter(|p| {
@@ -91,7 +104,8 @@ fn decide(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], open: Disrupted, scal
     let healthy = i32::try_from(healthy.count()).unwrap_or(i32::MAX);
     let allowed = if expected <= 0 { 0 } else { (healthy - desired).max(0) };
     let generation = budget.metadata.generation;
-    let (status, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
+    let (status, reason) =
+        if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
     let old = budget.status.clone().unwrap_or_default();
     let mut conditions = old.conditions.unwrap_or_default();
     set_condition(&mut conditions, status, reason, "", generation, now);
@@ -240,7 +254,10 @@ impl Budgets {
             }
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let (uid, replicas) = self.owner_scale(namespace, &owner.kind, &owner.name).ok_or_else(|| {
-                format!("found no controllers for pod {name:?}: {} {:?} has no scale that is known", owner.kind, owner.name)
+                format!(
+                    "found no controllers for pod {name:?}: {} {:?} has no scale that is known",
+                    owner.kind, owner.name
+                )
             })?;
             owners.insert(uid, replicas);
         }
@@ -289,7 +306,11 @@ mod tests {
         let check = |spec: Value, allowed: i32, desired: i32| {
             let budget: PodDisruptionBudget = serde_json::from_value(json!({"spec": spec})).unwrap();
             let status = decide(&budget, &pods, Disrupted::new(), 4, now);
-            assert_eq!((status.disruptions_allowed, status.desired_healthy), (Some(allowed), Some(desired)), "{spec}");
+            assert_eq!(
+                (status.disruptions_allowed, status.desired_healthy),
+                (Some(allowed), Some(desired)),
+                "{spec}"
+            );
         };
         check(json!({"minAvailable": 2}), 1, 2);
         check(json!({"minAvailable": "50%"}), 1, 2);

@@ -8,26 +8,16 @@ use std::time::Duration;
 fn wake_ups() -> u64 {
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
     let count = |status: String| {
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
-            .map(str::trim);
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).map(str::trim);
         line.and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
     };
-    threads
-        .map(|thread| {
-            count(std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap())
-        })
-        .sum()
+    threads.map(|thread| count(std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap())).sum()
 }
 
 #[test]
 fn an_idle_store_sleeps() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let endpoint = format!("sqlite://{}/state.db", dir.path().display());
     let (store, mut watches) = runtime.block_on(async {
@@ -39,18 +29,8 @@ fn an_idle_store_sleeps() {
         }
         store.lease_grant(3600).await.unwrap();
         for n in 0..100 {
-            let put = Op::Put {
-                key: format!("/registry/7/{n}"),
-                value: "x".into(),
-                lease: 0,
-            };
-            store
-                .txn(Txn {
-                    compares: vec![],
-                    success: vec![put],
-                })
-                .await
-                .unwrap();
+            let put = Op::Put { key: format!("/registry/7/{n}"), value: "x".into(), lease: 0 };
+            store.txn(Txn { compares: vec![], success: vec![put] }).await.unwrap();
         }
         (store, watches)
     });

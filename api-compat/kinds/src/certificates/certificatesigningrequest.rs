@@ -12,6 +12,8 @@ use crate::ruleset::{PLAIN, RuleSet, keep};
 use crate::value::{age, fill, int, is_empty, list, name, sub, text, with};
 
 static RULES: RuleSet = RuleSet {
+    // Any name will do that is a path segment.
+    name: knarr_machinery::names::path_segment_name,
     default,
     create,
     update,

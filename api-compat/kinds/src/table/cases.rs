@@ -298,6 +298,41 @@ fn workloads() {
 }
 
 #[test]
+fn devices() {
+    let g = "resource.k8s.io/v1";
+    let claim = |request: Value| named(json!({"spec": {"devices": {"requests": [request]}}}));
+    check(g, "resourceclaims", claim(json!({"name": "a", "exactly": {"deviceClassName": "c"}})), &[]);
+    check(
+        g,
+        "resourceclaims",
+        claim(json!({"name": "a"})),
+        &[
+            "spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required",
+        ],
+    );
+    check(
+        g,
+        "resourceclaims",
+        claim(json!({"name": "a", "exactly": {"allocationMode": "All", "count": 2}})),
+        &[
+            "spec.devices.requests[0].exactly.deviceClassName: Required value",
+            "spec.devices.requests[0].exactly.count: Invalid value: 2: must not be specified when allocationMode is 'All'",
+        ],
+    );
+    check(
+        g,
+        "resourceslices",
+        json!({"spec": {"driver": "d", "pool": {"name": "p", "resourceSliceCount": 1}}}),
+        &[
+            "spec: Required value: exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required",
+        ],
+    );
+    let rule =
+        created(g, "devicetaintrules", json!({"spec": {"taint": {"key": "k", "effect": "NoSchedule"}}}));
+    assert_eq!(rule["spec"]["taint"]["timeAdded"], NOW);
+}
+
+#[test]
 fn status_and_spec_are_parted() {
     let user = knarr_machinery::UserInfo::component("t", &[]);
     let old = named(json!({"spec": {"replicas": 1}, "status": {"replicas": 1}}));
@@ -347,6 +382,26 @@ fn events_share_one_form() {
     );
     assert_eq!(rules.row(&doc, NOW), kind("v1", "events").rules.row(&stored, NOW));
     assert_eq!(rules.from_storage(stored).unwrap(), doc);
+}
+
+#[test]
+fn core_events() {
+    let involved = json!({"kind": "Pod", "name": "p", "namespace": "default"});
+    check("v1", "events", named(json!({"involvedObject": involved})), &[]);
+    check(
+        "v1",
+        "events",
+        named(json!({"involvedObject": {"namespace": "other"}})),
+        &["involvedObject.namespace: Invalid value: \"other\": does not match event.namespace"],
+    );
+    check(
+        "v1",
+        "events",
+        named(
+            json!({"involvedObject": involved, "eventTime": "2026-01-02T03:04:00.000000Z", "reportingComponent": "c", "reportingInstance": "i", "reason": "r"}),
+        ),
+        &["action: Required value"],
+    );
 }
 
 #[test]

@@ -58,14 +58,9 @@ pub(super) async fn read_history(
     bounds: &Bounds,
     max_bytes: usize,
 ) -> Result<History, sqlx::Error> {
-    let query = sqlx::query(sql::HISTORY)
-        .bind(last_position(after))
-        .bind(last_position(upto));
+    let query = sqlx::query(sql::HISTORY).bind(last_position(after)).bind(last_position(upto));
     let mut stream = bind_bounds!(query, bounds).fetch(readers);
-    let mut history = History {
-        rows: Vec::new(),
-        covered: upto,
-    };
+    let mut history = History { rows: Vec::new(), covered: upto };
     let mut bytes = 0;
     while let Some(row) = stream.try_next().await? {
         let entry = sql::log_row(&row)?;
@@ -84,9 +79,7 @@ pub(super) async fn read_history(
 }
 
 fn newest(row: &SqliteRow) -> Result<Revision, sqlx::Error> {
-    Ok(revision_of(
-        row.try_get::<Option<Position>, _>(0)?.unwrap_or(0),
-    ))
+    Ok(revision_of(row.try_get::<Option<Position>, _>(0)?.unwrap_or(0)))
 }
 
 /// The entries of a range, one more than the limit.
@@ -95,11 +88,7 @@ async fn entries(
     range: &Range,
     bounds: &Bounds,
 ) -> Result<Selection, sqlx::Error> {
-    let limit = if range.limit == 0 {
-        -1
-    } else {
-        (range.limit as i64).saturating_add(1)
-    };
+    let limit = if range.limit == 0 { -1 } else { (range.limit as i64).saturating_add(1) };
     let text = match (range.revision, range.keys_only) {
         (None, false) => sql::PRESENT,
         (None, true) => sql::PRESENT_KEYS,
@@ -131,20 +120,12 @@ async fn count(
     range: &Range,
     bounds: &Bounds,
 ) -> Result<Selection, sqlx::Error> {
-    let text = if range.revision.is_some() {
-        sql::PAST_COUNT
-    } else {
-        sql::PRESENT_COUNT
-    };
+    let text = if range.revision.is_some() { sql::PAST_COUNT } else { sql::PRESENT_COUNT };
     let mut query = bind_bounds!(sqlx::query(text), bounds);
     if let Some(revision) = range.revision {
         query = query.bind(last_position(revision));
     }
     let row = query.fetch_one(reader).await?;
     let count = usize::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0);
-    Ok(Selection {
-        count,
-        revision: newest(&row)?,
-        ..Selection::default()
-    })
+    Ok(Selection { count, revision: newest(&row)?, ..Selection::default() })
 }

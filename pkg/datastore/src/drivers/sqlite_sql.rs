@@ -73,7 +73,8 @@ pub(super) const HISTORY: &str = "SELECT 0, l.pos, l.key, l.created, l.version, 
      p.pos, p.created, p.version, p.lease, p.value FROM log l LEFT JOIN log p ON l.prev <> 0 AND p.pos = l.prev \
      WHERE l.pos > ?1 AND l.pos <= ?2 AND l.key >= ?3 AND l.key < ?4 ORDER BY l.pos";
 
-pub(super) const SWEEP_END: &str = "SELECT max(pos), count(*) FROM (SELECT pos FROM log WHERE pos > ?1 AND pos <= ?2 ORDER BY pos LIMIT ?3)";
+pub(super) const SWEEP_END: &str =
+    "SELECT max(pos), count(*) FROM (SELECT pos FROM log WHERE pos > ?1 AND pos <= ?2 ORDER BY pos LIMIT ?3)";
 pub(super) const SWEEP: &str = "DELETE FROM log WHERE pos IN (SELECT prev FROM log WHERE pos > ?1 AND pos <= ?2 \
      AND prev <> 0 UNION ALL SELECT pos FROM log WHERE pos > ?1 AND pos <= ?2 AND deleted <> 0)";
 
@@ -89,45 +90,44 @@ pub(super) struct Sized {
 impl Sized {
     fn new(head: &str, tuple: &str, tail: &str, sizes: &[usize]) -> Self {
         let text = |n: usize| format!("{head}{}{tail}", vec![tuple; n].join(","));
-        Self {
-            variants: sizes.iter().map(|n| (*n, text(*n))).collect(),
-        }
+        Self { variants: sizes.iter().map(|n| (*n, text(*n))).collect() }
     }
 
     /// The largest variant of at most `n` tuples.
     pub(super) fn fitting(&self, n: usize) -> Option<(usize, &str)> {
-        self.variants
-            .iter()
-            .find(|(size, _)| *size <= n)
-            .map(|(size, sql)| (*size, sql.as_str()))
+        self.variants.iter().find(|(size, _)| *size <= n).map(|(size, sql)| (*size, sql.as_str()))
     }
 
     /// The smallest variant of at least `n` tuples, or the largest there is.
     pub(super) fn covering(&self, n: usize) -> Option<(usize, &str)> {
         let covering = self.variants.iter().rev().find(|(size, _)| *size >= n);
-        covering
-            .or(self.variants.first())
-            .map(|(size, sql)| (*size, sql.as_str()))
+        covering.or(self.variants.first()).map(|(size, sql)| (*size, sql.as_str()))
     }
 }
 
+/// A statement costs a trip to the connection's thread, so the first read also begins the transaction ...
+pub(super) static BEGIN_SELECT_ROWS: LazyLock<Sized> = LazyLock::new(|| {
+    let head = "BEGIN IMMEDIATE; SELECT 0, l.pos, l.key, l.created, l.version, l.lease, l.value, l.deleted, l.prev \
+                FROM kv JOIN log l ON l.pos = kv.pos WHERE kv.key IN (";
+    Sized::new(head, "?", ")", READ_SIZES)
+});
 pub(super) static SELECT_ROWS: LazyLock<Sized> = LazyLock::new(|| {
     let head = "SELECT 0, l.pos, l.key, l.created, l.version, l.lease, l.value, l.deleted, l.prev \
                 FROM kv JOIN log l ON l.pos = kv.pos WHERE kv.key IN (";
-    Sized::new(head, "?", ")", &[128, 32, 8, 2, 1])
+    Sized::new(head, "?", ")", READ_SIZES)
 });
+const READ_SIZES: &[usize] = &[128, 32, 8, 2, 1];
+/// ... and the commonest write, one row that lives, also ends it.
+pub(super) const PUT_COMMIT: &str = "INSERT INTO log(pos, key, deleted, created, version, lease, prev, value) \
+     VALUES (?,?,?,?,?,?,?,?); INSERT INTO kv(key, pos, lease) VALUES (?,?,?) \
+     ON CONFLICT(key) DO UPDATE SET pos = excluded.pos, lease = excluded.lease; COMMIT";
 pub(super) static INSERT_LOG: LazyLock<Sized> = LazyLock::new(|| {
     let head = "INSERT INTO log(pos, key, deleted, created, version, lease, prev, value) VALUES ";
     Sized::new(head, "(?,?,?,?,?,?,?,?)", "", &[32, 8, 2, 1])
 });
 pub(super) static UPSERT_KV: LazyLock<Sized> = LazyLock::new(|| {
     let tail = " ON CONFLICT(key) DO UPDATE SET pos = excluded.pos, lease = excluded.lease";
-    Sized::new(
-        "INSERT INTO kv(key, pos, lease) VALUES ",
-        "(?,?,?)",
-        tail,
-        &[32, 8, 2, 1],
-    )
+    Sized::new("INSERT INTO kv(key, pos, lease) VALUES ", "(?,?,?)", tail, &[32, 8, 2, 1])
 });
 pub(super) static DELETE_KV: LazyLock<Sized> =
     LazyLock::new(|| Sized::new("DELETE FROM kv WHERE key IN (", "?", ")", &[32, 8, 2, 1]));
@@ -149,12 +149,7 @@ pub(super) fn key_value(row: &SqliteRow) -> Result<(Position, KeyValue), sqlx::E
 /// Columns 1 to 8.
 pub(super) fn log_row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
     let (position, kv) = key_value(row)?;
-    Ok(Row {
-        position,
-        kv,
-        deleted: row.try_get(7)?,
-        before: row.try_get(8)?,
-    })
+    Ok(Row { position, kv, deleted: row.try_get(7)?, before: row.try_get(8)? })
 }
 
 /// Columns 9 to 13 of [`HISTORY`].
