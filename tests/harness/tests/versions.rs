@@ -2,8 +2,14 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use knarr_harness::TestServer;
-use knarr_kinds::{Scope, Verb};
-use serde_json::json;
+use std::sync::Arc;
+
+use knarr_apiserver::virtual_kinds::VirtualSource;
+use knarr_kinds::kind::KindInfo;
+use knarr_kinds::{Kind, Rules, Scope, Verb};
+use knarr_machinery::types::{Type, TypeRef};
+use knarr_machinery::{ApiError, GroupVersionKind};
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn events_in_two_groups() {
@@ -89,4 +95,72 @@ async fn every_kind_answers() {
             }
         }
     }
+}
+
+struct Computed;
+
+#[async_trait::async_trait]
+impl VirtualSource for Computed {
+    async fn list(&self, _: &str) -> Result<Vec<Value>, ApiError> {
+        Ok(vec![
+            json!({"metadata": {"name": "a", "labels": {"x": "y"}}, "usage": {}}),
+            json!({"metadata": {"name": "b"}}),
+        ])
+    }
+}
+
+impl Rules for Computed {
+    fn validate_name(&self, _: &str, _: bool) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn row(&self, obj: &Value, _: &str) -> Vec<Value> {
+        vec![obj["metadata"]["name"].clone()]
+    }
+}
+
+#[tokio::test]
+async fn computed_kinds() {
+    let s = TestServer::start().await;
+    let gvk = GroupVersionKind::new("metrics.k8s.io", "v1beta1", "NodeMetrics");
+    let info = KindInfo {
+        list_kind: "NodeMetricsList".into(),
+        plural: "nodes".into(),
+        singular: "".into(),
+        scope: Scope::Cluster,
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        verbs: vec![Verb::Get, Verb::List],
+        subresources: Vec::new(),
+        storage: None,
+        types: TypeRef { set: Arc::default(), root: Type::Any },
+        definition: "io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics".into(),
+        has_generation: false,
+        columns: Vec::new(),
+        selectable_fields: Vec::new(),
+        custom: true,
+        gvk,
+    };
+    s.api.add_virtual(Kind { info: Arc::new(info), rules: Arc::new(Computed) }, Arc::new(Computed));
+    let root = "/apis/metrics.k8s.io/v1beta1";
+    assert_eq!(s.get(root).await.expect(200)["resources"][0]["name"], "nodes");
+    let list = s.get(&format!("{root}/nodes")).await.expect(200);
+    assert_eq!(
+        (list["kind"].as_str(), list["items"].as_array().unwrap().len()),
+        (Some("NodeMetricsList"), 2)
+    );
+    assert_eq!(list["items"][0]["kind"], "NodeMetrics");
+    let some = s.get(&format!("{root}/nodes?labelSelector=x%3Dy")).await.expect(200);
+    assert_eq!(some["items"].as_array().unwrap().len(), 1);
+    assert_eq!(s.get(&format!("{root}/nodes/b")).await.expect(200)["metadata"]["name"], "b");
+    assert_eq!(s.get(&format!("{root}/nodes/c")).await.status, 404);
+    assert_eq!(s.post(&format!("{root}/nodes"), &json!({})).await.status, 405);
+    for path in ["/openapi/v2", "/openapi/v3", "/openapi/v3/apis/metrics.k8s.io/v1beta1", "/apis"] {
+        assert_eq!(s.get(path).await.status, 200, "{path}");
+    }
+    // Component statuses are the readiness checks.
+    s.api.checks().add("etcd-0", knarr_apiserver::health::Scope::Always, || Ok(()));
+    let statuses = s.get("/api/v1/componentstatuses").await;
+    assert_eq!(statuses.json()["items"][0]["conditions"][0]["type"], "Healthy");
+    assert!(statuses.headers["warning"].to_str().unwrap().contains("deprecated"));
 }
