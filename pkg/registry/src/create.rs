@@ -2,17 +2,19 @@
 
 use knarr_kinds::Scope;
 use knarr_machinery::field::Path;
-use knarr_machinery::{ApiError, apply, meta};
+use knarr_machinery::{ApiError, apply, decode, meta};
 use rand::Rng as _;
 use serde_json::Value;
 
 use crate::hooks::Operation;
 use crate::obj;
-use crate::registry::{ATTEMPTS, Outcome, Registry, WriteContext, new_uid, now};
+use crate::registry::{Outcome, Registry, WriteContext, new_uid, now};
 
 /// Letters of generated names: no vowels and no look-alikes, as upstream.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
+/// Generated names that are tried before AlreadyExists is told, as upstream.
+const NAME_ATTEMPTS: usize = 8;
 const MAX_GENERATED_BASE: usize = 63 - SUFFIX_LENGTH;
 
 impl Registry {
@@ -39,6 +41,7 @@ impl Registry {
         let mut admission = w.admission(Operation::Create, Some(object), None);
         w.hooks.mutate(&mut admission).await?;
         let mut object = admission.object.take().unwrap_or_default();
+        tidy(w, &mut object)?;
         w.kind.rules.default(&mut object);
         if name.is_empty() {
             return self.create_generated(w, object, admission.warnings).await;
@@ -54,7 +57,7 @@ impl Registry {
     ) -> Result<Outcome, ApiError> {
         let base = obj::meta_str(&object, "generateName").to_string();
         let mut last = None;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..NAME_ATTEMPTS {
             let mut named = object.clone();
             if !base.is_empty() && obj::name(&named).is_empty() {
                 obj::set_meta(&mut named, "name", &generate_name(&base));
@@ -147,6 +150,22 @@ impl Registry {
         }
         Ok(error)
     }
+}
+
+/// Brings what admission made back to the form that decoding gives: nulls it left behind are dropped.
+pub(crate) fn tidy(w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiError> {
+    fn has_null(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Array(items) => items.iter().any(has_null),
+            Value::Object(map) => map.values().any(has_null),
+            _ => false,
+        }
+    }
+    if !w.kind.info.custom && has_null(object) {
+        decode::prune(&w.kind.info.types, object)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn is_event(w: &WriteContext<'_>) -> bool {

@@ -16,8 +16,8 @@ use crate::kinds::Kinds;
 use crate::ttl::Leases;
 use crate::{codec, error, obj};
 
-/// Attempts of a patch or other read-modify-write before a conflict is told.
-pub(crate) const ATTEMPTS: usize = 10;
+/// Attempts of a read-modify-write before a conflict is told; as upstream, only a storm gets that far.
+pub(crate) const ATTEMPTS: usize = 256;
 /// How long a list or watch waits for a revision that has not been reached.
 const WAIT_REACHED: Duration = Duration::from_secs(3);
 

@@ -5,7 +5,7 @@ use knarr_machinery::field::Path;
 use knarr_machinery::{ApiError, apply, meta};
 use serde_json::Value;
 
-use crate::create::{check_identity, is_event};
+use crate::create::{check_identity, is_event, tidy};
 use crate::hooks::Operation;
 use crate::obj;
 use crate::patch::Patch;
@@ -114,6 +114,7 @@ impl Registry {
         object = a.object.take().unwrap_or_default();
         warnings.append(&mut a.warnings);
         drop(a);
+        tidy(w, &mut object)?;
         w.kind.rules.default(&mut object);
         let ctx = w.ctx(&time, &uid);
         w.kind.rules.prepare_update(&ctx, &mut object, old);

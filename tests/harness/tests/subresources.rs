@@ -172,6 +172,7 @@ async fn tokens_and_admission() {
     let made = s.post(PODS, &pod("p")).await.expect(201);
     assert_eq!(made["spec"]["serviceAccountName"], "default");
     assert_eq!(made["spec"]["priority"], 0);
+    assert!(made["spec"].get("initContainers").is_none());
     let bound = json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}}});
     let token = s.post(&format!("{accounts}/default/token"), &bound).await.expect(201);
     let token = token["status"]["token"].as_str().unwrap().to_string();
