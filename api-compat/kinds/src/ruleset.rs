@@ -6,6 +6,9 @@ use serde_json::Value;
 use crate::kind::{Ctx, DeletePlan, Rules, ScalePaths, Warnings};
 use crate::value::{age, name};
 
+/// Checks the new document against the old one.
+pub(crate) type CheckUpdate = fn(&Ctx<'_>, &Value, &Value) -> Vec<FieldError>;
+
 /// What is special about a kind. Take [`PLAIN`] and change fields.
 pub(crate) struct RuleSet {
     /// Name check.
@@ -21,7 +24,7 @@ pub(crate) struct RuleSet {
     /// Errors of a new object.
     pub validate: fn(&Ctx<'_>, &Value) -> Vec<FieldError>,
     /// Errors of an update; `None` means as for a new object.
-    pub validate_update: Option<fn(&Ctx<'_>, &Value, &Value) -> Vec<FieldError>>,
+    pub validate_update: Option<CheckUpdate>,
     /// Warnings.
     pub warnings: fn(&Ctx<'_>, &Value, Option<&Value>) -> Warnings,
     /// Table row.

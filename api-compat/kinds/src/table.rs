@@ -110,4 +110,6 @@ pub fn find(gvr: &GroupVersionResource) -> Option<&'static Kind> {
 }
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use knarr_auth::{
 use knarr_client::Informers;
 use knarr_machinery::{ApiError, UserInfo};
 
+use crate::chain::ChainHooks;
 use crate::server::ApiServer;
 
 impl ApiServer {
@@ -30,6 +31,12 @@ impl ApiServer {
             .informers
             .get_or_init(|| Informers::new(self.own_client(), self.shutdown().clone()))
             .clone()
+    }
+
+    /// Puts the admission plugins in force, except those named.
+    pub fn enable_admission(&self, disabled: &[String]) {
+        let context = knarr_admission::Context::new(self.own_client(), self.informers());
+        self.set_admission(Arc::new(ChainHooks(knarr_admission::Chain::new(&context, disabled))));
     }
 
     /// Writes the bootstrap roles and puts RBAC, node authorization, certificates and tokens in force. `more` are

@@ -5,7 +5,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod access;
-pub mod admission;
 pub mod auth;
 pub mod body;
 pub mod bootstrap;
@@ -30,7 +29,6 @@ pub mod serve;
 pub mod server;
 pub mod services;
 pub mod special;
-pub mod temp_kinds;
 pub mod tokens;
 pub mod virtual_kinds;
 pub mod watching;

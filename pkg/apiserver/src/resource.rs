@@ -24,25 +24,46 @@ pub(crate) async fn handle(server: &Arc<Inner>, call: Call, _: &Permit) -> Resul
     let gvr = GroupVersionResource::new(info.group.clone(), info.version.clone(), info.resource.clone());
     let kind = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
     check_scope(&kind, &call)?;
+    let deprecated = deprecation(&kind);
+    let mut response = run(server, &kind, call).await?;
+    if let Some(text) = deprecated {
+        respond::warn(&mut response, &[text.to_string()]);
+    }
+    Ok(response)
+}
+
+/// What every answer about a deprecated kind warns of.
+fn deprecation(kind: &Kind) -> Option<&'static str> {
+    match (&*kind.info.gvk.group, &*kind.info.gvk.kind) {
+        ("", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        ("", "Endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        _ => None,
+    }
+}
+
+async fn run(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
+    let info = &call.info;
     if !info.subresource.is_empty() {
-        return special::subresource(server, &kind, call).await;
+        return special::subresource(server, kind, call).await;
     }
     if kind.info.storage.is_none() {
-        return special::virtual_kind(server, &kind, call).await;
+        return special::virtual_kind(server, kind, call).await;
     }
     let verb = verb_of(&info.verb)
         .filter(|v| kind.info.verbs.contains(v))
         .ok_or_else(ApiError::method_not_allowed)?;
     match verb {
-        Verb::Get => get(server, &kind, &call).await,
-        Verb::List => list(server, &kind, &call).await,
-        Verb::Watch => watch(server, &kind, &call).await,
-        Verb::Create if info.name.is_empty() => writing::create(server, &kind, call).await,
+        Verb::Get => get(server, kind, &call).await,
+        Verb::List => list(server, kind, &call).await,
+        Verb::Watch => watch(server, kind, &call).await,
+        Verb::Create if info.name.is_empty() => writing::create(server, kind, call).await,
         Verb::Create => Err(ApiError::method_not_allowed()),
-        Verb::Update => writing::update(server, &kind, call).await,
-        Verb::Patch => writing::patch(server, &kind, call).await,
-        Verb::Delete => writing::delete(server, &kind, call).await,
-        Verb::DeleteCollection => writing::delete_collection(server, &kind, call).await,
+        Verb::Update => writing::update(server, kind, call).await,
+        Verb::Patch => writing::patch(server, kind, call).await,
+        Verb::Delete => writing::delete(server, kind, call).await,
+        Verb::DeleteCollection => writing::delete_collection(server, kind, call).await,
     }
 }
 
@@ -128,6 +149,10 @@ async fn watch(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response
         options.selection = options.selection.with_name(&call.info.name);
     }
     let timeout = options::watch_timeout(&call.query)?;
-    let stream = server.registry.watch(kind, namespace(kind, call), options).await?;
+    let stream = match server.registry.watch(kind, namespace(kind, call), options).await {
+        // As upstream, a start that is forgotten is told in the stream: that makes every client list anew.
+        Err(error) if error.code == 410 => return watching::respond_error(&encoder, &error),
+        other => other?,
+    };
     Ok(watching::respond(encoder, stream, timeout, server.shutdown.clone()))
 }

@@ -80,7 +80,7 @@ impl ApiServer {
         authenticators: Vec<Arc<dyn Authenticator>>,
         shutdown: CancellationToken,
     ) -> Result<Self, ApiError> {
-        let kinds = Kinds::new(crate::temp_kinds::builtins());
+        let kinds = Kinds::new(knarr_kinds::builtins());
         let registry = Registry::open(kinds, store, shutdown.clone())
             .await
             .map_err(knarr_registry::error::from_store)?;

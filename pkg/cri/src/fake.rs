@@ -1,4 +1,6 @@
-//! An in-memory runtime for tests, in the same data types as the real one.
+//! An in-memory runtime for tests, in the same data types as the real one. What tests tell it is in `script`.
+
+mod script;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -63,79 +65,6 @@ fn labelled(labels: &HashMap<String, String>, selector: &HashMap<String, String>
 }
 
 impl Fake {
-    /// Makes an image present.
-    pub fn add_image(&self, name: &str) {
-        let name = archive::normalize(name);
-        let image = v1::Image {
-            id: archive::digest(name.as_bytes()),
-            repo_tags: vec![name.clone()],
-            size: 1000,
-            ..Default::default()
-        };
-        self.state.lock().images.insert(name, image);
-    }
-
-    /// Makes an image available for pulls.
-    pub fn add_to_registry(&self, name: &str) {
-        self.state.lock().registry.push(archive::normalize(name));
-    }
-
-    /// What commands in the container of this name answer from now on.
-    pub fn answer_exec(&self, container: &str, exit_code: i32, output: &str) {
-        let answer = v1::ExecSyncResponse { stdout: output.into(), stderr: Vec::new(), exit_code };
-        self.state.lock().answers.insert(container.to_owned(), answer);
-    }
-
-    /// Has the next call of this operation fail.
-    pub fn fail(&self, operation: &'static str, message: &str) {
-        self.state.lock().failures.insert(operation, message.to_owned());
-    }
-
-    /// All calls that changed something, as `Operation object`.
-    pub fn calls(&self) -> Vec<String> {
-        self.state.lock().calls.clone()
-    }
-
-    /// Ends the running container of this name.
-    pub fn exit(&self, name: &str, code: i32) {
-        let id = {
-            let mut state = self.state.lock();
-            let running = state.containers.iter_mut().find(|(_, c)| {
-                c.status.state() == v1::ContainerState::ContainerRunning
-                    && c.config.metadata.as_ref().is_some_and(|m| m.name == name)
-            });
-            running.map(|(id, container)| {
-                end(&mut container.status, code);
-                id.clone()
-            })
-        };
-        if let Some(id) = id {
-            self.tell(&id, EventKind::Stopped);
-        }
-    }
-
-    /// The configuration of the newest container of this name.
-    pub fn container_config(&self, name: &str) -> Option<v1::ContainerConfig> {
-        let state = self.state.lock();
-        let newest = state
-            .containers
-            .values()
-            .filter(|c| c.config.metadata.as_ref().is_some_and(|m| m.name == name))
-            .max_by_key(|c| c.status.created_at);
-        newest.map(|c| c.config.clone())
-    }
-
-    /// The configuration of the newest sandbox of this pod name.
-    pub fn sandbox_config(&self, pod: &str) -> Option<v1::PodSandboxConfig> {
-        let state = self.state.lock();
-        let newest = state
-            .sandboxes
-            .values()
-            .filter(|s| s.config.metadata.as_ref().is_some_and(|m| m.name == pod))
-            .max_by_key(|s| s.status.created_at);
-        newest.map(|s| s.config.clone())
-    }
-
     fn tell(&self, id: &str, kind: EventKind) {
         // No listener is no error.
         let _ = self.events.send(Event { id: id.to_owned(), kind });

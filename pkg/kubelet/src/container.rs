@@ -13,6 +13,7 @@ use knarr_volumes::Mounted;
 use crate::{
     KubeletConfig,
     env::expand,
+    naming::{dns, hostname, hosts_file},
     observed::label,
     resources,
     spec::{self, Unit},
@@ -34,7 +35,7 @@ const MASKED: [&str; 12] = [
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-fn text(value: &Option<String>) -> String {
+pub(crate) fn text(value: &Option<String>) -> String {
     value.clone().unwrap_or_default()
 }
 
@@ -134,16 +135,6 @@ pub fn sandbox(pod: &Pod, attempt: u32, config: &KubeletConfig) -> v1::PodSandbo
     }
 }
 
-/// The host name inside the pod.
-pub fn hostname(pod: &Pod, config: &KubeletConfig) -> String {
-    let spec = spec::spec(pod);
-    if spec::host_network(pod) {
-        return config.node_name.clone();
-    }
-    let name = spec.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| text(&pod.metadata.name));
-    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
-}
-
 fn port_mappings(pod: &Pod) -> Vec<v1::PortMapping> {
     let containers = spec::units(pod);
     let ports = containers.iter().flat_map(|u| u.container.ports.iter().flatten());
@@ -161,60 +152,6 @@ fn port_mappings(pod: &Pod) -> Vec<v1::PortMapping> {
             host_ip: text(&p.host_ip),
         })
         .collect()
-}
-
-/// The resolver configuration by the pod's policy.
-pub fn dns(pod: &Pod, config: &KubeletConfig) -> v1::DnsConfig {
-    let spec = spec::spec(pod);
-    let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
-    let cluster = !config.cluster_dns.is_empty()
-        && (policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && !spec::host_network(pod)));
-    let mut dns = if policy == "None" {
-        v1::DnsConfig::default()
-    } else {
-        parse_resolv_conf(&fs::read_to_string(&config.resolv_conf).unwrap_or_default())
-    };
-    if cluster {
-        let (namespace, domain) = (text(&pod.metadata.namespace), &config.cluster_domain);
-        let own = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
-        dns.searches = own.into_iter().chain(std::mem::take(&mut dns.searches)).collect();
-        dns.servers.clone_from(&config.cluster_dns);
-        dns.options = vec!["ndots:5".to_owned()];
-    }
-    if let Some(extra) = &spec.dns_config {
-        let add = |to: &mut Vec<String>, from: Option<&Vec<String>>| {
-            for item in from.into_iter().flatten() {
-                if !to.contains(item) {
-                    to.push(item.clone());
-                }
-            }
-        };
-        add(&mut dns.servers, extra.nameservers.as_ref());
-        add(&mut dns.searches, extra.searches.as_ref());
-        for option in extra.options.iter().flatten() {
-            let name = text(&option.name);
-            dns.options.retain(|o| o.split(':').next() != Some(name.as_str()));
-            dns.options.push(option.value.as_ref().map_or(name.clone(), |value| format!("{name}:{value}")));
-        }
-    }
-    dns
-}
-
-fn parse_resolv_conf(text: &str) -> v1::DnsConfig {
-    let mut dns = v1::DnsConfig::default();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("nameserver") => dns.servers.extend(words.next().map(str::to_owned)),
-            Some("search") => {
-                dns.searches =
-                    words.map(|w| w.trim_end_matches('.').to_owned()).filter(|w| !w.is_empty()).collect()
-            }
-            Some("options") => dns.options = words.map(str::to_owned).collect(),
-            _ => {}
-        }
-    }
-    dns
 }
 
 /// Everything that goes into one container.
@@ -449,9 +386,7 @@ fn host_path(
     }
     let path = volume.host_path.join(&sub);
     if !path.exists() && !volume.read_only {
-        fs::create_dir_all(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o750))
-            .map_err(|e| format!("{}: {e}", path.display()))?;
+        make_sub_path(&volume.host_path, &sub).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     let real = path.canonicalize().map_err(|e| format!("subPath {sub:?} of volume {:?}: {e}", mount.name))?;
     let root = volume.host_path.canonicalize().map_err(|e| format!("volume {:?}: {e}", mount.name))?;
@@ -462,42 +397,23 @@ fn host_path(
     }
 }
 
-/// The content of `/etc/hosts`.
-pub fn hosts_file(pod: &Pod, pod_ips: &[String], config: &KubeletConfig) -> String {
-    let spec = spec::spec(pod);
-    let mut out = if spec::host_network(pod) {
-        let host = fs::read_to_string("/etc/hosts").unwrap_or_default();
-        format!("# Kubernetes-managed hosts file (host network).\n{host}")
-    } else {
-        let name = hostname(pod, config);
-        let subdomain = spec.subdomain.as_deref().filter(|s| !s.is_empty());
-        let names = match subdomain {
-            Some(sub) => format!(
-                "{name}.{sub}.{}.svc.{}\t{name}",
-                text(&pod.metadata.namespace),
-                config.cluster_domain
-            ),
-            None => name,
-        };
-        let mut out = String::from(
-            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-        );
-        out.push_str("fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
-        pod_ips.iter().for_each(|ip| out.push_str(&format!("{ip}\t{names}\n")));
-        out
-    };
-    let aliases: Vec<_> = spec.host_aliases.iter().flatten().collect();
-    if !aliases.is_empty() {
-        out.push_str("\n# Entries added by HostAliases.\n");
-        aliases.iter().for_each(|a| {
-            out.push_str(&format!(
-                "{}\t{}\n",
-                a.ip,
-                a.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t")
-            ))
-        });
+/// Makes missing directories with the volume's own mode, so that whoever may write there may write here.
+fn make_sub_path(volume: &Path, sub: &str) -> io::Result<()> {
+    let mode = fs::metadata(volume)?.permissions();
+    let mut dir = volume.to_owned();
+    for part in sub.split('/').filter(|p| !p.is_empty() && *p != ".") {
+        dir.push(part);
+        match fs::create_dir(&dir) {
+            Ok(()) => fs::set_permissions(&dir, mode.clone())?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        // Nothing is made beyond a link that somebody in the pod may have put there.
+        if fs::symlink_metadata(&dir)?.file_type().is_symlink() {
+            return Err(io::Error::other("a part of the path is a symbolic link"));
+        }
     }
-    out
+    Ok(())
 }
 
 #[cfg(test)]
@@ -519,29 +435,6 @@ mod tests {
             log_dir: dir.join("logs"),
             ..KubeletConfig::new("node")
         }
-    }
-
-    #[test]
-    fn resolver_policies() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = config(dir.path());
-        let check = |spec: serde_json::Value, servers: &str, searches: &str, options: &str| {
-            let dns = dns(&pod(spec), &config);
-            assert_eq!(
-                (dns.servers.join(" "), dns.searches.join(" "), dns.options.join(" ")),
-                (servers.into(), searches.into(), options.into())
-            );
-        };
-        check(
-            json!({"containers": []}),
-            "10.43.0.10",
-            "n.svc.cluster.local svc.cluster.local cluster.local corp.example",
-            "ndots:5",
-        );
-        check(json!({"containers": [], "dnsPolicy": "Default"}), "9.9.9.9", "corp.example", "");
-        check(json!({"containers": [], "hostNetwork": true}), "9.9.9.9", "corp.example", "");
-        let own = json!({"nameservers": ["1.1.1.1"], "searches": ["x"], "options": [{"name": "ndots", "value": "2"}]});
-        check(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": own}), "1.1.1.1", "x", "ndots:2");
     }
 
     #[test]

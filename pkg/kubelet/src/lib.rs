@@ -15,6 +15,7 @@ mod env;
 mod hooks;
 mod images;
 pub mod logs;
+mod naming;
 mod node;
 pub mod observed;
 mod pods;

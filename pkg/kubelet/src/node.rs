@@ -320,21 +320,9 @@ fn free_percent(path: &Path) -> Option<u64> {
     (fs.f_blocks > 0).then(|| fs.f_bavail * 100 / fs.f_blocks)
 }
 
-async fn conditions(node: &Arc<Node>, before: &[NodeCondition]) -> Vec<NodeCondition> {
-    let available = meminfo("MemAvailable:").unwrap_or(i64::MAX);
-    let pressure = |yes: bool, kind: &str, reason: [&str; 2], message: [&str; 2]| {
-        let n = usize::from(!yes);
-        (kind.to_owned(), yes, reason[n].to_owned(), message[n].to_owned())
-    };
-    let pids: u64 = read("/proc/sys/kernel/pid_max").parse().unwrap_or(u64::MAX);
-    let running: u64 = read("/proc/loadavg")
-        .split_whitespace()
-        .nth(3)
-        .and_then(|p| p.split('/').nth(1)?.parse().ok())
-        .unwrap_or_default();
-    let memory = ["KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"];
-    let disk = free_percent(&node.config.root_dir).is_some_and(|p| p < 10);
-    let (ready, message) = match node.runtime.status().await {
+/// Whether the runtime and its network are ready, and what they say if not.
+async fn runtime_ready(node: &Arc<Node>) -> (bool, String) {
+    match node.runtime.status().await {
         Ok(answer) => {
             let failing: Vec<String> = answer
                 .status
@@ -354,7 +342,24 @@ async fn conditions(node: &Arc<Node>, before: &[NodeCondition]) -> Vec<NodeCondi
             (failing.is_empty(), failing.join(", "))
         }
         Err(error) => (false, format!("container runtime is down: {error}")),
+    }
+}
+
+async fn conditions(node: &Arc<Node>, before: &[NodeCondition]) -> Vec<NodeCondition> {
+    let available = meminfo("MemAvailable:").unwrap_or(i64::MAX);
+    let pressure = |yes: bool, kind: &str, reason: [&str; 2], message: [&str; 2]| {
+        let n = usize::from(!yes);
+        (kind.to_owned(), yes, reason[n].to_owned(), message[n].to_owned())
     };
+    let pids: u64 = read("/proc/sys/kernel/pid_max").parse().unwrap_or(u64::MAX);
+    let running: u64 = read("/proc/loadavg")
+        .split_whitespace()
+        .nth(3)
+        .and_then(|p| p.split('/').nth(1)?.parse().ok())
+        .unwrap_or_default();
+    let memory = ["KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"];
+    let disk = free_percent(&node.config.root_dir).is_some_and(|p| p < 10);
+    let (ready, message) = runtime_ready(node).await;
     let message = if ready { "kubelet is posting ready status".to_owned() } else { message };
     let all = [
         pressure(

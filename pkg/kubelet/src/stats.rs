@@ -36,7 +36,8 @@ async fn uses(node: &Arc<Node>) -> Result<Vec<Use>, Error> {
             stats,
         })
     });
-    Ok(named.filter(|u| !u.uid.is_empty()).collect())
+    // Ended containers are listed without use.
+    Ok(named.filter(|u| !u.uid.is_empty() && u.stats.cpu.is_some()).collect())
 }
 
 /// Cumulated CPU time of the whole machine in nanoseconds, and its memory in use in bytes.

@@ -170,30 +170,7 @@ fn container_status(
     status.last_state = previous.map(ended);
     match newest {
         None => {
-            // An instance that was reported but is gone from the runtime is not forgotten.
-            let gone = reported.filter(|s| s.container_id.is_some());
-            status.restart_count = gone.map_or(0, |s| s.restart_count);
-            status.state = Some(match (gone, inputs.terminated) {
-                (Some(old), _) if old.state.as_ref().is_some_and(|s| s.terminated.is_some()) => {
-                    return ContainerStatus { ready: false, started: Some(false), ..old.clone() };
-                }
-                (Some(_), true) => ContainerState {
-                    terminated: Some(ContainerStateTerminated {
-                        exit_code: 137,
-                        reason: Some("ContainerStatusUnknown".into()),
-                        message: Some(
-                            "The container could not be located when the pod was terminated".into(),
-                        ),
-                        ..Default::default()
-                    }),
-                    ..Default::default()
-                },
-                _ => match reason {
-                    Some((reason, message)) => waiting(reason, message),
-                    None => waiting(default_reason(pod), ""),
-                },
-            });
-            status.started = Some(false);
+            return without_instance(pod, status, reported, reason, inputs.terminated);
         }
         Some(instance) => {
             status.container_id = Some(full_id(&instance.id));
@@ -227,6 +204,38 @@ fn container_status(
             }
         }
     }
+    status
+}
+
+/// An instance that was reported but is gone from the runtime is not forgotten.
+fn without_instance(
+    pod: &Pod,
+    mut status: ContainerStatus,
+    reported: Option<&ContainerStatus>,
+    reason: Option<&(String, String)>,
+    over: bool,
+) -> ContainerStatus {
+    let gone = reported.filter(|s| s.container_id.is_some());
+    status.restart_count = gone.map_or(0, |s| s.restart_count);
+    status.started = Some(false);
+    status.state = Some(match (gone, over) {
+        (Some(old), _) if old.state.as_ref().is_some_and(|s| s.terminated.is_some()) => {
+            return ContainerStatus { ready: false, started: Some(false), ..old.clone() };
+        }
+        (Some(_), true) => ContainerState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: 137,
+                reason: Some("ContainerStatusUnknown".into()),
+                message: Some("The container could not be located when the pod was terminated".into()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+        _ => match reason {
+            Some((reason, message)) => waiting(reason, message),
+            None => waiting(default_reason(pod), ""),
+        },
+    });
     status
 }
 
@@ -295,6 +304,69 @@ fn phase(
     }
 }
 
+/// Status, reason and message of a condition.
+type Verdict = (&'static str, Option<String>, Option<String>);
+
+fn listed(names: &[&str]) -> String {
+    format!("[{}]", names.join(" "))
+}
+
+fn initialized(units: &[Unit], init: &[ContainerStatus], apps: &[ContainerStatus], phase: &str) -> Verdict {
+    let open: Vec<&str> = units
+        .iter()
+        .zip(init)
+        .filter(|(unit, status)| match unit.role {
+            Role::Sidecar => status.started != Some(true) && phase != "Succeeded",
+            _ => status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_none_or(|t| t.exit_code != 0),
+        })
+        .map(|(_, status)| status.name.as_str())
+        .collect();
+    let began = apps.iter().any(|s| s.container_id.is_some());
+    if phase == "Succeeded" {
+        return ("True", Some("PodCompleted".to_owned()), None);
+    }
+    if open.is_empty() || began {
+        return ("True", None, None);
+    }
+    let message = format!("containers with incomplete status: {}", listed(&open));
+    ("False", Some("ContainersNotInitialized".to_owned()), Some(message))
+}
+
+fn containers_ready(
+    units: &[Unit],
+    init: &[ContainerStatus],
+    apps: &[ContainerStatus],
+    phase: &str,
+) -> Verdict {
+    let sidecars = units.iter().zip(init).filter(|(u, _)| u.role == Role::Sidecar).map(|(_, s)| s);
+    let unready: Vec<&str> = sidecars.chain(apps).filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    match phase {
+        "Succeeded" => ("False", Some("PodCompleted".to_owned()), None),
+        "Failed" => ("False", Some("PodFailed".to_owned()), None),
+        _ if unready.is_empty() => ("True", None, None),
+        _ => {
+            let message = format!("containers with unready status: {}", listed(&unready));
+            ("False", Some("ContainersNotReady".to_owned()), Some(message))
+        }
+    }
+}
+
+/// Ready containers do not make a ready pod while one of its gates is closed.
+fn gated(pod: &Pod, ready: &Verdict, old: &dyn Fn(&str) -> Option<PodCondition>) -> Verdict {
+    let gates = pod.spec.iter().flat_map(|s| s.readiness_gates.iter().flatten());
+    let closed: Vec<String> = gates
+        .filter(|g| old(&g.condition_type).is_none_or(|c| c.status != "True"))
+        .map(|g| {
+            let kind = &g.condition_type;
+            format!("corresponding condition of pod readiness gate {kind:?} does not exist or is not True.")
+        })
+        .collect();
+    if ready.0 != "True" || closed.is_empty() {
+        return ready.clone();
+    }
+    ("False", Some("ReadinessGatesNotReady".to_owned()), Some(closed.join(", ")))
+}
+
 #[allow(clippy::too_many_arguments, reason = "all are parts of one status")]
 fn conditions(
     pod: &Pod,
@@ -307,82 +379,29 @@ fn conditions(
     before: &PodStatus,
     at: Timestamp,
 ) -> Vec<PodCondition> {
-    let names = |bad: &dyn Fn(&ContainerStatus) -> bool| -> Vec<&str> {
-        apps.iter().filter(|s| bad(s)).map(|s| s.name.as_str()).collect()
+    // Others' conditions are read from the API's copy, our own from what we reported last.
+    let lists = [&before.conditions, pod.status.as_ref().map_or(&None, |s| &s.conditions)];
+    let find = |list: &Option<Vec<PodCondition>>, kind: &str| {
+        list.iter().flatten().find(|c| c.type_ == kind).cloned()
     };
+    let old = |kind: &str| lists.iter().find_map(|list| find(list, kind));
+    let theirs = |kind: &str| lists.iter().rev().find_map(|list| find(list, kind));
     let network =
         observed.sandboxes.first().is_some_and(|s| s.ready && (s.host_network || !s.ips.is_empty()));
-    let uninitialized: Vec<&str> = units
-        .iter()
-        .zip(init)
-        .filter(|(unit, status)| match unit.role {
-            Role::Sidecar => status.started != Some(true) && phase != "Succeeded",
-            _ => status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_none_or(|t| t.exit_code != 0),
-        })
-        .map(|(_, status)| status.name.as_str())
-        .collect();
-    let sidecars_unready = units
-        .iter()
-        .zip(init)
-        .filter(|(u, s)| u.role == Role::Sidecar && !s.ready)
-        .map(|(_, s)| s.name.as_str());
-    let unready: Vec<&str> = sidecars_unready.chain(names(&|s| !s.ready)).collect();
-    let quoted = |names: &[&str]| format!("[{}]", names.join(" "));
-    let began = apps.iter().any(|s| s.container_id.is_some());
-    let initialized = match (phase, uninitialized.is_empty() || began) {
-        ("Succeeded", _) => ("True", Some("PodCompleted".to_owned()), None),
-        (_, true) => ("True", None, None),
-        _ => (
-            "False",
-            Some("ContainersNotInitialized".to_owned()),
-            Some(format!("containers with incomplete status: {}", quoted(&uninitialized))),
-        ),
-    };
-    let ready = match phase {
-        "Succeeded" => ("False", Some("PodCompleted".to_owned()), None),
-        "Failed" => ("False", Some("PodFailed".to_owned()), None),
-        _ if unready.is_empty() => ("True", None, None),
-        _ => (
-            "False",
-            Some("ContainersNotReady".to_owned()),
-            Some(format!("containers with unready status: {}", quoted(&unready))),
-        ),
-    };
-    let old = |kind: &str| {
-        before
-            .conditions
-            .iter()
-            .chain(pod.status.iter().filter_map(|s| s.conditions.as_ref()))
-            .flatten()
-            .find(|c| c.type_ == kind)
-    };
-    let gates = pod.spec.iter().flat_map(|s| s.readiness_gates.iter().flatten());
-    let closed: Vec<String> = gates
-        .filter(|g| old(&g.condition_type).is_none_or(|c| c.status != "True"))
-        .map(|g| g.condition_type.clone())
-        .collect();
-    let pod_ready = if ready.0 == "True" && !closed.is_empty() {
-        let message = closed
-            .iter()
-            .map(|c| {
-                format!("corresponding condition of pod readiness gate {c:?} does not exist or is not True.")
-            })
-            .collect::<Vec<_>>();
-        ("False", Some("ReadinessGatesNotReady".to_owned()), Some(message.join(", ")))
-    } else {
-        ready.clone()
-    };
-    let network = if network && !inputs.terminated { "True" } else { "False" };
+    let ready = containers_ready(units, init, apps, phase);
     let own = [
-        ("PodReadyToStartContainers", (network, None, None)),
-        ("Initialized", initialized),
-        ("Ready", pod_ready),
+        (
+            "PodReadyToStartContainers",
+            (if network && !inputs.terminated { "True" } else { "False" }, None, None),
+        ),
+        ("Initialized", initialized(units, init, apps, phase)),
+        ("Ready", gated(pod, &ready, &theirs)),
         ("ContainersReady", ready),
         ("PodScheduled", ("True", None, None)),
     ];
     own.into_iter()
         .map(|(kind, (status, reason, message))| {
-            let since = old(kind).filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+            let since = old(kind).filter(|c| c.status == status).and_then(|c| c.last_transition_time);
             PodCondition {
                 type_: kind.to_owned(),
                 status: status.to_owned(),

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
+#[path = "common/tls.rs"]
+mod tls;
 
 use std::{
     path::{Path, PathBuf},
@@ -159,6 +161,83 @@ fn log(dir: &Path, pod: &Value, container: &str, n: u32) -> String {
     std::fs::read_to_string(dir.join(name)).unwrap_or_default()
 }
 
+struct OnlyTester;
+
+#[async_trait::async_trait]
+impl knarr_kubelet::Access for OnlyTester {
+    async fn allowed(&self, caller: &knarr_kubelet::Caller, _: &str, _: &str) -> Result<bool, String> {
+        Ok(caller.name == "tester")
+    }
+
+    async fn token(&self, token: &str) -> Result<Option<knarr_kubelet::Caller>, String> {
+        Ok((token == "known").then(|| knarr_kubelet::Caller { name: "other".into(), groups: Vec::new() }))
+    }
+}
+
+/// Logs, exec with input and exit code, port-forward, stats.
+async fn endpoint(tls: &tls::Tls, address: std::net::SocketAddr) {
+    use knarr_streaming::remotecommand::{Options, dial_over};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    assert_eq!(tls::get(&tls.stranger, address, "/pods").await.0, 401);
+    assert_eq!(tls::get(&tls.client, address, "/healthz").await, (200, "ok".to_owned()));
+    let (code, body) = tls::get(&tls.client, address, "/containerLogs/default/web/c?tailLines=1").await;
+    assert!(code == 200 && body.lines().count() == 1, "{code} {body}");
+    let (code, body) = tls::get(&tls.client, address, "/containerLogs/default/web/none").await;
+    assert_eq!((code, body.contains("none")), (404, true));
+    assert!(tls::get(&tls.client, address, "/pods").await.1.contains("\"web\""));
+    let (_, text) = tls::get(&tls.client, address, "/stats/summary").await;
+    let summary: Value = serde_json::from_str(&text).unwrap();
+    assert!(
+        summary["pods"][0]["containers"][0]["memory"]["workingSetBytes"].as_u64().is_some_and(|b| b > 0),
+        "{summary}"
+    );
+    assert!(
+        tls::get(&tls.client, address, "/metrics/resource")
+            .await
+            .1
+            .contains("container_cpu_usage_seconds_total{container=\"c\"")
+    );
+
+    let options = Options { stdin: true, stdout: true, stderr: true, tty: false };
+    let uri = "https://localhost/exec/default/web/c?command=sh&command=-c&command=cat%3B+echo+bad+%3E%262%3B+exit+4&input=1&output=1&error=1";
+    let mut remote =
+        dial_over(tls::connect(&tls.client, address).await, &uri.parse().unwrap(), options).await.unwrap();
+    let (mut stdin, mut stdout, mut stderr) =
+        (remote.stdin.take().unwrap(), remote.stdout.take().unwrap(), remote.stderr.take().unwrap());
+    let (mut out, mut err) = (String::new(), String::new());
+    let work = async {
+        stdin.write_all(b"through and through").await.unwrap();
+        stdin.shutdown().await.unwrap();
+        stdout.read_to_string(&mut out).await.unwrap();
+        stderr.read_to_string(&mut err).await.unwrap();
+        remote.outcome().await
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(20), work).await.unwrap();
+    assert_eq!((out.as_str(), err.as_str(), outcome.exit_code()), ("through and through", "bad\n", Some(4)));
+    port_forward(tls, address).await;
+}
+
+async fn port_forward(tls: &tls::Tls, address: std::net::SocketAddr) {
+    use knarr_streaming::spdy::{self, Headers};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut io = tls::connect(&tls.client, address).await;
+    let request = "POST /portForward/default/web HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n";
+    io.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    let (connection, _incoming) = spdy::client(io);
+    let headers = |kind| Headers::new([("streamtype", kind), ("port", "8080"), ("requestid", "0")]);
+    let mut error = connection.open(headers("error")).await.unwrap();
+    let mut data = connection.open(headers("data")).await.unwrap();
+    error.shutdown().await.unwrap();
+    let mut text = String::new();
+    tokio::time::timeout(Duration::from_secs(10), data.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert_eq!(text, "from inside\n");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_run_on_real_containerd() {
     if std::env::var_os("KNARR_E2E").is_none() {
@@ -169,7 +248,16 @@ async fn pods_run_on_real_containerd() {
     let dir = daemon.dir.path().to_owned();
     let runtime = Arc::new(Containerd::new(&dir.join("containerd.sock").display().to_string()).unwrap());
     let (api, stop) = (Api::new(), CancellationToken::new());
+    let tls = tls::Tls::new();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = tls.server.clone();
     let config = || KubeletConfig {
+        listen: address,
+        serving_tls: Some({
+            let server = server.clone();
+            Arc::new(move || server.clone())
+        }),
+        access: Some(Arc::new(OnlyTester)),
         node_ips: vec!["192.0.2.1".parse().unwrap()],
         root_dir: dir.join("kubelet"),
         log_dir: dir.join("logs"),
@@ -188,7 +276,7 @@ async fn pods_run_on_real_containerd() {
         "/api/v1/namespaces/default/configmaps/m",
         json!({"metadata": {"name": "m", "namespace": "default"}, "data": {"k": "mapped"}}),
     );
-    let script = "cat /v/k; echo; env; id; cat /etc/hosts; echo done > /dev/termination-log; sleep 3600";
+    let script = "cat /v/k; echo; env; id; cat /etc/hosts; echo done > /dev/termination-log; while :; do echo from inside | nc -l -p 8080; done";
     let web = api.pod("web", json!({
         "nodeName": "n1", "restartPolicy": "Always", "terminationGracePeriodSeconds": 1,
         "securityContext": {"runAsUser": 1000, "fsGroup": 2000},
@@ -211,6 +299,7 @@ async fn pods_run_on_real_containerd() {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
     assert!(log(&dir, &pod, "i", 0).contains("init"));
+    endpoint(&tls, address).await;
     let uid = pod["metadata"]["uid"].as_str().unwrap();
     let limit = format!(
         "/sys/fs/cgroup/memory/knarr-test-{}/kubepods/burstable/pod{uid}/memory.limit_in_bytes",
@@ -219,6 +308,45 @@ async fn pods_run_on_real_containerd() {
     if Path::new("/sys/fs/cgroup/memory").exists() {
         assert_eq!(std::fs::read_to_string(&limit).unwrap().trim(), (64 << 20).to_string());
     }
+
+    api.put("/api/v1/namespaces/default/configmaps/kube-root-ca.crt", json!({"metadata": {"name": "kube-root-ca.crt", "namespace": "default"}, "data": {"ca.crt": "authority"}}));
+    api.put("/api/v1/namespaces/default/secrets/s", json!({"metadata": {"name": "s", "namespace": "default"}, "data": {"user": "YWRtaW4="}}));
+    let script = "cd /var/run/secrets/kubernetes.io/serviceaccount; cat token ca.crt namespace /secret/user /one; echo; touch /mem/x /plain/y && echo wrote; cat /shared; trap 'echo told; exit 0' TERM; while :; do sleep 0.1; done";
+    let all = api.pod("volumes", json!({
+        "nodeName": "n1", "restartPolicy": "Always", "terminationGracePeriodSeconds": 5,
+        "securityContext": {"runAsUser": 1000, "runAsNonRoot": true, "fsGroup": 2000},
+        "initContainers": [{"name": "side", "image": "demo:1", "restartPolicy": "Always", "command": ["sh", "-c", "echo from the sidecar > /share/file; trap 'exit 0' TERM; while :; do sleep 0.1; done"],
+            "volumeMounts": [{"name": "plain", "mountPath": "/share", "subPath": "sub"}],
+            "startupProbe": {"exec": {"command": ["cat", "/share/file"]}, "periodSeconds": 1}}],
+        "containers": [{
+            "name": "c", "image": "demo:1", "command": ["sh", "-c", script],
+            "lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", "echo hook > /mem/hook"]}}, "preStop": {"exec": {"command": ["sh", "-c", "echo stopping >> /mem/hook"]}}},
+            "livenessProbe": {"exec": {"command": ["cat", "/mem/hook"]}, "periodSeconds": 1},
+            "volumeMounts": [
+                {"name": "access", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true},
+                {"name": "secret", "mountPath": "/secret"}, {"name": "secret", "mountPath": "/one", "subPath": "user"},
+                {"name": "mem", "mountPath": "/mem"}, {"name": "plain", "mountPath": "/plain"}, {"name": "plain", "mountPath": "/shared", "subPath": "sub/file"}],
+        }],
+        "volumes": [
+            {"name": "access", "projected": {"defaultMode": 420, "sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}}, {"configMap": {"name": "kube-root-ca.crt"}},
+                {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}]}},
+            {"name": "secret", "secret": {"secretName": "s", "defaultMode": 256}},
+            {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}, {"name": "plain", "emptyDir": {}}],
+    }));
+    let pod = api.until(&all, "ready", ready).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let text = log(&dir, &pod, "c", 0);
+    for wanted in ["a-tokenauthoritydefaultadminadmin", "wrote", "from the sidecar"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    assert_eq!(pod["status"]["initContainerStatuses"][0]["ready"], true);
+    api.delete_gracefully(&all, 5);
+    let began = Instant::now();
+    api.until(&all, "gone", |o| o.is_none()).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let uid_dir = dir.join("kubelet/pods").join(pod["metadata"]["uid"].as_str().unwrap());
+    assert!(!uid_dir.exists() && !std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&uid_dir.display().to_string()));
 
     let job = api.pod("job", json!({"nodeName": "n1", "restartPolicy": "Never", "containers": [{"name": "c", "image": "demo:1", "command": ["sh", "-c", "echo -n said > /dev/termination-log; exit 3"]}]}));
     let pod = api.until(&job, "failed", |o| phase(o) == "Failed").await.unwrap();

@@ -41,11 +41,7 @@ pub(crate) async fn copy_both(
     };
     tokio::pin!(up, down);
     let rest = |first: &std::io::Result<()>| {
-        if first.is_err() {
-            Some(LINGER)
-        } else {
-            after_end
-        }
+        if first.is_err() { Some(LINGER) } else { after_end }
     };
     tokio::select! {
         first = &mut up => { let limit = rest(&first); first.and(within(limit, down).await) }

@@ -38,10 +38,8 @@ pub struct Error {
 }
 
 fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = list(headers, CONNECTION.as_str())
-        .iter()
-        .filter_map(|n| n.parse().ok())
-        .collect();
+    let named: Vec<HeaderName> =
+        list(headers, CONNECTION.as_str()).iter().filter_map(|n| n.parse().ok()).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
@@ -49,23 +47,14 @@ fn strip(headers: &mut HeaderMap) {
 
 /// Sends `request` over `backend` (a connection to it, with TLS if need be) and gives its response. If that is "101
 /// Switching Protocols", bytes are copied both ways from the moment the response has been sent to the client.
-pub async fn forward<B>(
-    mut request: Request<B>,
-    backend: impl Io + 'static,
-) -> Result<Response<Body>, Error>
+pub async fn forward<B>(mut request: Request<B>, backend: impl Io + 'static) -> Result<Response<Body>, Error>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let host = request
-        .uri()
-        .authority()
-        .map(|authority| authority.to_string());
+    let host = request.uri().authority().map(|authority| authority.to_string());
     let named = host.clone().unwrap_or_else(|| "connection".into());
-    let failed = |error: hyper::Error| Error {
-        backend: named.clone(),
-        detail: chain(&error),
-    };
+    let failed = |error: hyper::Error| Error { backend: named.clone(), detail: chain(&error) };
     let upgrade = request.headers().get(UPGRADE).cloned();
     let client = hyper::upgrade::on(&mut request);
     let headers = request.headers_mut();
@@ -81,9 +70,8 @@ where
     *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
     *request.version_mut() = Version::HTTP_11;
 
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(backend))
-        .await
-        .map_err(failed)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(backend)).await.map_err(failed)?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "connection to the backend");

@@ -12,10 +12,12 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 
 fn server_config(leaf: &CertKey) -> Arc<rustls::ServerConfig> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(leaf.cert_pem.as_bytes()).map(Result::unwrap).collect();
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(leaf.cert_pem.as_bytes()).map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
 }
 
@@ -23,7 +25,8 @@ fn client_config(ca: &Ca) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca.cert_pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     builder.with_root_certificates(roots).with_no_client_auth()
 }
 
@@ -46,7 +49,12 @@ async fn kubelet(listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
                 }
             }
             if upgrade {
-                stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n").await.unwrap();
+                stream
+                    .write_all(
+                        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n",
+                    )
+                    .await
+                    .unwrap();
                 stream.flush().await.unwrap();
                 let mut bytes = [0; 64];
                 while let Ok(n @ 1..) = stream.read(&mut bytes).await {
@@ -54,7 +62,10 @@ async fn kubelet(listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
                     stream.flush().await.unwrap();
                 }
             } else if request.contains("/bad/") {
-                stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 10\r\n\r\nnot ready\n").await.unwrap();
+                stream
+                    .write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 10\r\n\r\nnot ready\n")
+                    .await
+                    .unwrap();
             } else {
                 let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{request}", request.len());
                 stream.write_all(reply.as_bytes()).await.unwrap();
@@ -80,7 +91,11 @@ async fn logs_and_upgrades() {
     s.patch("/api/v1/nodes/n/status", "merge", &status).await.expect(200);
     assert_eq!(node["kind"], "Node");
     let pods = "/api/v1/namespaces/default/pods";
-    for (name, containers) in [("p", json!([{"name": "c", "image": "i"}])), ("two", json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}])), ("bad", json!([{"name": "c", "image": "i"}]))] {
+    for (name, containers) in [
+        ("p", json!([{"name": "c", "image": "i"}])),
+        ("two", json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}])),
+        ("bad", json!([{"name": "c", "image": "i"}])),
+    ] {
         let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": "n", "containers": containers}});
         s.post(pods, &pod).await.expect(201);
     }
@@ -106,7 +121,9 @@ async fn logs_and_upgrades() {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client_config(&ca)));
     let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
-    let request = format!("POST {pods}/p/exec?command=sh&stdin=true&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: test\r\nContent-Length: 0\r\n\r\n");
+    let request = format!(
+        "POST {pods}/p/exec?command=sh&stdin=true&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: test\r\nContent-Length: 0\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

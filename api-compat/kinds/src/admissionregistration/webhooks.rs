@@ -91,7 +91,10 @@ fn validate_hook(errors: &mut Errors, hook: &Value, path: &Path, mutating: bool)
     }
     check::label_selector(errors, hook.get("namespaceSelector"), &path.child("namespaceSelector"));
     check::label_selector(errors, hook.get("objectSelector"), &path.child("objectSelector"));
-    let config = path.child("clientConfig");
+    validate_client_config(errors, hook, &path.child("clientConfig"));
+}
+
+fn validate_client_config(errors: &mut Errors, hook: &Value, config: &Path) {
     let url = text(hook, "/clientConfig/url");
     match hook.pointer("/clientConfig/service").filter(|s| !s.is_null()) {
         Some(service) => {
@@ -110,7 +113,7 @@ fn validate_hook(errors: &mut Errors, hook: &Value, path: &Path, mutating: bool)
             check::port(errors, int(service, "/port").unwrap_or(443), &config.child("service").child("port"));
         }
         None if url.is_empty() => {
-            errors.push(FieldError::required(&config, "exactly one of url or service is required"));
+            errors.push(FieldError::required(config, "exactly one of url or service is required"));
         }
         None if !url.starts_with("https://") => errors.push(FieldError::invalid(
             &config.child("url"),

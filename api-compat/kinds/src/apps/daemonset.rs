@@ -29,6 +29,7 @@ static RULES: RuleSet = RuleSet {
     ),
     validate,
     validate_update: Some(validate_update),
+    warnings: crate::podspec::warnings::for_template,
     row,
     ..PLAIN
 };

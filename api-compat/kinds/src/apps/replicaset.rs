@@ -20,6 +20,7 @@ static RULES: RuleSet = RuleSet {
     status: Some(|| json!({"replicas": 0})),
     validate,
     validate_update: Some(validate_update),
+    warnings: crate::podspec::warnings::for_template,
     row,
     fields: |obj| vec![(Str::from("status.replicas"), int(obj, "/status/replicas").unwrap_or(0).to_string())],
     scale: Some(("spec.replicas", "status.replicas", "spec.selector")),

@@ -16,6 +16,7 @@ static RULES: RuleSet = RuleSet {
     status: Some(|| json!({"replicas": 0, "availableReplicas": 0})),
     validate,
     validate_update: Some(validate_update),
+    warnings: crate::podspec::warnings::for_template,
     row,
     scale: Some(("spec.replicas", "status.replicas", "spec.selector")),
     ..PLAIN
@@ -39,7 +40,9 @@ fn default(obj: &mut Value) {
         let strategy = sub(spec, "updateStrategy");
         fill_text(strategy, "type", "RollingUpdate");
         if text(strategy, "/type") == "RollingUpdate" {
-            fill(sub(strategy, "rollingUpdate"), "partition", 0);
+            let rolling = sub(strategy, "rollingUpdate");
+            fill(rolling, "partition", 0);
+            fill(rolling, "maxUnavailable", 1);
         }
         let retention = sub(spec, "persistentVolumeClaimRetentionPolicy");
         fill_text(retention, "whenDeleted", "Retain");
@@ -92,6 +95,12 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
                 rolling.and_then(|r| r.get("maxUnavailable")),
                 &path.child("maxUnavailable"),
             );
+            let most = rolling.and_then(|r| r.get("maxUnavailable"));
+            workload::at_most_all(&mut errors, most, &path.child("maxUnavailable"));
+            if most.is_some() && workload::is_zero(most) {
+                let shown = most.cloned().unwrap_or_default();
+                errors.push(FieldError::invalid(&path.child("maxUnavailable"), shown, "cannot be 0"));
+            }
         }
         other => errors.push(FieldError::invalid(&at, other, "must be 'RollingUpdate' or 'OnDelete'")),
     }
@@ -152,7 +161,7 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     ] {
         keep(&mut munged, &before, key);
     }
-    if munged != before {
+    if !check::same(Some(&munged), Some(&before)) {
         errors.push(FieldError::forbidden(
             &Path::new("spec"),
             "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",

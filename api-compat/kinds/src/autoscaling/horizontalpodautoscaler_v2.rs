@@ -34,7 +34,6 @@ pub(crate) fn kind() -> Kind {
         .short(&["hpa"])
         .categories(&["all"])
         .status()
-        .generation()
         .columns(COLUMNS)
         .build(&RULES)
 }

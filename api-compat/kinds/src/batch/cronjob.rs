@@ -30,6 +30,10 @@ static RULES: RuleSet = RuleSet {
     validate_update: Some(|ctx, obj, old| {
         if ctx.subresource == Some("status") { Vec::new() } else { validate(obj, Some(old)) }
     }),
+    warnings: |ctx, obj, old| {
+        let path = Path::new("spec").child("jobTemplate").child("spec").child("template");
+        crate::podspec::warnings::at_pointer(ctx, obj, old, "/spec/jobTemplate/spec/template", &path)
+    },
     row,
     ..PLAIN
 };

@@ -20,6 +20,7 @@ static RULES: RuleSet = RuleSet {
     create,
     validate: validation::validate,
     validate_update: Some(validation::validate_update),
+    warnings: crate::podspec::warnings::for_template,
     row,
     fields: |obj| {
         vec![(Str::from("status.successful"), int(obj, "/status/succeeded").unwrap_or(0).to_string())]

@@ -12,6 +12,8 @@ use crate::ruleset::{PLAIN, RuleSet, keep};
 use crate::value::{age, fill, int, is_empty, list, name, sub, text, with};
 
 static RULES: RuleSet = RuleSet {
+    // Any name will do that is a path segment.
+    name: knarr_machinery::names::path_segment_name,
     default,
     create,
     update,
@@ -85,22 +87,27 @@ fn update(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
                 list(old, "/status/conditions").iter().filter(|c| !decides(c)).cloned().collect();
             conditions.extend(given.into_iter().filter(decides));
             keep(obj, old, "spec");
-            if !conditions.is_empty() {
-                sub(obj, "status")["conditions"] = conditions.into();
-            }
+            set_conditions(obj, conditions);
             stamp(ctx, obj, old);
         }
         Some("status") => {
             let mut conditions: Vec<Value> =
                 list(old, "/status/conditions").iter().filter(|c| decides(c)).cloned().collect();
             conditions.extend(list(obj, "/status/conditions").iter().filter(|c| !decides(c)).cloned());
-            if !conditions.is_empty() {
-                sub(obj, "status")["conditions"] = conditions.into();
-            }
+            set_conditions(obj, conditions);
             keep(obj, old, "spec");
             stamp(ctx, obj, old);
         }
         _ => keep(obj, old, "spec"),
+    }
+}
+
+fn set_conditions(obj: &mut Value, conditions: Vec<Value>) {
+    let status = sub(obj, "status");
+    if conditions.is_empty() {
+        crate::value::drop_key(status, "conditions");
+    } else {
+        status["conditions"] = conditions.into();
     }
 }
 

@@ -63,7 +63,11 @@ pub(crate) fn namespace_matches(obj: &Value, key: &str) -> Vec<FieldError> {
 }
 
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
-    namespace_matches(obj, "involvedObject")
+    let mut errors = namespace_matches(obj, "involvedObject");
+    if obj.get("eventTime").is_some_and(|t| !t.is_null()) {
+        crate::events::event::reporter(&mut errors, obj, "reportingComponent", "message");
+    }
+    errors
 }
 
 fn fields(obj: &Value) -> Vec<(Str, String)> {

@@ -131,7 +131,7 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
             errors.push(FieldError::forbidden(&at, "field can not be less than status.capacity"));
         }
     }
-    if munged != before {
+    if !check::same(Some(&munged), Some(&before)) {
         errors.push(FieldError::forbidden(
             &path,
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",

@@ -17,6 +17,12 @@ static RULES: RuleSet = RuleSet {
     update,
     validate,
     validate_update: Some(validate_update),
+    warnings: |ctx, obj, old| {
+        if ctx.subresource.is_some() || old.is_some() {
+            return Vec::new();
+        }
+        podspec::warnings::for_spec(obj.get("spec").unwrap_or(&Value::Null), &Path::new("spec"))
+    },
     row: row::row,
     fields,
     delete,
@@ -67,6 +73,7 @@ pub(crate) fn kind() -> Kind {
 }
 
 fn create(_ctx: &Ctx<'_>, obj: &mut Value) {
+    podspec::merge_label_keys(obj);
     let class = podspec::qos_class(obj.get("spec").unwrap_or(&Value::Null));
     let mut status = json!({"phase": "Pending", "qosClass": class});
     if !list(obj, "/spec/schedulingGates").is_empty() {

@@ -21,6 +21,7 @@ static RULES: RuleSet = RuleSet {
             validate(ctx, obj)
         }
     }),
+    warnings: crate::podspec::warnings::for_template,
     row,
     fields: |obj| vec![(Str::from("status.replicas"), int(obj, "/status/replicas").unwrap_or(0).to_string())],
     scale: Some(("spec.replicas", "status.replicas", "spec.selector")),

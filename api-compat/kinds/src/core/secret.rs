@@ -75,16 +75,12 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         }
         "kubernetes.io/dockercfg" => docker_config(&mut errors, obj, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => docker_config(&mut errors, obj, ".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if !has("username") && !has("password") {
-                errors.push(FieldError::required(&data.key("username"), ""));
-                errors.push(FieldError::required(&data.key("password"), ""));
-            }
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            errors.push(FieldError::required(&data.key("username"), ""));
+            errors.push(FieldError::required(&data.key("password"), ""));
         }
-        "kubernetes.io/ssh-auth" => {
-            if decoded(obj, "ssh-privatekey").is_none_or(|v| v.is_empty()) {
-                errors.push(FieldError::required(&data.key("ssh-privatekey"), ""));
-            }
+        "kubernetes.io/ssh-auth" if decoded(obj, "ssh-privatekey").is_none_or(|v| v.is_empty()) => {
+            errors.push(FieldError::required(&data.key("ssh-privatekey"), ""));
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

@@ -112,7 +112,7 @@ fn update(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
             && new_kind == "ExternalName"
         {
             crate::value::drop_key(spec, "clusterIPs");
-        } else if one != was && !one.is_empty() && many == list(&before, "/clusterIPs") {
+        } else if one != was && !one.is_empty() && (many.is_empty() || many == list(&before, "/clusterIPs")) {
             spec["clusterIPs"] = json!([one]);
         }
         if new_kind != "ExternalName" && old_kind != "ExternalName" {

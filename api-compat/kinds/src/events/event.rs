@@ -85,24 +85,14 @@ fn to_storage(obj: Value) -> Result<Value, ApiError> {
     Ok(obj)
 }
 
-fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    if obj.get("eventTime").is_none_or(Value::is_null) {
-        errors.push(FieldError::required(&Path::new("eventTime"), ""));
-    }
-    if !matches!(text(obj, "/type"), "Normal" | "Warning") {
-        errors.push(FieldError::invalid(
-            &Path::new("type"),
-            "",
-            format!("has invalid value: {}", text(obj, "/type")),
-        ));
-    }
-    let controller = text(obj, "/reportingController");
+/// What events of the new style need: a reporter, an action and a reason. `note` is the name of the message field.
+pub(crate) fn reporter(errors: &mut Vec<FieldError>, obj: &Value, controller_key: &str, note: &str) {
+    let controller = text(obj, &format!("/{controller_key}"));
     if controller.is_empty() {
         errors.push(FieldError::required(&Path::new("reportingController"), ""));
     } else {
         check::names(
-            &mut errors,
+            errors,
             names::is_qualified_name(controller),
             controller.into(),
             &Path::new("reportingController"),
@@ -120,9 +110,24 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
             ));
         }
     }
-    if text(obj, "/note").len() > 1024 {
+    if text(obj, &format!("/{note}")).len() > 1024 {
         errors.push(FieldError::invalid(&Path::new("message"), "", "can have at most 1024 characters"));
     }
+}
+
+fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if obj.get("eventTime").is_none_or(Value::is_null) {
+        errors.push(FieldError::required(&Path::new("eventTime"), ""));
+    }
+    if !matches!(text(obj, "/type"), "Normal" | "Warning") {
+        errors.push(FieldError::invalid(
+            &Path::new("type"),
+            "",
+            format!("has invalid value: {}", text(obj, "/type")),
+        ));
+    }
+    reporter(&mut errors, obj, "reportingController", "note");
     errors.extend(crate::core::event::namespace_matches(obj, "regarding"));
     errors
 }

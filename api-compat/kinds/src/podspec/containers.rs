@@ -103,6 +103,7 @@ fn validate_one(errors: &mut Errors, c: &Value, place: Place, volumes: &Volumes,
         security::validate_container(errors, s, &path.child("securityContext"));
     }
     validate_restart(errors, c, place, path);
+    validate_restart_rules(errors, c, path);
     let sidecar = text(c, "/restartPolicy") == "Always";
     let hooks_allowed = place == Place::App || sidecar;
     for key in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
@@ -132,6 +133,34 @@ fn validate_restart(errors: &mut Errors, c: &Value, place: Place, path: &Path) {
         }
         Place::Init | Place::App => {
             check::one_of(errors, policy, &at, &["Always", "Never", "OnFailure"], None);
+        }
+    }
+}
+
+fn validate_restart_rules(errors: &mut Errors, c: &Value, path: &Path) {
+    let rules = list(c, "/restartPolicyRules");
+    let at = path.child("restartPolicyRules");
+    if rules.len() > 20 {
+        errors.push(FieldError::too_many(&at, rules.len(), 20));
+    }
+    if !rules.is_empty() && text(c, "/restartPolicy").is_empty() {
+        let detail = "must specify restartPolicy when restart rules are used";
+        errors.push(FieldError::required(&path.child("restartPolicy"), detail));
+    }
+    for (i, rule) in rules.iter().enumerate() {
+        let here = at.index(i);
+        let actions = ["Restart", "RestartAllContainers"];
+        check::one_of(errors, text(rule, "/action"), &here.child("action"), &actions, Some(""));
+        let codes = here.child("exitCodes");
+        if is_empty(rule.get("exitCodes")) {
+            errors.push(FieldError::required(&codes, "must be specified"));
+            continue;
+        }
+        let operator = text(rule, "/exitCodes/operator");
+        check::one_of(errors, operator, &codes.child("operator"), &["In", "NotIn"], Some(""));
+        let values = list(rule, "/exitCodes/values");
+        if values.len() > 255 {
+            errors.push(FieldError::too_many(&codes.child("values"), values.len(), 255));
         }
     }
 }

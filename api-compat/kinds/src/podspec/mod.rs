@@ -6,6 +6,7 @@ mod affinity;
 mod containers;
 mod defaults;
 mod env;
+mod label_keys;
 mod probes;
 mod qos;
 mod resources;
@@ -14,6 +15,7 @@ mod security;
 mod spec;
 mod update;
 mod volumes;
+pub(crate) mod warnings;
 
 use knarr_machinery::{FieldError, Path, meta};
 use serde_json::Value;
@@ -22,6 +24,7 @@ use crate::check;
 
 pub(crate) use affinity::validate_node_selector;
 pub(crate) use defaults::{canonical_quantities, default_pod, default_spec, default_volume_claim};
+pub(crate) use label_keys::merge as merge_label_keys;
 pub(crate) use qos::qos_class;
 pub(crate) use scheduling::validate_tolerations;
 pub(crate) use spec::validate_spec;

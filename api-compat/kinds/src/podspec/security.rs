@@ -60,6 +60,8 @@ fn profiles(errors: &mut Errors, context: &Value, path: &Path) {
     }
 }
 
+const SYSCTL_DETAIL: &str = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
 /// `spec.securityContext` and the host flags.
 pub(super) fn validate_pod(errors: &mut Errors, spec: &Value, path: &Path) {
     let at = path.child("securityContext");
@@ -106,7 +108,7 @@ pub(super) fn validate_pod(errors: &mut Errors, spec: &Value, path: &Path) {
         if given.is_empty() {
             errors.push(FieldError::required(&here, ""));
         } else if !valid || given.len() > 253 {
-            errors.push(FieldError::invalid(&here, given, "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9][-_a-z0-9]*[a-z0-9]$".replace("[a-z0-9][-_a-z0-9]*[a-z0-9]$", "[a-z0-9]([-_a-z0-9]*[a-z0-9])?$")));
+            errors.push(FieldError::invalid(&here, given, SYSCTL_DETAIL));
         } else if seen.contains(&given) {
             errors.push(FieldError::duplicate(&here, given));
         }

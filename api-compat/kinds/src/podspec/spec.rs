@@ -23,11 +23,6 @@ pub(crate) fn validate_spec(spec: &Value, path: &Path) -> Errors {
     validate_dns(&mut errors, spec, path);
     check::labels(&mut errors, spec.get("nodeSelector"), &path.child("nodeSelector"));
     security::validate_pod(&mut errors, spec, path);
-    for (i, secret) in list(spec, "/imagePullSecrets").iter().enumerate() {
-        if text(secret, "/name").is_empty() {
-            errors.push(FieldError::required(&path.child("imagePullSecrets").index(i).child("name"), ""));
-        }
-    }
     if let Some(a) = spec.get("affinity").filter(|a| !a.is_null()) {
         affinity::validate(&mut errors, a, &path.child("affinity"));
     }

@@ -92,7 +92,7 @@ fn tolerations(errors: &mut Errors, obj: &Value, old: &Value, path: &Path) {
     };
     let new = list(obj, "/spec/tolerations");
     for before in list(old, "/spec/tolerations") {
-        if !new.iter().any(|t| bare(t) == bare(before)) {
+        if !new.iter().any(|t| check::same(Some(&bare(t)), Some(&bare(before)))) {
             errors.push(FieldError::forbidden(
                 path,
                 "existing toleration can not be modified except its tolerationSeconds",
@@ -153,7 +153,7 @@ fn difference(new: &Value, old: &Value, path: &str, out: &mut Vec<String>) {
                 difference(x, y, &format!("{path}[{i}]"), out);
             }
         }
-        _ if new != old => out.push(format!("- {path}: {old}\n+ {path}: {new}")),
+        _ if !check::same(Some(new), Some(old)) => out.push(format!("- {path}: {old}\n+ {path}: {new}")),
         _ => {}
     }
 }
@@ -170,7 +170,7 @@ pub(crate) fn validate_ephemeral_update(obj: &Value, old: &Value) -> Errors {
                 &path,
                 format!("existing ephemeral containers {given:?} may not be removed\n"),
             )),
-            Some(c) if c != before => {
+            Some(c) if !check::same(Some(c), Some(before)) => {
                 errors.push(FieldError::forbidden(
                     &path,
                     format!("existing ephemeral containers {given:?} may not be changed\n"),

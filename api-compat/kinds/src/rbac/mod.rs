@@ -144,7 +144,7 @@ fn validate_subject(errors: &mut Vec<FieldError>, subject: &Value, path: &Path, 
 /// A binding may not change its role.
 fn validate_binding_update(obj: &Value, old: &Value) -> Vec<FieldError> {
     let (new, before) = (obj.get("roleRef"), old.get("roleRef"));
-    if new == before {
+    if check::same(new, before) {
         return Vec::new();
     }
     vec![FieldError::invalid(

@@ -6,9 +6,7 @@
 use std::fmt;
 
 use knarr_machinery::types::StructId;
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -32,9 +30,7 @@ impl MessageSeed<'_, '_> {
             object.insert(key, value);
         }
         let encoder = Encoder { facts: self.facts };
-        encoder
-            .message(self.id, &object, self.out, self.depth)
-            .map_err(A::Error::custom)
+        encoder.message(self.id, &object, self.out, self.depth).map_err(A::Error::custom)
     }
 }
 
@@ -63,10 +59,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
             return self.through_document(map);
         };
         while let Some(place) = map.next_key_seed(KeySeed(|key: &str| {
-            parts
-                .iter()
-                .enumerate()
-                .find_map(|(at, part)| Some((at, part.find(facts, key)?)))
+            parts.iter().enumerate().find_map(|(at, part)| Some((at, part.find(facts, key)?)))
         }))? {
             let Some((at, index)) = place else {
                 map.next_value::<IgnoredAny>()?;
@@ -80,20 +73,12 @@ impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
                 wire: &member.wire,
                 tag: member.tag,
                 pointer: member.pointer,
-                out: if at == 0 {
-                    &mut *self.out
-                } else {
-                    &mut part.out
-                },
+                out: if at == 0 { &mut *self.out } else { &mut part.out },
                 depth: self.depth,
             })?;
         }
         for (at, part) in parts.iter_mut().enumerate().rev() {
-            let out = if at == 0 {
-                &mut *self.out
-            } else {
-                &mut part.out
-            };
+            let out = if at == 0 { &mut *self.out } else { &mut part.out };
             zeros(facts, part.id, part.seen, out, self.depth).map_err(A::Error::custom)?;
         }
         for part in parts.drain(1..) {
@@ -107,17 +92,10 @@ impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
 }
 
 /// Writes the values (not pointers) that the JSON did not name.
-fn zeros(
-    facts: &Facts,
-    id: StructId,
-    seen: u128,
-    out: &mut Writer,
-    depth: usize,
-) -> Result<(), ProtoError> {
+fn zeros(facts: &Facts, id: StructId, seen: u128, out: &mut Writer, depth: usize) -> Result<(), ProtoError> {
     let encoder = Encoder { facts };
     for (index, member) in facts.members[id.0 as usize].iter().enumerate() {
-        if seen & (1 << index) == 0 && member.tag != 0 && !member.pointer && !member.name.is_empty()
-        {
+        if seen & (1 << index) == 0 && member.tag != 0 && !member.pointer && !member.name.is_empty() {
             encoder.zero(&member.wire, member.tag, out, depth)?;
         }
     }
@@ -137,19 +115,12 @@ struct Part {
 impl Part {
     /// The struct and the structs it embeds; `None` where that is not enough (these embed others, or have too many fields).
     fn all(facts: &Facts, id: StructId) -> Option<Vec<Self>> {
-        let part = |id, member| Self {
-            id,
-            member,
-            seen: 0,
-            out: Writer::default(),
-        };
+        let part = |id, member| Self { id, member, seen: 0, out: Writer::default() };
         let mut parts = vec![part(id, 0)];
         let members = &facts.members[id.0 as usize];
         if facts.embeds[id.0 as usize] {
             for (index, member) in members.iter().enumerate() {
-                if let (Wire::Message(inner), "", true) =
-                    (&member.wire, member.name, member.tag != 0)
-                {
+                if let (Wire::Message(inner), "", true) = (&member.wire, member.name, member.tag != 0) {
                     parts.push(part(*inner, index as u16));
                 }
             }
@@ -218,9 +189,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_, '_> {
                     return self.visit_unit();
                 }
                 let encoder = Encoder { facts: self.facts };
-                encoder
-                    .field(self.wire, self.tag, &value, self.out, self.depth)
-                    .map_err(D::Error::custom)
+                encoder.field(self.wire, self.tag, &value, self.out, self.depth).map_err(D::Error::custom)
             }
             _ => deserializer.deserialize_any(self),
         }
@@ -239,9 +208,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
             return Ok(());
         }
         let encoder = Encoder { facts: self.facts };
-        encoder
-            .zero(self.wire, self.tag, self.out, self.depth)
-            .map_err(E::custom)
+        encoder.zero(self.wire, self.tag, self.out, self.depth).map_err(E::custom)
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
@@ -259,9 +226,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
             Wire::Int32 if small => self.out.varint(self.tag, value as u64),
             Wire::IntOrString if small => int_or_string(self.tag, 0, value, "", self.out),
             Wire::Double => self.out.fixed64(self.tag, (value as f64).to_bits()),
-            Wire::Quantity => leaf_in(self.tag, self.out, |o| {
-                o.bytes(1, value.to_string().as_bytes())
-            }),
+            Wire::Quantity => leaf_in(self.tag, self.out, |o| o.bytes(1, value.to_string().as_bytes())),
             _ => return Err(E::custom("an integer")),
         }
         Ok(())
@@ -285,9 +250,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
         match self.wire {
             Wire::String => self.out.bytes(self.tag, text.as_bytes()),
-            Wire::Bytes => self
-                .out
-                .bytes(self.tag, &forms::bytes_from_json(text).map_err(E::custom)?),
+            Wire::Bytes => self.out.bytes(self.tag, &forms::bytes_from_json(text).map_err(E::custom)?),
             Wire::Quantity => leaf_in(self.tag, self.out, |o| o.bytes(1, text.as_bytes())),
             Wire::IntOrString => int_or_string(self.tag, 1, 0, text, self.out),
             Wire::Time | Wire::MicroTime => {
@@ -336,13 +299,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
             Wire::Message(id) => {
                 let at = self.out.begin(self.tag);
                 let depth = self.depth + 1;
-                MessageSeed {
-                    facts: self.facts,
-                    id: *id,
-                    out: &mut *self.out,
-                    depth,
-                }
-                .visit_map(map)?;
+                MessageSeed { facts: self.facts, id: *id, out: &mut *self.out, depth }.visit_map(map)?;
                 self.out.end(at);
             }
             Wire::Map(item) => loop {

@@ -138,11 +138,7 @@ fn status(code: u16, message: &str) -> Response {
 fn is_collection(path: &str) -> bool {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let rest = if parts[0] == "api" { &parts[2..] } else { &parts[3..] };
-    match rest {
-        [_] => true,
-        ["namespaces", _, _] => true,
-        _ => false,
-    }
+    matches!(rest, [_] | ["namespaces", _, _])
 }
 
 fn belongs(collection: &str, path: &str) -> bool {

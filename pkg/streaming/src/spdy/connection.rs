@@ -48,10 +48,7 @@ impl Link {
 
     /// Queues a small frame.
     pub(super) fn send(&self, frame: Frame) {
-        self.queue(Outgoing {
-            frame,
-            permit: None,
-        });
+        self.queue(Outgoing { frame, permit: None });
     }
 
     pub(super) fn forget(&self, id: u32) {
@@ -99,9 +96,7 @@ impl Incoming {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
-            .field("closed", &self.core.closed.is_cancelled())
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("closed", &self.core.closed.is_cancelled()).finish_non_exhaustive()
     }
 }
 
@@ -112,12 +107,10 @@ impl Connection {
         let shared = Shared::new(id, self.core.window.load(Ordering::Acquire), false);
         self.core.link.streams.lock().insert(id, shared.clone());
         let stream = Stream::new(headers.clone(), shared.clone(), self.core.link.clone());
-        self.core.link.send(Frame::SynStream {
-            stream: id,
-            headers,
-            fin: false,
-        });
+        self.core.link.send(Frame::SynStream { stream: id, headers, fin: false });
         tokio::select! {
+            // The peer may have accepted, said all it had to say and gone, before we get to look.
+            biased;
             accepted = shared.answered() => if accepted { Ok(stream) } else { Err(Error::Refused(id)) },
             () = self.core.closed.cancelled() => Err(Error::Closed),
         }
@@ -166,20 +159,10 @@ fn start(io: crate::BoxIo, first_id: u32) -> (Connection, Incoming) {
         window: Arc::new(AtomicI64::new(i64::from(DEFAULT_WINDOW))),
         closed: CancellationToken::new(),
     };
-    core.link.send(Frame::Settings(vec![(
-        0,
-        SETTINGS_INITIAL_WINDOW,
-        RECEIVE_WINDOW,
-    )]));
+    core.link.send(Frame::Settings(vec![(0, SETTINGS_INITIAL_WINDOW, RECEIVE_WINDOW)]));
     let broken = CancellationToken::new();
     let budget = core.link.budget.clone();
-    tokio::spawn(write(
-        writing,
-        queue,
-        core.closed.clone(),
-        broken.clone(),
-        budget,
-    ));
+    tokio::spawn(write(writing, queue, core.closed.clone(), broken.clone(), budget));
     let reader = Reader {
         io: reading,
         decoder: Decoder::default(),
@@ -190,13 +173,7 @@ fn start(io: crate::BoxIo, first_id: u32) -> (Connection, Incoming) {
     };
     tokio::spawn(reader.run());
     let goodbye = Arc::new(Goodbye(core.link.clone()));
-    (
-        Connection {
-            core,
-            _goodbye: goodbye,
-        },
-        Incoming { streams },
-    )
+    (Connection { core, _goodbye: goodbye }, Incoming { streams })
 }
 
 /// Writes frames until told to go away or the connection ends. If writing fails, the peer may have said its last words
@@ -289,16 +266,8 @@ impl Reader {
                 Err(error) => return Err(failed(error)),
             }
             match Head::parse(head)? {
-                Head::Data {
-                    stream,
-                    fin,
-                    length,
-                } => self.data(stream, fin, length).await?,
-                Head::Control {
-                    kind,
-                    flags,
-                    length,
-                } => {
+                Head::Data { stream, fin, length } => self.data(stream, fin, length).await?,
+                Head::Control { kind, flags, length } => {
                     let mut payload = vec![0; length];
                     self.io.read_exact(&mut payload).await.map_err(failed)?;
                     let frame = self.decoder.control(kind, flags, &payload)?;
@@ -336,9 +305,7 @@ impl Reader {
         }
         if self.ungranted >= DEFAULT_WINDOW as usize / 2 {
             let delta = std::mem::take(&mut self.ungranted) as u32;
-            self.core
-                .link
-                .send(Frame::WindowUpdate { stream: 0, delta });
+            self.core.link.send(Frame::WindowUpdate { stream: 0, delta });
         }
         Ok(())
     }
@@ -346,11 +313,7 @@ impl Reader {
     fn control(&mut self, frame: Frame) -> Result<(), Error> {
         let link = &self.core.link;
         match frame {
-            Frame::SynStream {
-                stream,
-                headers,
-                fin,
-            } => self.opened(stream, headers, fin)?,
+            Frame::SynStream { stream, headers, fin } => self.opened(stream, headers, fin)?,
             Frame::SynReply { stream, fin, .. } | Frame::Headers { stream, fin, .. } => {
                 if let Some(stream) = self.stream(stream) {
                     stream.reply(fin);
@@ -368,10 +331,7 @@ impl Reader {
                         link.peer_has_windows.store(true, Ordering::Release);
                         let value = i64::from(value & 0x7fff_ffff);
                         let before = self.core.window.swap(value, Ordering::AcqRel);
-                        link.streams
-                            .lock()
-                            .values()
-                            .for_each(|stream| stream.grant(value - before));
+                        link.streams.lock().values().for_each(|stream| stream.grant(value - before));
                     }
                 }
             }
@@ -398,9 +358,7 @@ impl Reader {
         let link = self.core.link.clone();
         let ours = self.core.next_id.load(Ordering::Relaxed) % 2;
         if id == 0 || id % 2 == ours {
-            return Err(Error::Protocol(format!(
-                "stream {id} is not the peer's to open"
-            )));
+            return Err(Error::Protocol(format!("stream {id} is not the peer's to open")));
         }
         let shared = Shared::new(id, self.core.window.load(Ordering::Acquire), fin);
         {
@@ -409,19 +367,12 @@ impl Reader {
                 return Err(Error::Protocol(format!("stream {id} opened twice")));
             }
             if streams.len() >= MAX_STREAMS {
-                link.send(Frame::Rst {
-                    stream: id,
-                    status: RstStatus::REFUSED_STREAM,
-                });
+                link.send(Frame::Rst { stream: id, status: RstStatus::REFUSED_STREAM });
                 return Ok(());
             }
             streams.insert(id, shared.clone());
         }
-        link.send(Frame::SynReply {
-            stream: id,
-            headers: Headers::default(),
-            fin: false,
-        });
+        link.send(Frame::SynReply { stream: id, headers: Headers::default(), fin: false });
         // Dropping it, if nobody accepts streams, resets it.
         let _ = self.incoming.try_send(Stream::new(headers, shared, link));
         Ok(())

@@ -191,7 +191,7 @@ pub(super) fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Errors
             }
         }
     }
-    if template != before {
+    if !check::same(Some(&template), Some(&before)) {
         errors.push(FieldError::invalid(
             &spec.child("template"),
             obj["spec"]["template"].clone(),

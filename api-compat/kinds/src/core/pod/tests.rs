@@ -151,6 +151,21 @@ fn updates() {
 }
 
 #[test]
+fn label_keys_join_the_selector() {
+    let mut p = with(
+        "/spec/topologySpreadConstraints",
+        json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {}, "matchLabelKeys": ["rev", "none"]}]),
+    );
+    p["metadata"]["labels"] = json!({"rev": "1"});
+    let p = created("v1", "pods", p);
+    assert_eq!(
+        p["spec"]["topologySpreadConstraints"][0]["labelSelector"],
+        json!({"matchExpressions": [{"key": "rev", "operator": "In", "values": ["1"]}]})
+    );
+}
+
+#[test]
 fn delete_plans() {
     let rules = kind("v1", "pods").rules;
     let scheduled = with("/spec/nodeName", json!("n"));

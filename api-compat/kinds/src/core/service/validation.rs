@@ -57,6 +57,12 @@ pub(super) fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Errors {
             errors.push(FieldError::invalid(&spec.child("clusterIPs").index(i), ip, messages.join("; ")));
         }
     }
+    let (one, first) = (text(obj, "/spec/clusterIP"), text(obj, "/spec/clusterIPs/0"));
+    if one != first {
+        let given = list(obj, "/spec/clusterIPs").to_vec();
+        let detail = "first value must match `clusterIP`";
+        errors.push(FieldError::invalid(&spec.child("clusterIPs"), given, detail));
+    }
     check::one_of(
         &mut errors,
         text(obj, "/spec/ipFamilyPolicy"),
