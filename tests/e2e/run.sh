@@ -16,6 +16,9 @@ if [ -z "${KNARR_BIN:-}" ]; then
     export KNARR_BIN=$root/target/debug/knarr
 fi
 export KUBECONFIG=/etc/knarr/knarr.yaml
+# No discovery remembered from another cluster, and none left behind.
+export HOME=$work/home
+rm -rf "$HOME" && mkdir -p "$HOME"
 web=knarr.local/test/web:1
 web2=knarr.local/test/web:2
 

@@ -31,27 +31,29 @@ pub(crate) fn positive(errors: &mut Errors, value: Option<i64>, path: &Path) {
 /// A field that may not change. Absent, null and empty are the same.
 pub(crate) fn immutable(errors: &mut Errors, new: Option<&Value>, old: Option<&Value>, path: &Path) {
     if !same(new, old) {
-        errors.push(FieldError::invalid(
-            path,
-            new.cloned().unwrap_or_default(),
-            "field is immutable",
-        ));
+        errors.push(FieldError::invalid(path, new.cloned().unwrap_or_default(), "field is immutable"));
     }
 }
 
-/// Equality where absent, null and empty are the same.
+/// Equality where absent, null and empty are the same, at every depth.
 pub(crate) fn same(new: Option<&Value>, old: Option<&Value>) -> bool {
-    (is_empty(new) && is_empty(old)) || new == old
+    if is_empty(new) && is_empty(old) {
+        return true;
+    }
+    match (new, old) {
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
+            a.iter().all(|(k, v)| same(Some(v), b.get(k)))
+                && b.iter().all(|(k, v)| a.contains_key(k) || is_empty(Some(v)))
+        }
+        (Some(Value::Array(a)), Some(Value::Array(b))) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(x, y)| same(Some(x), Some(y)))
+        }
+        _ => new == old,
+    }
 }
 
 /// A string of an enumeration; absent is an error only when `required` says so in words.
-pub(crate) fn one_of(
-    errors: &mut Errors,
-    value: &str,
-    path: &Path,
-    valid: &[&str],
-    required: Option<&str>,
-) {
+pub(crate) fn one_of(errors: &mut Errors, value: &str, path: &Path, valid: &[&str], required: Option<&str>) {
     if value.is_empty() {
         if let Some(detail) = required {
             errors.push(FieldError::required(path, detail));

@@ -24,8 +24,7 @@ pub(crate) const ALL_VERBS: &[Verb] = &[
 pub(crate) const GET_PATCH_UPDATE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 /// Verbs of the proxy subresources.
-pub(crate) const PROXY: &[Verb] =
-    &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
+pub(crate) const PROXY: &[Verb] = &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
 
 /// A column as kind files write it: name, type, priority, description.
 pub(crate) type Col = (&'static str, &'static str, i32, &'static str);
@@ -83,10 +82,7 @@ impl Facts {
             categories: Vec::new(),
             verbs: ALL_VERBS.to_vec(),
             subresources: Vec::new(),
-            storage: Some(Storage {
-                resource: GroupResource::new(group, plural),
-                version: version.into(),
-            }),
+            storage: Some(Storage { resource: GroupResource::new(group, plural), version: version.into() }),
             types,
             definition: definition.into(),
             has_generation: false,
@@ -179,10 +175,8 @@ impl Facts {
         plural: &'static str,
         version: &'static str,
     ) -> Self {
-        self.0.storage = Some(Storage {
-            resource: GroupResource::new(group, plural),
-            version: version.into(),
-        });
+        self.0.storage =
+            Some(Storage { resource: GroupResource::new(group, plural), version: version.into() });
         self
     }
 

@@ -234,6 +234,7 @@ pub trait Rules: Send + Sync {
     ///
     /// # Errors
     /// A form that cannot be told in this version.
+    #[allow(clippy::wrong_self_convention)] // `self` is the kind, the document is the argument.
     fn from_storage(&self, obj: Value) -> Result<Value, ApiError> {
         Ok(obj)
     }

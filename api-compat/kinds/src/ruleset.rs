@@ -6,6 +6,9 @@ use serde_json::Value;
 use crate::kind::{Ctx, DeletePlan, Rules, ScalePaths, Warnings};
 use crate::value::{age, name};
 
+/// Checks the new document against the old one.
+pub(crate) type CheckUpdate = fn(&Ctx<'_>, &Value, &Value) -> Vec<FieldError>;
+
 /// What is special about a kind. Take [`PLAIN`] and change fields.
 pub(crate) struct RuleSet {
     /// Name check.
@@ -21,7 +24,7 @@ pub(crate) struct RuleSet {
     /// Errors of a new object.
     pub validate: fn(&Ctx<'_>, &Value) -> Vec<FieldError>,
     /// Errors of an update; `None` means as for a new object.
-    pub validate_update: Option<fn(&Ctx<'_>, &Value, &Value) -> Vec<FieldError>>,
+    pub validate_update: Option<CheckUpdate>,
     /// Warnings.
     pub warnings: fn(&Ctx<'_>, &Value, Option<&Value>) -> Warnings,
     /// Table row.
@@ -96,18 +99,12 @@ fn part_spec_and_status(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
         keep(obj, old, "status");
         return;
     }
-    let keys = |v: &Value| -> Vec<String> {
-        v.as_object().map(|m| m.keys().cloned().collect()).unwrap_or_default()
-    };
+    let keys =
+        |v: &Value| -> Vec<String> { v.as_object().map(|m| m.keys().cloned().collect()).unwrap_or_default() };
     for key in keys(obj).into_iter().chain(keys(old)) {
         if !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind") {
             keep(obj, old, &key);
         }
-    }
-    if let (Some(new_meta), Some(old_meta)) = (obj.get_mut("metadata"), old.get("metadata")) {
-        keep(new_meta, old_meta, "labels");
-        keep(new_meta, old_meta, "ownerReferences");
-        keep(new_meta, old_meta, "finalizers");
     }
 }
 

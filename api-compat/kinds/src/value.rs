@@ -144,9 +144,7 @@ pub(crate) fn selector_text(selector: Option<&Value>) -> String {
 pub(crate) fn container_cells(pod_spec: Option<&Value>) -> (Value, Value) {
     let join = |key: &str| {
         pod_spec
-            .map(|s| {
-                list(s, "/containers").iter().map(|c| text(c, key)).collect::<Vec<_>>().join(",")
-            })
+            .map(|s| list(s, "/containers").iter().map(|c| text(c, key)).collect::<Vec<_>>().join(","))
             .unwrap_or_default()
     };
     (join("/name").into(), join("/image").into())

@@ -399,7 +399,7 @@ fn check_applied(request: &Request<'_>, applied: &Value) -> Result<(), ApiError>
 /// The annotation of client-side apply for a document.
 fn last_applied_text(applied: &Value) -> String {
     let mut doc = applied.clone();
-    if let Some(a) = doc["metadata"]["annotations"].as_object_mut() {
+    if let Some(a) = doc.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         a.remove(LAST_APPLIED);
     }
     format!("{doc}\n")

@@ -145,30 +145,24 @@ impl<'a> Merge<'a> {
                 Some(Value::Array(a)) => Ok(Some(a)),
                 Some(_) => Err(BAD_SET_ORDER.to_string()),
             };
-            let deleted = patch.remove(&format!("{DELETE_FROM_LIST}{field}"));
             let old = as_list(original.get(field).cloned())?;
             if patch.get(field).is_some_and(Value::is_null) {
-                // The whole list is deleted; its order no longer matters.
-                continue;
+                // Upstream's text, with Go's mark for a missing type.
+                return Err("expected a []interface {}, but received a %!s(<nil>)".to_string());
             }
             let new = as_list(patch.remove(field))?;
             let meta = self.meta(ty, field)?;
             if let Some(new) = &new {
                 check_order(new, &order, meta.key)?;
             }
-            let mut merged = match (old.clone(), new) {
+            let merged = match (old.clone(), new) {
                 (None, None) => continue,
                 (Some(old), None) => old,
-                (None, Some(new)) => new.into_iter().filter_map(without_directives).collect(),
+                (None, Some(new)) => new,
                 (Some(old), Some(new)) if meta.merge => self.list(old, new, &meta)?,
                 (Some(_), Some(new)) => new,
             };
-            if let Some(deleted) = deleted {
-                let Value::Array(deleted) = deleted else {
-                    return Err(BAD_PRIMITIVE_LIST.to_string());
-                };
-                merged.retain(|v| !deleted.contains(v));
-            }
+            // Deletions from the list come later, out of the ordered whole.
             let sorted = in_order(merged, &order, old.as_deref().unwrap_or_default(), meta.key);
             original.insert(field.to_string(), Value::Array(sorted));
         }
@@ -203,7 +197,10 @@ impl<'a> Merge<'a> {
         if meta.key.is_empty() {
             return Err(format!("cannot merge lists without merge key for {}", self.type_name(item)));
         }
-        let (mut merged, new) = special_items(old.clone(), new, meta.key)?;
+        let (mut merged, new) = match special_items(old.clone(), new, meta.key)? {
+            Special::Replaced(list) => return Ok(list),
+            Special::Remaining(old, new) => (old, new),
+        };
         for patch in &new {
             let Value::Object(fields) = patch else {
                 continue;
@@ -215,7 +212,8 @@ impl<'a> Merge<'a> {
                         *slot = Value::Object(self.map(before, fields.clone(), item)?);
                     }
                 }
-                None => merged.extend(without_directives(patch.clone())),
+                // A new item is taken as it is.
+                None => merged.push(patch.clone()),
             }
         }
         Ok(in_order(merged, &new, &old, meta.key))
@@ -299,12 +297,16 @@ fn without_directives(value: Value) -> Option<Value> {
     }
 }
 
-/// Carries out `$patch` of list items: the list that remains, and the items still to merge.
-fn special_items(
-    mut old: Vec<Value>,
-    new: Vec<Value>,
-    key: &str,
-) -> Result<(Vec<Value>, Vec<Value>), String> {
+/// What `$patch` in list items leaves to do.
+enum Special {
+    /// Nothing: this is the list.
+    Replaced(Vec<Value>),
+    /// The list that remains, and the items still to merge.
+    Remaining(Vec<Value>, Vec<Value>),
+}
+
+/// Carries out `$patch` of list items.
+fn special_items(mut old: Vec<Value>, new: Vec<Value>, key: &str) -> Result<Special, String> {
     let mut rest = Vec::new();
     let mut replace = false;
     for item in new {
@@ -324,7 +326,7 @@ fn special_items(
             Some(_) => return Err(unknown_directive(&fields[PATCH], fields)),
         }
     }
-    if replace { Ok((rest, Vec::new())) } else { Ok((old, rest)) }
+    Ok(if replace { Special::Replaced(rest) } else { Special::Remaining(old, rest) })
 }
 
 fn same(a: &Value, b: &Value, key: &str) -> bool {
@@ -360,24 +362,24 @@ fn in_order(items: Vec<Value>, order: &[Value], server: &[Value], key: &str) -> 
 
 /// The items of the patch must come in the order that `$setElementOrder` gives.
 fn check_order(patch: &[Value], order: &[Value], key: &str) -> Result<(), String> {
-    let mut at = 0;
-    for item in patch {
-        let deletes = item.get(PATCH).is_some_and(|d| d == "delete" || d == "replace");
-        if deletes {
-            continue;
-        }
-        match order[at..].iter().position(|v| same(v, item, key)) {
-            Some(i) => at += i + 1,
-            None => {
-                return Err(format!(
-                    "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
-                    go_value(&Value::Array(patch.to_vec())),
-                    go_value(&Value::Array(order.to_vec()))
-                ));
-            }
-        }
+    let directive = |v: &Value| v.get(PATCH).and_then(Value::as_str).map(str::to_string);
+    if patch.iter().any(|v| directive(v).as_deref() == Some("merge")) {
+        return Err("merging lists cannot yet be specified in the patch".to_string());
     }
-    Ok(())
+    let mut left = patch.iter().filter(|v| directive(v).as_deref() != Some("delete")).peekable();
+    for wanted in order {
+        // Items with a directive stand for no place, as long as the order goes on.
+        while left.next_if(|v| directive(v).is_some()).is_some() {}
+        left.next_if(|v| same(v, wanted, key));
+    }
+    if left.peek().is_none() {
+        return Ok(());
+    }
+    Err(format!(
+        "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+        go_value(&Value::Array(patch.to_vec())),
+        go_value(&Value::Array(order.to_vec()))
+    ))
 }
 
 #[cfg(test)]

@@ -293,7 +293,7 @@ impl<'a> Walker<'a> {
         out
     }
 
-    /// Takes paths out of a document; a map or list that loses its last entry goes too.
+    /// Takes paths out of a document; a map or list that loses its last entry becomes null.
     pub fn remove(self, node: Node<'a>, v: &Value, gone: &FieldSet) -> Option<Value> {
         let shape = self.shape(node, Some(v));
         match &shape {
@@ -330,9 +330,7 @@ impl<'a> Walker<'a> {
                         Some(below) => self.remove(Self::entry(&shape, k).0, child, below),
                         None => Some(child.clone()),
                     };
-                    if let Some(kept) = kept {
-                        out.insert(k.clone(), kept);
-                    }
+                    out.insert(k.clone(), kept.unwrap_or(Value::Null));
                 }
                 (!out.is_empty()).then_some(Value::Object(out))
             }

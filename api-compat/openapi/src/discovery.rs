@@ -52,11 +52,8 @@ pub fn api_versions(kinds: &[Kind], addresses: &[(&str, &str)]) -> Value {
 
 /// `/apis`.
 pub fn api_group_list(kinds: &[Kind]) -> Value {
-    let list: Vec<Value> = groups(kinds)
-        .iter()
-        .filter(|g| !g.name.is_empty())
-        .map(|g| Value::Object(group_body(g)))
-        .collect();
+    let list: Vec<Value> =
+        groups(kinds).iter().filter(|g| !g.name.is_empty()).map(|g| Value::Object(group_body(g))).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list})
 }
 
@@ -80,10 +77,7 @@ fn group_body(group: &Group<'_>) -> Map<String, Value> {
         .collect();
     let mut body = Map::new();
     body.insert("name".into(), group.name.into());
-    body.insert(
-        "preferredVersion".into(),
-        versions.first().cloned().unwrap_or_default(),
-    );
+    body.insert("preferredVersion".into(), versions.first().cloned().unwrap_or_default());
     body.insert("versions".into(), versions.into());
     body
 }
@@ -98,8 +92,7 @@ pub fn api_resource_list(kinds: &[Kind], gv: &GroupVersion) -> Option<Value> {
         resources.push(resource(info));
         resources.extend(subresources(info).into_iter().map(|s| subresource(info, s)));
     }
-    let mut doc =
-        json!({"kind": "APIResourceList", "groupVersion": gv.to_string(), "resources": resources});
+    let mut doc = json!({"kind": "APIResourceList", "groupVersion": gv.to_string(), "resources": resources});
     if let (Value::Object(map), false) = (&mut doc, gv.group.is_empty()) {
         map.insert("apiVersion".into(), "v1".into());
     }
@@ -126,23 +119,13 @@ fn main_verbs(info: &KindInfo) -> Value {
     if !info.custom {
         return verbs(&info.verbs);
     }
-    CUSTOM_ORDER
-        .iter()
-        .filter(|v| info.verbs.contains(v))
-        .map(|v| v.as_str())
-        .collect()
+    CUSTOM_ORDER.iter().filter(|v| info.verbs.contains(v)).map(|v| v.as_str()).collect()
 }
 
 /// Subresources in discovery's order: by name, but status before scale for a custom resource.
 fn subresources(info: &KindInfo) -> Vec<&Subresource> {
     let mut list: Vec<&Subresource> = info.subresources.iter().collect();
-    list.sort_by(|a, b| {
-        if info.custom {
-            b.name.cmp(&a.name)
-        } else {
-            a.name.cmp(&b.name)
-        }
-    });
+    list.sort_by(|a, b| if info.custom { b.name.cmp(&a.name) } else { a.name.cmp(&b.name) });
     list
 }
 
@@ -150,10 +133,7 @@ fn resource(info: &KindInfo) -> Value {
     let mut r = Map::new();
     r.insert("name".into(), info.plural.as_ref().into());
     r.insert("singularName".into(), info.singular.as_ref().into());
-    r.insert(
-        "namespaced".into(),
-        (info.scope == Scope::Namespaced).into(),
-    );
+    r.insert("namespaced".into(), (info.scope == Scope::Namespaced).into());
     r.insert("kind".into(), info.gvk.kind.as_ref().into());
     r.insert("verbs".into(), main_verbs(info));
     insert_names(&mut r, info);
@@ -164,8 +144,7 @@ fn resource(info: &KindInfo) -> Value {
 }
 
 fn insert_names(r: &mut Map<String, Value>, info: &KindInfo) {
-    let names =
-        |list: &[knarr_machinery::Str]| -> Value { list.iter().map(|s| s.as_ref()).collect() };
+    let names = |list: &[knarr_machinery::Str]| -> Value { list.iter().map(|s| s.as_ref()).collect() };
     if !info.short_names.is_empty() {
         r.insert("shortNames".into(), names(&info.short_names));
     }
@@ -176,15 +155,9 @@ fn insert_names(r: &mut Map<String, Value>, info: &KindInfo) {
 
 fn subresource(info: &KindInfo, sub: &Subresource) -> Value {
     let mut r = Map::new();
-    r.insert(
-        "name".into(),
-        format!("{}/{}", info.plural, sub.name).into(),
-    );
+    r.insert("name".into(), format!("{}/{}", info.plural, sub.name).into());
     r.insert("singularName".into(), "".into());
-    r.insert(
-        "namespaced".into(),
-        (info.scope == Scope::Namespaced).into(),
-    );
+    r.insert("namespaced".into(), (info.scope == Scope::Namespaced).into());
     r.insert("kind".into(), sub.gvk.kind.as_ref().into());
     r.insert("verbs".into(), verbs(&sub.verbs));
     if sub.gvk.group_version() != info.gvk.group_version() {
@@ -197,24 +170,16 @@ fn subresource(info: &KindInfo, sub: &Subresource) -> Value {
 /// The hash of the group, version and kind that are stored; it changes when the stored form changes.
 fn storage_version_hash(info: &KindInfo) -> Option<String> {
     let storage = info.storage.as_ref()?;
-    let text = format!(
-        "{}/{}/{}",
-        storage.resource.group, storage.version, info.gvk.kind
-    );
+    let text = format!("{}/{}/{}", storage.resource.group, storage.version, info.gvk.kind);
     Some(base64_of_8(&Sha256::digest(text.as_bytes())))
 }
 
 /// Standard base64 of the first eight bytes.
 fn base64_of_8(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let word = bytes
-        .iter()
-        .take(8)
-        .fold(0u128, |n, b| n << 8 | u128::from(*b))
-        << 2;
-    let mut text: String = (0..11)
-        .map(|i| char::from(DIGITS[(word >> (60 - 6 * i) & 63) as usize]))
-        .collect();
+    let word = bytes.iter().take(8).fold(0u128, |n, b| n << 8 | u128::from(*b)) << 2;
+    let mut text: String =
+        (0..11).map(|i| char::from(DIGITS[(word >> (60 - 6 * i) & 63) as usize])).collect();
     text.push('=');
     text
 }
@@ -227,11 +192,7 @@ pub fn aggregated(kinds: &[Kind], root: Root, form: Form) -> Value {
         .filter(|g| g.name.is_empty() == (root == Root::Core))
         .map(aggregated_group)
         .collect();
-    let version = if form == Form::V2Beta1 {
-        "v2beta1"
-    } else {
-        "v2"
-    };
+    let version = if form == Form::V2Beta1 { "v2beta1" } else { "v2" };
     json!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": format!("apidiscovery.k8s.io/{version}"),
@@ -260,15 +221,7 @@ fn aggregated_resource(info: &KindInfo) -> Value {
     let mut r = Map::new();
     r.insert("resource".into(), info.plural.as_ref().into());
     r.insert("responseKind".into(), response_kind(info, &info.gvk));
-    r.insert(
-        "scope".into(),
-        if info.scope == Scope::Namespaced {
-            "Namespaced"
-        } else {
-            "Cluster"
-        }
-        .into(),
-    );
+    r.insert("scope".into(), if info.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" }.into());
     r.insert("singularResource".into(), info.singular.as_ref().into());
     r.insert("verbs".into(), main_verbs(info));
     insert_names(&mut r, info);
@@ -305,9 +258,7 @@ pub fn negotiate(accept: Option<&str>) -> Option<(Form, Encoding)> {
     };
     let mut clauses: Vec<(u32, Form, Encoding)> = accept.split(',').filter_map(clause).collect();
     clauses.sort_by_key(|(q, ..)| std::cmp::Reverse(*q));
-    clauses
-        .first()
-        .map(|(_, form, encoding)| (*form, *encoding))
+    clauses.first().map(|(_, form, encoding)| (*form, *encoding))
 }
 
 fn clause(text: &str) -> Option<(u32, Form, Encoding)> {
@@ -324,9 +275,7 @@ fn clause(text: &str) -> Option<(u32, Form, Encoding)> {
             Some(("g", v)) => group = v,
             Some(("v", v)) => version = v,
             Some(("as", v)) => kind = v,
-            Some(("q", v)) => {
-                quality = (v.parse::<f32>().unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0) as u32
-            }
+            Some(("q", v)) => quality = (v.parse::<f32>().unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0) as u32,
             _ => {}
         }
     }
@@ -364,20 +313,11 @@ mod tests {
         let beta = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
         for (accept, want) in [
             (None, Some((Form::Legacy, Encoding::Json))),
-            (
-                Some("application/json"),
-                Some((Form::Legacy, Encoding::Json)),
-            ),
+            (Some("application/json"), Some((Form::Legacy, Encoding::Json))),
             (Some("text/html, */*"), Some((Form::Legacy, Encoding::Json))),
             (Some("text/html"), None),
-            (
-                Some("application/vnd.kubernetes.protobuf"),
-                Some((Form::Legacy, Encoding::Protobuf)),
-            ),
-            (
-                Some("application/json;q=0.5,application/yaml"),
-                Some((Form::Legacy, Encoding::Yaml)),
-            ),
+            (Some("application/vnd.kubernetes.protobuf"), Some((Form::Legacy, Encoding::Protobuf))),
+            (Some("application/json;q=0.5,application/yaml"), Some((Form::Legacy, Encoding::Yaml))),
         ] {
             assert_eq!(negotiate(accept), want, "{accept:?}");
         }

@@ -68,11 +68,8 @@ static DOCUMENT: &[Field] = &[
     f(EXTENSIONS, 16, Form::Any),
 ];
 
-static INFO: &[Field] = &[
-    f("title", 1, Form::Text),
-    f("version", 2, Form::Text),
-    f("description", 3, Form::Text),
-];
+static INFO: &[Field] =
+    &[f("title", 1, Form::Text), f("version", 2, Form::Text), f("description", 3, Form::Text)];
 
 static PATH_ITEM: &[Field] = &[
     f("get", 2, Form::Message(OPERATION)),
@@ -100,11 +97,8 @@ static OPERATION: &[Field] = &[
     f(EXTENSIONS, 13, Form::Any),
 ];
 
-static RESPONSE: &[Field] = &[
-    f("description", 1, Form::Text),
-    f("schema", 2, Form::SchemaItem),
-    f(EXTENSIONS, 5, Form::Any),
-];
+static RESPONSE: &[Field] =
+    &[f("description", 1, Form::Text), f("schema", 2, Form::SchemaItem), f(EXTENSIONS, 5, Form::Any)];
 
 static BODY_PARAMETER: &[Field] = &[
     f("description", 1, Form::Text),
@@ -254,13 +248,9 @@ fn value(form: Form, tag: u32, v: &Value, out: &mut Vec<u8>) {
         (Form::Anys, Value::Array(list)) => list.iter().for_each(|v| value(Form::Any, tag, v, out)),
         (Form::Texts, v) => texts(tag, v, out),
         (Form::TypeItem, v) => nested(tag, out, |o| texts(1, v, o)),
-        (Form::Message(fields), Value::Object(map)) => {
-            nested(tag, out, |o| message(fields, map, o))
-        }
+        (Form::Message(fields), Value::Object(map)) => nested(tag, out, |o| message(fields, map, o)),
         (Form::Schema, v) => value(Form::Message(SCHEMA), tag, v, out),
-        (Form::Schemas, Value::Array(list)) => {
-            list.iter().for_each(|v| value(Form::Schema, tag, v, out))
-        }
+        (Form::Schemas, Value::Array(list)) => list.iter().for_each(|v| value(Form::Schema, tag, v, out)),
         (Form::Named(inner), Value::Object(map)) => nested(tag, out, |o| {
             for (name, v) in map {
                 named(1, name, o, |o| value(*inner, 2, v, o));
@@ -273,9 +263,7 @@ fn value(form: Form, tag: u32, v: &Value, out: &mut Vec<u8>) {
         (Form::Parameters, Value::Array(list)) => list.iter().for_each(|p| parameter(tag, p, out)),
         (Form::Responses, Value::Object(map)) => nested(tag, out, |o| {
             for (code, v) in map {
-                named(1, code, o, |o| {
-                    nested(2, o, |o| value(Form::Message(RESPONSE), 1, v, o))
-                });
+                named(1, code, o, |o| nested(2, o, |o| value(Form::Message(RESPONSE), 1, v, o)));
             }
         }),
         (Form::Paths, Value::Object(map)) => nested(tag, out, |o| {
@@ -290,9 +278,7 @@ fn value(form: Form, tag: u32, v: &Value, out: &mut Vec<u8>) {
         }
         (Form::SecuritySchemes, Value::Object(map)) => nested(tag, out, |o| {
             for (name, v) in map {
-                named(1, name, o, |o| {
-                    nested(2, o, |o| value(Form::Message(API_KEY), 2, v, o))
-                });
+                named(1, name, o, |o| nested(2, o, |o| value(Form::Message(API_KEY), 2, v, o)));
             }
         }),
         _ => {}

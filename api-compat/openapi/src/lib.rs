@@ -23,8 +23,7 @@ use sha2::{Digest, Sha512};
 pub const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// What most clients call it in Accept headers. No valid media type because of its `@`: in an answer clients refuse it.
-pub const OPENAPI_V2_PROTOBUF_OLD: &str =
-    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+pub const OPENAPI_V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// Why no OpenAPI document can be made.
 #[derive(Debug, thiserror::Error)]
@@ -92,23 +91,16 @@ pub fn negotiate_v2(accept: Option<&str>) -> Option<discovery::Encoding> {
     let Some(accept) = accept.map(str::trim).filter(|a| !a.is_empty()) else {
         return Some(discovery::Encoding::Json);
     };
-    accept
-        .split(',')
-        .find_map(|clause| match clause.split(';').next().map(str::trim) {
-            Some("*/*" | "application/*" | "application/json") => Some(discovery::Encoding::Json),
-            Some(OPENAPI_V2_PROTOBUF | OPENAPI_V2_PROTOBUF_OLD) => {
-                Some(discovery::Encoding::Protobuf)
-            }
-            _ => None,
-        })
+    accept.split(',').find_map(|clause| match clause.split(';').next().map(str::trim) {
+        Some("*/*" | "application/*" | "application/json") => Some(discovery::Encoding::Json),
+        Some(OPENAPI_V2_PROTOBUF | OPENAPI_V2_PROTOBUF_OLD) => Some(discovery::Encoding::Protobuf),
+        _ => None,
+    })
 }
 
 /// The hash that ETags and the index of `/openapi/v3` use: SHA-512 in capital hexadecimal digits.
 pub fn content_hash(bytes: &[u8]) -> String {
-    Sha512::digest(bytes)
-        .iter()
-        .map(|b| format!("{b:02X}"))
-        .collect()
+    Sha512::digest(bytes).iter().map(|b| format!("{b:02X}")).collect()
 }
 
 /// An ETag header from a hash.

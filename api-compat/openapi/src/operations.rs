@@ -52,10 +52,7 @@ pub(crate) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.De
 
 /// The definition of a kind's list.
 pub(crate) fn list_definition(info: &KindInfo) -> String {
-    let gvk = GroupVersionKind {
-        kind: info.list_kind.clone(),
-        ..info.gvk.clone()
-    };
+    let gvk = GroupVersionKind { kind: info.list_kind.clone(), ..info.gvk.clone() };
     match knarr_schema::definition_name(&gvk) {
         Some(name) if !info.custom => name.to_owned(),
         _ => match info.definition.rsplit_once('.') {
@@ -67,11 +64,7 @@ pub(crate) fn list_definition(info: &KindInfo) -> String {
 
 /// `/api/v1` or `/apis/<group>/<version>`.
 pub(crate) fn base_path(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        format!("/api/{version}")
-    } else {
-        format!("/apis/{group}/{version}")
-    }
+    if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
 }
 
 /// Words of a name with capital initials: `rbac.authorization` becomes `RbacAuthorization`.
@@ -79,9 +72,7 @@ fn camel(text: &str) -> String {
     text.split(['.', '-', '/'])
         .map(|word| {
             let mut chars = word.chars();
-            chars
-                .next()
-                .map_or(String::new(), |c| c.to_uppercase().chain(chars).collect())
+            chars.next().map_or(String::new(), |c| c.to_uppercase().chain(chars).collect())
         })
         .collect()
 }
@@ -98,29 +89,15 @@ struct Builder<'a> {
 
 /// All paths of a kind, in no particular order.
 pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
-    let group = info
-        .gvk
-        .group
-        .strip_suffix(".k8s.io")
-        .unwrap_or(&info.gvk.group);
-    let group = if group.is_empty() {
-        "Core".to_owned()
-    } else {
-        camel(group)
-    };
+    let group = info.gvk.group.strip_suffix(".k8s.io").unwrap_or(&info.gvk.group);
+    let group = if group.is_empty() { "Core".to_owned() } else { camel(group) };
     let mut initial = group.chars();
-    let low: String = initial
-        .next()
-        .map_or(String::new(), |c| c.to_lowercase().chain(initial).collect());
+    let low: String = initial.next().map_or(String::new(), |c| c.to_lowercase().chain(initial).collect());
     let mut builder = Builder {
         info,
         group_version: format!("{group}{}", camel(&info.gvk.version)),
         tag: format!("{low}_{}", info.gvk.version),
-        scope: if info.scope == Scope::Namespaced {
-            "Namespaced"
-        } else {
-            ""
-        },
+        scope: if info.scope == Scope::Namespaced { "Namespaced" } else { "" },
         paths: Vec::new(),
     };
     builder.collection();
@@ -148,10 +125,7 @@ impl Builder<'_> {
     fn path_params(&self, named: bool) -> Vec<Param> {
         let mut list = Vec::new();
         if named {
-            list.push(params::path(
-                "name",
-                format!("name of the {}", self.info.gvk.kind),
-            ));
+            list.push(params::path("name", format!("name of the {}", self.info.gvk.kind)));
         }
         if self.info.scope == Scope::Namespaced {
             list.push(params::path("namespace", "namespace of the object".into()));
@@ -160,13 +134,7 @@ impl Builder<'_> {
     }
 
     /// An operation on the kind itself; the caller adjusts what differs.
-    fn operation(
-        &self,
-        method: &'static str,
-        action: &'static str,
-        id: String,
-        text: &str,
-    ) -> Operation {
+    fn operation(&self, method: &'static str, action: &'static str, id: String, text: &str) -> Operation {
         Operation {
             method,
             action,
@@ -183,10 +151,7 @@ impl Builder<'_> {
     }
 
     fn id(&self, verb: &str, suffix: &str) -> String {
-        format!(
-            "{verb}{}{}{}{suffix}",
-            self.group_version, self.scope, self.info.gvk.kind
-        )
+        format!("{verb}{}{}{}{suffix}", self.group_version, self.scope, self.info.gvk.kind)
     }
 
     fn collection(&mut self) {
@@ -204,12 +169,7 @@ impl Builder<'_> {
             operations.push(op);
         }
         if self.has(Verb::Create) {
-            let mut op = self.operation(
-                "post",
-                "post",
-                self.id("create", ""),
-                &format!("create a {kind}"),
-            );
+            let mut op = self.operation("post", "post", self.id("create", ""), &format!("create a {kind}"));
             op.params = params::write();
             op.body = Body::Document(self.info.definition.to_string());
             op.codes = &[200, 201, 202];
@@ -217,12 +177,8 @@ impl Builder<'_> {
         }
         if self.has(Verb::DeleteCollection) {
             let id = format!("delete{}Collection{}{kind}", self.group_version, self.scope);
-            let mut op = self.operation(
-                "delete",
-                "deletecollection",
-                id,
-                &format!("delete a collection of {kind}"),
-            );
+            let mut op =
+                self.operation("delete", "deletecollection", id, &format!("delete a collection of {kind}"));
             op.params = params::delete_collection();
             op.body = Body::DeleteOptions;
             op.answer = Some(STATUS.to_owned());
@@ -231,25 +187,12 @@ impl Builder<'_> {
         self.push(self.root(), false, operations);
         if self.info.scope == Scope::Namespaced && self.has(Verb::List) {
             let id = format!("list{}{kind}ForAllNamespaces", self.group_version);
-            let mut op = self.operation(
-                "get",
-                "list",
-                id,
-                &format!("list or watch objects of kind {kind}"),
-            );
+            let mut op = self.operation("get", "list", id, &format!("list or watch objects of kind {kind}"));
             op.params = params::list();
             op.answer = Some(list_definition(self.info));
             let gvk = &self.info.gvk;
-            let path = format!(
-                "{}/{}",
-                base_path(&gvk.group, &gvk.version),
-                self.info.plural
-            );
-            self.paths.push(Path {
-                path,
-                params: vec![params::pretty()],
-                operations: vec![op],
-            });
+            let path = format!("{}/{}", base_path(&gvk.group, &gvk.version), self.info.plural);
+            self.paths.push(Path { path, params: vec![params::pretty()], operations: vec![op] });
         }
     }
 
@@ -259,24 +202,15 @@ impl Builder<'_> {
         }
         let mut list = self.path_params(named);
         list.push(params::pretty());
-        self.paths.push(Path {
-            path,
-            params: list,
-            operations,
-        });
+        self.paths.push(Path { path, params: list, operations });
     }
 
     fn item(&mut self) {
         let kind = &self.info.gvk.kind;
-        let mut operations =
-            self.document_operations(&self.info.verbs, "", &format!("the specified {kind}"));
+        let mut operations = self.document_operations(&self.info.verbs, "", &format!("the specified {kind}"));
         if self.has(Verb::Delete) {
-            let mut op = self.operation(
-                "delete",
-                "delete",
-                self.id("delete", ""),
-                &format!("delete a {kind}"),
-            );
+            let mut op =
+                self.operation("delete", "delete", self.id("delete", ""), &format!("delete a {kind}"));
             op.params = params::delete();
             op.body = Body::DeleteOptions;
             op.codes = &[200, 202];
@@ -290,20 +224,10 @@ impl Builder<'_> {
     fn document_operations(&self, verbs: &[Verb], suffix: &str, what: &str) -> Vec<Operation> {
         let mut operations = Vec::new();
         if verbs.contains(&Verb::Get) {
-            operations.push(self.operation(
-                "get",
-                "get",
-                self.id("read", suffix),
-                &format!("read {what}"),
-            ));
+            operations.push(self.operation("get", "get", self.id("read", suffix), &format!("read {what}")));
         }
         if verbs.contains(&Verb::Update) {
-            let mut op = self.operation(
-                "put",
-                "put",
-                self.id("replace", suffix),
-                &format!("replace {what}"),
-            );
+            let mut op = self.operation("put", "put", self.id("replace", suffix), &format!("replace {what}"));
             op.params = params::write();
             op.body = Body::Document(self.info.definition.to_string());
             op.codes = &[200, 201];
@@ -334,19 +258,13 @@ impl Builder<'_> {
         let definition = if sub.gvk == self.info.gvk {
             self.info.definition.to_string()
         } else {
-            knarr_schema::definition_name(&sub.gvk)
-                .unwrap_or(&self.info.definition)
-                .to_owned()
+            knarr_schema::definition_name(&sub.gvk).unwrap_or(&self.info.definition).to_owned()
         };
         let what = format!("{} of the specified {}", sub.name, self.info.gvk.kind);
         let mut operations = self.document_operations(&sub.verbs, &suffix, &what);
         if sub.verbs.contains(&Verb::Create) {
-            let mut op = self.operation(
-                "post",
-                "post",
-                self.id("create", &suffix),
-                &format!("create {what}"),
-            );
+            let mut op =
+                self.operation("post", "post", self.id("create", &suffix), &format!("create {what}"));
             op.params = params::write();
             op.body = Body::Document(definition.clone());
             op.codes = &[200, 201, 202];
@@ -378,14 +296,9 @@ impl Builder<'_> {
             ("delete", Verb::Delete),
         ];
         let suffix = camel(&sub.name);
-        let query = knarr_schema::definition_name(&sub.gvk)
-            .map(params::options)
-            .unwrap_or_default();
-        let rest: &[(&str, &str)] = if sub.name == "proxy" {
-            &[("", ""), ("/{path}", "WithPath")]
-        } else {
-            &[("", "")]
-        };
+        let query = knarr_schema::definition_name(&sub.gvk).map(params::options).unwrap_or_default();
+        let rest: &[(&str, &str)] =
+            if sub.name == "proxy" { &[("", ""), ("/{path}", "WithPath")] } else { &[("", "")] };
         for (tail, with_path) in rest {
             let operations: Vec<Operation> = methods
                 .iter()
@@ -412,23 +325,11 @@ impl Builder<'_> {
                 .collect();
             let mut list = self.path_params(true);
             if !tail.is_empty() {
-                list.push(params::path(
-                    "path",
-                    "path of the request to the target".into(),
-                ));
+                list.push(params::path("path", "path of the request to the target".into()));
             }
-            list.extend(
-                query
-                    .iter()
-                    .filter(|p| tail.is_empty() || p.name != "path")
-                    .cloned(),
-            );
+            list.extend(query.iter().filter(|p| tail.is_empty() || p.name != "path").cloned());
             if !operations.is_empty() {
-                self.paths.push(Path {
-                    path: format!("{path}{tail}"),
-                    params: list,
-                    operations,
-                });
+                self.paths.push(Path { path: format!("{path}{tail}"), params: list, operations });
             }
         }
     }

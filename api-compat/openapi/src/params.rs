@@ -15,16 +15,8 @@ pub(crate) struct Param {
 
 type Row = (&'static str, &'static str, &'static str);
 
-const PRETTY: Row = (
-    "pretty",
-    "string",
-    "Whether the answer is indented for people to read: true or false.",
-);
-const DRY_RUN: Row = (
-    "dryRun",
-    "string",
-    "All: go through all stages, store nothing.",
-);
+const PRETTY: Row = ("pretty", "string", "Whether the answer is indented for people to read: true or false.");
+const DRY_RUN: Row = ("dryRun", "string", "All: go through all stages, store nothing.");
 const FIELD_MANAGER: Row = (
     "fieldManager",
     "string",
@@ -35,63 +27,27 @@ const FIELD_VALIDATION: Row = (
     "string",
     "What happens to unknown and duplicate fields: Ignore drops them, Warn drops them with a warning, Strict refuses the request.",
 );
-const FORCE: Row = (
-    "force",
-    "boolean",
-    "Only for apply: take over fields that others manage.",
-);
+const FORCE: Row = ("force", "boolean", "Only for apply: take over fields that others manage.");
 
 const LIST: &[Row] = &[
-    (
-        "allowWatchBookmarks",
-        "boolean",
-        "Only for watch: BOOKMARK events may be sent.",
-    ),
-    (
-        "continue",
-        "string",
-        "The continue token of the page before, to get the next one.",
-    ),
-    (
-        "fieldSelector",
-        "string",
-        "Return only objects whose fields fit this selector.",
-    ),
-    (
-        "labelSelector",
-        "string",
-        "Return only objects whose labels fit this selector.",
-    ),
-    (
-        "limit",
-        "integer",
-        "At most so many objects; the answer has a continue token if there are more.",
-    ),
+    ("allowWatchBookmarks", "boolean", "Only for watch: BOOKMARK events may be sent."),
+    ("continue", "string", "The continue token of the page before, to get the next one."),
+    ("fieldSelector", "string", "Return only objects whose fields fit this selector."),
+    ("labelSelector", "string", "Return only objects whose labels fit this selector."),
+    ("limit", "integer", "At most so many objects; the answer has a continue token if there are more."),
     (
         "resourceVersion",
         "string",
         "The version the answer has to reflect, in the way resourceVersionMatch says.",
     ),
-    (
-        "resourceVersionMatch",
-        "string",
-        "How resourceVersion applies to a list: Exact or NotOlderThan.",
-    ),
+    ("resourceVersionMatch", "string", "How resourceVersion applies to a list: Exact or NotOlderThan."),
     (
         "sendInitialEvents",
         "boolean",
         "Only for watch: begin with an event for each object there is, then a BOOKMARK.",
     ),
-    (
-        "timeoutSeconds",
-        "integer",
-        "End the list or watch after so many seconds.",
-    ),
-    (
-        "watch",
-        "boolean",
-        "Stream changes instead of returning the list.",
-    ),
+    ("timeoutSeconds", "integer", "End the list or watch after so many seconds."),
+    ("watch", "boolean", "Stream changes instead of returning the list."),
 ];
 
 const DELETE: &[Row] = &[
@@ -106,16 +62,8 @@ const DELETE: &[Row] = &[
         "boolean",
         "Delete even an object that cannot be read from the store. Unsafe.",
     ),
-    (
-        "orphanDependents",
-        "boolean",
-        "Deprecated: whether dependents are kept. Use propagationPolicy.",
-    ),
-    (
-        "propagationPolicy",
-        "string",
-        "What becomes of dependents: Orphan, Background or Foreground.",
-    ),
+    ("orphanDependents", "boolean", "Deprecated: whether dependents are kept. Use propagationPolicy."),
+    ("propagationPolicy", "string", "What becomes of dependents: Orphan, Background or Foreground."),
 ];
 
 fn rows<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<Param> {
@@ -132,12 +80,7 @@ fn rows<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<Param> {
 /// `pretty`, which every operation but connect takes.
 pub(crate) fn pretty() -> Param {
     let (name, kind, text) = PRETTY;
-    Param {
-        name: name.to_owned(),
-        place: "query",
-        kind,
-        description: text.to_owned(),
-    }
+    Param { name: name.to_owned(), place: "query", kind, description: text.to_owned() }
 }
 
 pub(crate) fn list() -> Vec<Param> {
@@ -193,10 +136,5 @@ pub(crate) fn options(definition: &str) -> Vec<Param> {
 
 /// A path parameter.
 pub(crate) fn path(name: &str, description: String) -> Param {
-    Param {
-        name: name.to_owned(),
-        place: "path",
-        kind: "string",
-        description,
-    }
+    Param { name: name.to_owned(), place: "path", kind: "string", description }
 }

@@ -21,33 +21,19 @@ pub(crate) struct Schemas<'a> {
 
 impl<'a> Schemas<'a> {
     pub(crate) fn open(catalog: &Catalog<'a>) -> Result<Self, Error> {
-        Ok(Self {
-            builtin: knarr_schema::openapi_schemas()?,
-            catalog: *catalog,
-        })
+        Ok(Self { builtin: knarr_schema::openapi_schemas()?, catalog: *catalog })
     }
 
     fn find(&self, name: &str) -> Result<Option<Value>, Error> {
         if let Some(raw) = self.builtin.get(name) {
             return serde_json::from_str(raw.get())
                 .map(Some)
-                .map_err(|source| Error::Schema {
-                    name: name.to_owned(),
-                    source,
-                });
+                .map_err(|source| Error::Schema { name: name.to_owned(), source });
         }
-        let custom = self
-            .catalog
-            .kinds
-            .iter()
-            .map(|k| &*k.info)
-            .filter(|i| i.custom);
+        let custom = self.catalog.kinds.iter().map(|k| &*k.info).filter(|i| i.custom);
         for info in custom {
             if info.definition == name {
-                return Ok(Some(custom_schema(
-                    info,
-                    (self.catalog.custom_schema)(info),
-                )));
+                return Ok(Some(custom_schema(info, (self.catalog.custom_schema)(info))));
             }
             if list_definition(info) == name {
                 return Ok(Some(custom_list(info)));
@@ -58,11 +44,8 @@ impl<'a> Schemas<'a> {
 
     /// The schemas that the operations name, and all that these refer to.
     pub(crate) fn closure(&self, paths: &[Path]) -> Result<BTreeMap<String, Value>, Error> {
-        let mut wanted: Vec<String> = paths
-            .iter()
-            .flat_map(|p| &p.operations)
-            .flat_map(definitions_of)
-            .collect();
+        let mut wanted: Vec<String> =
+            paths.iter().flat_map(|p| &p.operations).flat_map(definitions_of).collect();
         let mut found = BTreeMap::new();
         while let Some(name) = wanted.pop() {
             if found.contains_key(&name) {
@@ -86,13 +69,8 @@ fn definitions_of(op: &Operation) -> Vec<String> {
     };
     let own = op.custom.then(|| op.answer.clone()).flatten();
     // A watch answers with events.
-    let event =
-        (op.action == "list").then(|| "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent".to_owned());
-    body.into_iter()
-        .chain(op.answer.clone())
-        .chain(own)
-        .chain(event)
-        .collect()
+    let event = (op.action == "list").then(|| "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent".to_owned());
+    body.into_iter().chain(op.answer.clone()).chain(own).chain(event).collect()
 }
 
 fn references(schema: &Value, out: &mut Vec<String>) {
@@ -122,10 +100,7 @@ fn type_meta() -> [(String, Value); 2] {
             "apiVersion".into(),
             json!({"type": "string", "description": "Group and version of this document."}),
         ),
-        (
-            "kind".into(),
-            json!({"type": "string", "description": "Kind of this document."}),
-        ),
+        ("kind".into(), json!({"type": "string", "description": "Kind of this document."})),
     ]
 }
 
@@ -149,10 +124,7 @@ fn custom_schema(info: &KindInfo, schema: Option<Value>) -> Value {
         let fields: Vec<Value> = info.selectable_fields.iter().map(path).collect();
         schema.insert("x-kubernetes-selectable-fields".into(), fields.into());
     }
-    schema.insert(
-        "x-kubernetes-group-version-kind".into(),
-        gvk_list(info, &info.gvk.kind),
-    );
+    schema.insert("x-kubernetes-group-version-kind".into(), gvk_list(info, &info.gvk.kind));
     Value::Object(schema)
 }
 
@@ -212,9 +184,7 @@ pub(crate) fn each_child(map: &mut Map<String, Value>, f: &mut dyn FnMut(&mut Va
                 children.values_mut().for_each(&mut *f);
             }
             ("items" | "additionalProperties" | "not", value @ Value::Object(_)) => f(value),
-            ("allOf" | "anyOf" | "oneOf" | "items", Value::Array(list)) => {
-                list.iter_mut().for_each(&mut *f)
-            }
+            ("allOf" | "anyOf" | "oneOf" | "items", Value::Array(list)) => list.iter_mut().for_each(&mut *f),
             _ => {}
         }
     }

@@ -13,22 +13,15 @@ use crate::{Catalog, Error};
 pub(crate) fn document(catalog: &Catalog<'_>) -> Result<Value, Error> {
     let all: Vec<Path> = catalog.kinds.iter().flat_map(|k| paths(&k.info)).collect();
     let mut schemas = Schemas::open(catalog)?.closure(&all)?;
-    let custom: Vec<&str> = catalog
-        .kinds
-        .iter()
-        .filter(|k| k.info.custom)
-        .map(|k| k.info.definition.as_ref())
-        .collect();
+    let custom: Vec<&str> =
+        catalog.kinds.iter().filter(|k| k.info.custom).map(|k| k.info.definition.as_ref()).collect();
     for (name, schema) in &mut schemas {
         if custom.contains(&name.as_str()) {
             simplify(schema);
         }
         rewrite(schema);
     }
-    let written: BTreeMap<&str, Value> = all
-        .iter()
-        .map(|p| (p.path.as_str(), path_item(p)))
-        .collect();
+    let written: BTreeMap<&str, Value> = all.iter().map(|p| (p.path.as_str(), path_item(p))).collect();
     Ok(json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": catalog.version},
@@ -90,8 +83,7 @@ fn simplify(schema: &mut Value) {
 
 /// A field that may be null cannot be told from one that is missing, so it is not required.
 fn drop_nullable_requirements(map: &mut Map<String, Value>) {
-    let nullable =
-        |v: Option<&Value>| v.and_then(|v| v.get("nullable")) == Some(&Value::Bool(true));
+    let nullable = |v: Option<&Value>| v.and_then(|v| v.get("nullable")) == Some(&Value::Bool(true));
     if nullable(map.get("additionalProperties")) {
         map.remove("required");
     }
@@ -132,11 +124,7 @@ fn reference(definition: &str) -> Value {
 
 fn operation(op: &Operation) -> Value {
     let mut doc = Map::new();
-    let consumes: &[&str] = if matches!(op.body, Body::Patch) {
-        patch_types(op)
-    } else {
-        &["*/*"]
-    };
+    let consumes: &[&str] = if matches!(op.body, Body::Patch) { patch_types(op) } else { &["*/*"] };
     doc.insert("tags".into(), json!([op.tag]));
     doc.insert("description".into(), op.description.as_str().into());
     doc.insert("operationId".into(), op.id.as_str().into());
@@ -161,16 +149,10 @@ fn operation(op: &Operation) -> Value {
     if !list.is_empty() {
         doc.insert("parameters".into(), list.into());
     }
-    let schema = op
-        .answer
-        .as_deref()
-        .map_or_else(|| json!({"type": "string"}), reference);
+    let schema = op.answer.as_deref().map_or_else(|| json!({"type": "string"}), reference);
     let mut responses = Map::new();
     for code in op.codes {
-        responses.insert(
-            code.to_string(),
-            json!({"description": code_text(*code), "schema": schema}),
-        );
+        responses.insert(code.to_string(), json!({"description": code_text(*code), "schema": schema}));
     }
     responses.insert("401".into(), json!({"description": "Unauthorized"}));
     doc.insert("responses".into(), Value::Object(responses));

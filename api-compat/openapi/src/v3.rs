@@ -10,28 +10,16 @@ use crate::params::Param;
 use crate::schemas::{Schemas, V3_PREFIX, each_child};
 use crate::{Catalog, Error, content_hash};
 
-const DOCUMENT_TYPES: &[&str] = &[
-    "application/json",
-    "application/yaml",
-    knarr_schema::proto::MEDIA_TYPE,
-];
-const STREAM_TYPES: &[&str] = &[
-    "application/json;stream=watch",
-    "application/vnd.kubernetes.protobuf;stream=watch",
-];
+const DOCUMENT_TYPES: &[&str] = &["application/json", "application/yaml", knarr_schema::proto::MEDIA_TYPE];
+const STREAM_TYPES: &[&str] =
+    &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
 fn name(gv: &GroupVersion) -> String {
-    crate::operations::base_path(&gv.group, &gv.version)
-        .trim_start_matches('/')
-        .to_owned()
+    crate::operations::base_path(&gv.group, &gv.version).trim_start_matches('/').to_owned()
 }
 
 fn served(catalog: &Catalog<'_>) -> Vec<GroupVersion> {
-    let mut all: Vec<GroupVersion> = catalog
-        .kinds
-        .iter()
-        .map(|k| k.info.gvk.group_version())
-        .collect();
+    let mut all: Vec<GroupVersion> = catalog.kinds.iter().map(|k| k.info.gvk.group_version()).collect();
     all.sort();
     all.dedup();
     all
@@ -53,11 +41,7 @@ pub(crate) fn index(catalog: &Catalog<'_>) -> Value {
 pub(crate) fn hash(catalog: &Catalog<'_>, gv: &GroupVersion) -> Option<String> {
     let mut text = format!("{} {}", env!("CARGO_PKG_VERSION"), catalog.version);
     let mut any = false;
-    for kind in catalog
-        .kinds
-        .iter()
-        .filter(|k| k.info.gvk.group_version() == *gv)
-    {
+    for kind in catalog.kinds.iter().filter(|k| k.info.gvk.group_version() == *gv) {
         let i = &kind.info;
         any = true;
         text += &format!(
@@ -72,20 +56,14 @@ pub(crate) fn hash(catalog: &Catalog<'_>, gv: &GroupVersion) -> Option<String> {
 }
 
 pub(crate) fn document(catalog: &Catalog<'_>, gv: &GroupVersion) -> Result<Option<Value>, Error> {
-    let kinds = catalog
-        .kinds
-        .iter()
-        .filter(|k| k.info.gvk.group_version() == *gv);
+    let kinds = catalog.kinds.iter().filter(|k| k.info.gvk.group_version() == *gv);
     let all: Vec<Path> = kinds.flat_map(|k| paths(&k.info)).collect();
     if all.is_empty() {
         return Ok(None);
     }
     let mut schemas = Schemas::open(catalog)?.closure(&all)?;
     schemas.values_mut().for_each(rewrite);
-    let written: BTreeMap<&str, Value> = all
-        .iter()
-        .map(|p| (p.path.as_str(), path_item(p)))
-        .collect();
+    let written: BTreeMap<&str, Value> = all.iter().map(|p| (p.path.as_str(), path_item(p))).collect();
     Ok(Some(json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": catalog.version},
@@ -125,8 +103,7 @@ fn path_item(path: &Path) -> Value {
 }
 
 fn param(p: &Param) -> Value {
-    let mut doc =
-        json!({"name": p.name, "in": p.place, "schema": {"type": p.kind, "uniqueItems": true}});
+    let mut doc = json!({"name": p.name, "in": p.place, "schema": {"type": p.kind, "uniqueItems": true}});
     if let Value::Object(map) = &mut doc {
         if !p.description.is_empty() {
             map.insert("description".into(), p.description.as_str().into());
@@ -181,24 +158,11 @@ pub(crate) fn patch_types(op: &Operation) -> &'static [&'static str] {
 /// The media types of an answer.
 pub(crate) fn answer_types(op: &Operation) -> Vec<&'static str> {
     if op.answer.is_none() {
-        return vec![if op.action == "connect" {
-            "*/*"
-        } else {
-            "text/plain"
-        }];
+        return vec![if op.action == "connect" { "*/*" } else { "text/plain" }];
     }
-    let streams = if op.action == "list" {
-        STREAM_TYPES
-    } else {
-        &[]
-    };
+    let streams = if op.action == "list" { STREAM_TYPES } else { &[] };
     let custom = |t: &&&str| !op.custom || !t.contains("protobuf");
-    DOCUMENT_TYPES
-        .iter()
-        .chain(streams)
-        .filter(custom)
-        .copied()
-        .collect()
+    DOCUMENT_TYPES.iter().chain(streams).filter(custom).copied().collect()
 }
 
 /// The text of a status code.
@@ -214,18 +178,12 @@ fn response(op: &Operation, code: u16) -> Value {
     let types = answer_types(op);
     let body = match &op.answer {
         Some(definition) => content(&types, definition),
-        None => types
-            .iter()
-            .map(|t| ((*t).to_owned(), json!({"schema": {"type": "string"}})))
-            .collect(),
+        None => types.iter().map(|t| ((*t).to_owned(), json!({"schema": {"type": "string"}}))).collect(),
     };
     json!({"description": code_text(code), "content": body})
 }
 
 fn content(types: &[&str], definition: &str) -> Map<String, Value> {
     let schema = json!({"schema": {"$ref": format!("{V3_PREFIX}{definition}")}});
-    types
-        .iter()
-        .map(|t| ((*t).to_owned(), schema.clone()))
-        .collect()
+    types.iter().map(|t| ((*t).to_owned(), schema.clone())).collect()
 }

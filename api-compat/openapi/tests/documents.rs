@@ -12,7 +12,7 @@ use knarr_openapi::{Catalog, content_hash, v2_protobuf};
 use serde_json::{Value, json};
 
 fn kinds() -> Vec<Kind> {
-    let mut all = common::stock_kinds();
+    let mut all = knarr_kinds::builtins().to_vec();
     all.push(common::custom_kind());
     all
 }
@@ -37,11 +37,7 @@ fn cron_tab(_: &KindInfo) -> Option<Value> {
 }
 
 fn catalog(kinds: &[Kind]) -> Catalog<'_> {
-    Catalog {
-        kinds,
-        version: "v1.37.0+test",
-        custom_schema: &cron_tab,
-    }
+    Catalog { kinds, version: "v1.37.0+test", custom_schema: &cron_tab }
 }
 
 /// Every `$ref` of a document leads somewhere inside it.
@@ -75,23 +71,12 @@ fn every_group_version_has_a_document() {
             None => GroupVersion::parse(name.strip_prefix("api/").unwrap()).unwrap(),
         };
         let url = entry["serverRelativeURL"].as_str().unwrap();
-        assert_eq!(
-            url,
-            format!("/openapi/v3/{name}?hash={}", catalog.v3_hash(&gv).unwrap())
-        );
+        assert_eq!(url, format!("/openapi/v3/{name}?hash={}", catalog.v3_hash(&gv).unwrap()));
         let doc = catalog.v3_document(&gv).unwrap().unwrap();
         check_references(&doc, &doc);
-        dump(
-            &format!("v3-{}.json", name.replace('/', "_")),
-            doc.to_string().as_bytes(),
-        );
+        dump(&format!("v3-{}.json", name.replace('/', "_")), doc.to_string().as_bytes());
     }
-    assert!(
-        catalog
-            .v3_document(&GroupVersion::new("nope", "v1"))
-            .unwrap()
-            .is_none()
-    );
+    assert!(catalog.v3_document(&GroupVersion::new("nope", "v1")).unwrap().is_none());
 }
 
 /// What kubectl reads: the kind on the patch operation and its parameters; the kind on the schema (explain).
@@ -99,32 +84,19 @@ fn every_group_version_has_a_document() {
 fn kubectl_finds_what_it_looks_for() {
     let all = kinds();
     let catalog = catalog(&all);
-    let doc = catalog
-        .v3_document(&GroupVersion::new("", "v1"))
-        .unwrap()
-        .unwrap();
+    let doc = catalog.v3_document(&GroupVersion::new("", "v1")).unwrap().unwrap();
     let item = &doc["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"];
     let gvk = json!({"group": "", "version": "v1", "kind": "Pod"});
     let patch = &item["patch"];
     assert_eq!(patch["x-kubernetes-group-version-kind"], gvk);
     assert_eq!(patch["operationId"], "patchCoreV1NamespacedPod");
-    let names: Vec<&str> = patch["parameters"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|p| p["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(
-        names,
-        ["dryRun", "fieldManager", "fieldValidation", "force"]
-    );
+    let names: Vec<&str> =
+        patch["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation", "force"]);
     let pod = &doc["components"]["schemas"]["io.k8s.api.core.v1.Pod"];
     assert_eq!(pod["x-kubernetes-group-version-kind"], json!([gvk]));
     let spec = &pod["properties"]["spec"];
-    assert_eq!(
-        spec["allOf"][0]["$ref"],
-        "#/components/schemas/io.k8s.api.core.v1.PodSpec"
-    );
+    assert_eq!(spec["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.core.v1.PodSpec");
     assert!(spec["description"].is_string() && spec["default"].is_object());
     let paths = doc["paths"].as_object().unwrap();
     for path in [
@@ -137,20 +109,11 @@ fn kubectl_finds_what_it_looks_for() {
     }
     let log = &doc["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/log"]["get"];
     assert_eq!(log["operationId"], "readCoreV1NamespacedPodLog");
-    let custom = catalog
-        .v3_document(&GroupVersion::new("stable.example.com", "v1"))
-        .unwrap()
-        .unwrap();
+    let custom = catalog.v3_document(&GroupVersion::new("stable.example.com", "v1")).unwrap().unwrap();
     let tab = &custom["components"]["schemas"]["com.example.stable.v1.CronTab"];
-    assert_eq!(
-        tab["properties"]["spec"]["properties"]["cronSpec"]["default"],
-        "* * * * *"
-    );
+    assert_eq!(tab["properties"]["spec"]["properties"]["cronSpec"]["default"], "* * * * *");
     let list = &custom["paths"]["/apis/stable.example.com/v1/crontabs"]["get"];
-    assert_eq!(
-        list["operationId"],
-        "listStableExampleComV1CronTabForAllNamespaces"
-    );
+    assert_eq!(list["operationId"], "listStableExampleComV1CronTabForAllNamespaces");
 }
 
 #[test]
@@ -158,22 +121,15 @@ fn version_2_is_whole() {
     let all = kinds();
     let doc = catalog(&all).v2_document().unwrap();
     check_references(&doc, &doc);
-    let tab =
-        &doc["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"]["properties"];
+    let tab = &doc["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"]["properties"];
     assert_eq!(tab["port"], json!({"x-kubernetes-int-or-string": true}));
     assert_eq!(tab["cronSpec"], json!({}));
-    assert_eq!(
-        tab["free"],
-        json!({"x-kubernetes-preserve-unknown-fields": true})
-    );
+    assert_eq!(tab["free"], json!({"x-kubernetes-preserve-unknown-fields": true}));
     assert_eq!(tab["template"]["required"], json!(["kind", "apiVersion"]));
     let spec = &doc["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"];
     assert_eq!(spec["required"], json!(["port"]));
     let int = &doc["definitions"]["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
-    assert_eq!(
-        (&int["type"], &int["format"]),
-        (&json!("string"), &json!("int-or-string"))
-    );
+    assert_eq!((&int["type"], &int["format"]), (&json!("string"), &json!("int-or-string")));
     let bytes = v2_protobuf(&doc);
     assert!(bytes.len() > 500_000, "{}", bytes.len());
     dump("v2.json", doc.to_string().as_bytes());
@@ -186,12 +142,8 @@ fn discovery_documents() {
     let versions = api_versions(&all, &[("0.0.0.0/0", "10.0.0.1:6443")]);
     assert_eq!(versions["versions"], json!(["v1"]));
     let groups = api_group_list(&all);
-    let names: Vec<&str> = groups["groups"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|g| g["name"].as_str().unwrap())
-        .collect();
+    let names: Vec<&str> =
+        groups["groups"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
     assert_eq!(
         names,
         [
@@ -219,21 +171,12 @@ fn discovery_documents() {
             "stable.example.com",
         ]
     );
-    assert_eq!(
-        api_group(&all, "autoscaling").unwrap()["preferredVersion"]["version"],
-        "v2"
-    );
+    assert_eq!(api_group(&all, "autoscaling").unwrap()["preferredVersion"]["version"], "v2");
     assert!(api_group(&all, "nope").is_none());
     let core = api_resource_list(&all, &GroupVersion::new("", "v1")).unwrap();
     assert!(core.get("apiVersion").is_none());
     let find = |doc: &Value, name: &str| -> Value {
-        doc["resources"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|r| r["name"] == name)
-            .unwrap()
-            .clone()
+        doc["resources"].as_array().unwrap().iter().find(|r| r["name"] == name).unwrap().clone()
     };
     assert_eq!(find(&core, "pods")["storageVersionHash"], "xPOwRZ+Yhw8=");
     let eviction = json!({
@@ -242,23 +185,12 @@ fn discovery_documents() {
     });
     assert_eq!(find(&core, "pods/eviction"), eviction);
     let events = api_resource_list(&all, &GroupVersion::new("events.k8s.io", "v1")).unwrap();
-    assert_eq!(
-        find(&events, "events")["storageVersionHash"],
-        "r2yiGXH7wu8="
-    );
+    assert_eq!(find(&events, "events")["storageVersionHash"], "r2yiGXH7wu8=");
     let named = aggregated(&all, Root::Named, Form::V2);
-    let apps = named["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|g| g["metadata"]["name"] == "apps")
-        .unwrap();
+    let apps = named["items"].as_array().unwrap().iter().find(|g| g["metadata"]["name"] == "apps").unwrap();
     let deployments = &apps["versions"][0]["resources"][2];
     assert_eq!(deployments["resource"], "deployments");
-    assert_eq!(
-        deployments["responseKind"],
-        json!({"group": "", "version": "", "kind": "Deployment"})
-    );
+    assert_eq!(deployments["responseKind"], json!({"group": "", "version": "", "kind": "Deployment"}));
     assert_eq!(
         deployments["subresources"][0],
         json!({
@@ -266,27 +198,16 @@ fn discovery_documents() {
             "responseKind": {"group": "autoscaling", "version": "v1", "kind": "Scale"},
         })
     );
-    assert_eq!(
-        aggregated(&all, Root::Core, Form::V2Beta1)["apiVersion"],
-        "apidiscovery.k8s.io/v2beta1"
-    );
+    assert_eq!(aggregated(&all, Root::Core, Form::V2Beta1)["apiVersion"], "apidiscovery.k8s.io/v2beta1");
     dump("api.json", versions.to_string().as_bytes());
     dump("apis.json", groups.to_string().as_bytes());
-    dump(
-        "api-v2.json",
-        aggregated(&all, Root::Core, Form::V2)
-            .to_string()
-            .as_bytes(),
-    );
+    dump("api-v2.json", aggregated(&all, Root::Core, Form::V2).to_string().as_bytes());
     dump("apis-v2.json", named.to_string().as_bytes());
     for g in knarr_openapi::groups::groups(&all) {
         for v in g.versions {
             let gv = GroupVersion::new(g.name.to_owned(), v.name.to_owned());
             let doc = api_resource_list(&all, &gv).unwrap();
-            dump(
-                &format!("rl-{}.json", gv.to_string().replace('/', "_")),
-                doc.to_string().as_bytes(),
-            );
+            dump(&format!("rl-{}.json", gv.to_string().replace('/', "_")), doc.to_string().as_bytes());
         }
     }
     // The documents have the protobuf form that upstream gives them.

@@ -25,20 +25,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok::<(), Box<dyn std::error::Error>>(())
     };
     time("parse JSON", &mut || {
-        Ok(serde_json::from_slice::<serde_json::Value>(&text)?
-            .as_object()
-            .map_or(0, |o| o.len()))
+        Ok(serde_json::from_slice::<serde_json::Value>(&text)?.as_object().map_or(0, |o| o.len()))
     })?;
-    time("encode Value", &mut || {
-        Ok(proto::encode_raw(&types, &value)?.len())
-    })?;
-    time("transcode JSON", &mut || {
-        Ok(proto::transcode_raw(&types, &text)?.len())
-    })?;
-    time("decode to Value", &mut || {
-        Ok(proto::decode_raw(&types, &raw)?
-            .as_object()
-            .map_or(0, |o| o.len()))
-    })?;
+    time("encode Value", &mut || Ok(proto::encode_raw(&types, &value)?.len()))?;
+    time("transcode JSON", &mut || Ok(proto::transcode_raw(&types, &text)?.len()))?;
+    time("decode to Value", &mut || Ok(proto::decode_raw(&types, &raw)?.as_object().map_or(0, |o| o.len())))?;
     Ok(())
 }

@@ -52,8 +52,7 @@ mod tests {
         let pod: Value = serde_json::from_str(all["io.k8s.api.core.v1.Pod"].get()).unwrap();
         assert!(pod["description"].as_str().unwrap().contains("Pod"));
         assert_eq!(pod["properties"]["spec"]["default"], serde_json::json!({}));
-        let ports: Value =
-            serde_json::from_str(all["io.k8s.api.core.v1.ServiceSpec"].get()).unwrap();
+        let ports: Value = serde_json::from_str(all["io.k8s.api.core.v1.ServiceSpec"].get()).unwrap();
         assert_eq!(
             ports["properties"]["ports"]["x-kubernetes-list-map-keys"],
             serde_json::json!(["port", "protocol"])

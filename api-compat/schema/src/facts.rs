@@ -19,8 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use knarr_machinery::Str;
 use knarr_machinery::types::{
-    Field, ListKey, ListKind, ListType, MapType, PatchStrategy, Scalar, StructId, StructType, Type,
-    TypeSet,
+    Field, ListKey, ListKind, ListType, MapType, PatchStrategy, Scalar, StructId, StructType, Type, TypeSet,
 };
 
 static TEXT: &str = include_str!("../data/types.txt");
@@ -83,24 +82,39 @@ pub(crate) struct Facts {
     pub members: Vec<Vec<Member>>,
     /// By [`StructId`]: positions in `members`, sorted by tag, tag 0 left out.
     pub by_tag: Vec<Vec<u16>>,
-    /// By [`StructId`]: positions in `members`, sorted by name.
-    pub by_name: Vec<Vec<u16>>,
+    /// By [`StructId`]: [`name_key`] and position in `members`, sorted; embedded structs left out.
+    pub by_name: Vec<Vec<(u64, u16)>>,
     /// By [`StructId`]: whether a member is an embedded struct with a message of its own.
     pub embeds: Vec<bool>,
     pub kinds: Vec<KindFact>,
 }
 
 impl Facts {
-    pub(crate) fn definition(
-        &self,
-        group: &str,
-        version: &str,
-        kind: &str,
-    ) -> Option<&'static str> {
+    /// The member of a struct with this JSON name.
+    pub(crate) fn member_named(&self, id: StructId, name: &str) -> Option<u16> {
+        let (members, by_name) = (&self.members[id.0 as usize], &self.by_name[id.0 as usize]);
+        let key = name_key(name);
+        let first = by_name.partition_point(|(k, _)| *k < key);
+        let same = by_name[first..].iter().take_while(|(k, _)| *k == key);
+        same.map(|(_, i)| *i).find(|i| members[*i as usize].name == name)
+    }
+
+    pub(crate) fn definition(&self, group: &str, version: &str, kind: &str) -> Option<&'static str> {
         self.kinds
             .binary_search_by(|k| (k.group, k.version, k.kind).cmp(&(group, version, kind)))
             .ok()
             .map(|i| self.kinds[i].definition)
+    }
+}
+
+/// A number that tells most names apart: the first and the last four bytes.
+pub(crate) fn name_key(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(head), Some(tail)) => {
+            u64::from(u32::from_ne_bytes(*head)) << 32 | u64::from(u32::from_ne_bytes(*tail))
+        }
+        _ => bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b)),
     }
 }
 
@@ -151,25 +165,17 @@ impl Reader {
                 preserve_unknown: false,
             });
             let own: Vec<Member> = s.lines.iter().map(|l| l.member().clone()).collect();
-            let mut order: Vec<u16> = (0..own.len() as u16)
-                .filter(|i| own[*i as usize].tag != 0)
-                .collect();
+            let mut order: Vec<u16> = (0..own.len() as u16).filter(|i| own[*i as usize].tag != 0).collect();
             order.sort_by_key(|i| own[*i as usize].tag);
-            let mut names: Vec<u16> = (0..own.len() as u16).collect();
-            names.sort_by_key(|i| own[*i as usize].name);
+            let named = own.iter().enumerate().filter(|(_, m)| !m.name.is_empty());
+            let mut names: Vec<(u64, u16)> = named.map(|(i, m)| (name_key(m.name), i as u16)).collect();
+            names.sort_unstable();
             embeds.push(own.iter().any(|m| m.name.is_empty() && m.tag != 0));
             members.push(own);
             by_tag.push(order);
             by_name.push(names);
         }
-        Facts {
-            types: Arc::new(set),
-            members,
-            by_tag,
-            by_name,
-            embeds,
-            kinds,
-        }
+        Facts { types: Arc::new(set), members, by_tag, by_name, embeds, kinds }
     }
 
     /// First pass: an id for each struct, in file order.
@@ -197,11 +203,7 @@ impl Reader {
                     let name = words.next().unwrap_or("");
                     package = name.rsplit_once('.').map_or("", |(p, _)| p);
                     let atomic = words.next() == Some("a");
-                    structs.push(RawStruct {
-                        name,
-                        atomic,
-                        lines: Vec::new(),
-                    });
+                    structs.push(RawStruct { name, atomic, lines: Vec::new() });
                 }
                 Some("F") => {
                     if let (Some(s), Some(l)) = (structs.last_mut(), self.field(package, line)) {
@@ -225,14 +227,8 @@ impl Reader {
         let tag = words.next()?.parse().ok()?;
         let id = self.resolve(package, words.next()?.strip_prefix('@')?)?;
         let pointer = words.next() == Some("p");
-        let member = Member {
-            name: "",
-            tag,
-            wire: Wire::Message(id),
-            pointer,
-            omit_empty: false,
-            omit_zero: false,
-        };
+        let member =
+            Member { name: "", tag, wire: Wire::Message(id), pointer, omit_empty: false, omit_zero: false };
         Some(RawLine::Inline(member, id))
     }
 
@@ -246,10 +242,7 @@ impl Reader {
         let (ty, wire) = self.ty(package, words.next()?)?;
         let tag = words.next()?.parse().ok()?;
         let flags = words.next()?;
-        let merge_key = words
-            .next()
-            .and_then(|w| w.strip_prefix('~'))
-            .map(Str::Borrowed);
+        let merge_key = words.next().and_then(|w| w.strip_prefix('~')).map(Str::Borrowed);
         let field = Field {
             name: Str::Borrowed(name),
             ty,
@@ -323,12 +316,7 @@ impl Reader {
             };
             let kind = match kind.strip_prefix("m:") {
                 Some(keys) => ListKind::Map(
-                    keys.split(',')
-                        .map(|k| ListKey {
-                            name: Str::Borrowed(k),
-                            default: None,
-                        })
-                        .collect(),
+                    keys.split(',').map(|k| ListKey { name: Str::Borrowed(k), default: None }).collect(),
                 ),
                 None if kind == "s" => ListKind::Set,
                 None => ListKind::Atomic,
@@ -337,10 +325,7 @@ impl Reader {
         }
         let (flag, value) = text.strip_prefix('{')?.split_once('}')?;
         let (value, wire) = self.ty(package, value)?;
-        let map = MapType {
-            value,
-            atomic: flag == "a",
-        };
+        let map = MapType { value, atomic: flag == "a" };
         Some((Type::Map(Arc::new(map)), Wire::Map(Arc::new(wire))))
     }
 }
@@ -357,12 +342,7 @@ fn kind(line: &'static str) -> Option<KindFact> {
     let mut words = line.split(' ').skip(1);
     let (gv, kind, definition) = (words.next()?, words.next()?, words.next()?);
     let (group, version) = gv.split_once('/').unwrap_or(("", gv));
-    Some(KindFact {
-        group,
-        version,
-        kind,
-        definition,
-    })
+    Some(KindFact { group, version, kind, definition })
 }
 
 /// Fields as JSON shows them, embedded structs in line. An embedded field's tag is that of the inner message, or 0
@@ -404,16 +384,10 @@ fn fill_key_defaults(all: &[RawStruct], fields: &mut [Field]) {
             .iter()
             .map(|k| ListKey {
                 name: k.name.clone(),
-                default: inner
-                    .iter()
-                    .find(|f| f.name == k.name)
-                    .and_then(|f| f.default.clone()),
+                default: inner.iter().find(|f| f.name == k.name).and_then(|f| f.default.clone()),
             })
             .collect();
-        field.ty = Type::List(Arc::new(ListType {
-            item: list.item.clone(),
-            kind: ListKind::Map(keys),
-        }));
+        field.ty = Type::List(Arc::new(ListType { item: list.item.clone(), kind: ListKind::Map(keys) }));
     }
 }
 
@@ -428,27 +402,11 @@ mod tests {
         let count = |prefix: &str| TEXT.lines().filter(|l| l.starts_with(prefix)).count();
         assert_eq!(f.types.iter().count(), count("S "));
         assert_eq!(f.kinds.len(), count("K "));
-        assert_eq!(
-            f.members.iter().map(Vec::len).sum::<usize>(),
-            count("F ") + count("I ")
-        );
-        let defaults = f
-            .types
-            .iter()
-            .flat_map(|s| &s.fields)
-            .filter(|f| f.default.is_some())
-            .count();
-        assert!(
-            defaults >= count("F ").min(TEXT.matches(" =").count()),
-            "{defaults}"
-        );
+        assert_eq!(f.members.iter().map(Vec::len).sum::<usize>(), count("F ") + count("I "));
+        let defaults = f.types.iter().flat_map(|s| &s.fields).filter(|f| f.default.is_some()).count();
+        assert!(defaults >= count("F ").min(TEXT.matches(" =").count()), "{defaults}");
         for s in f.types.iter() {
-            assert_eq!(
-                s.by_name.len(),
-                s.fields.len(),
-                "{}: a field name twice",
-                s.name
-            );
+            assert_eq!(s.by_name.len(), s.fields.len(), "{}: a field name twice", s.name);
         }
         for k in &f.kinds {
             assert!(f.types.find(k.definition).is_some(), "{}", k.definition);
@@ -458,23 +416,14 @@ mod tests {
     #[test]
     fn service_ports_keep_protocol_with_its_default() {
         let f = facts();
-        let spec = f
-            .types
-            .get(f.types.find("io.k8s.api.core.v1.ServiceSpec").unwrap());
+        let spec = f.types.get(f.types.find("io.k8s.api.core.v1.ServiceSpec").unwrap());
         let ports = spec.field("ports").unwrap();
         assert_eq!(ports.merge_key.as_deref(), Some("port"));
-        let Type::List(list) = &ports.ty else {
-            panic!("{ports:?}")
-        };
-        let ListKind::Map(keys) = &list.kind else {
-            panic!("{list:?}")
-        };
+        let Type::List(list) = &ports.ty else { panic!("{ports:?}") };
+        let ListKind::Map(keys) = &list.kind else { panic!("{list:?}") };
         assert_eq!(keys[1].name, "protocol");
         assert_eq!(keys[1].default, Some(serde_json::json!("TCP")));
-        assert_eq!(
-            f.definition("apps", "v1", "Deployment"),
-            Some("io.k8s.api.apps.v1.Deployment")
-        );
+        assert_eq!(f.definition("apps", "v1", "Deployment"), Some("io.k8s.api.apps.v1.Deployment"));
         assert_eq!(f.definition("apps", "v1", "Nothing"), None);
     }
 

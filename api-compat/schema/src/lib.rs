@@ -24,10 +24,7 @@ pub fn builtin_types() -> &'static Arc<TypeSet> {
 /// The type with this definition name, such as `io.k8s.api.core.v1.Pod`.
 pub fn builtin_type(definition: &str) -> Option<TypeRef> {
     let set = builtin_types();
-    set.find(definition).map(|id| TypeRef {
-        set: Arc::clone(set),
-        root: Type::Struct(id),
-    })
+    set.find(definition).map(|id| TypeRef { set: Arc::clone(set), root: Type::Struct(id) })
 }
 
 /// The definition name of a kind. Knows every kind of upstream's scheme: lists (`PodList`), option kinds
@@ -43,8 +40,5 @@ pub fn type_of(gvk: &GroupVersionKind) -> Option<TypeRef> {
 
 /// Every kind of upstream's scheme as (group, version, kind, definition name), sorted.
 pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static str, &'static str)> {
-    facts::facts()
-        .kinds
-        .iter()
-        .map(|k| (k.group, k.version, k.kind, k.definition))
+    facts::facts().kinds.iter().map(|k| (k.group, k.version, k.kind, k.definition))
 }

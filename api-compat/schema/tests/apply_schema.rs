@@ -16,24 +16,11 @@ fn upstream() -> Value {
         .current_dir(std::env::temp_dir())
         .output()
         .unwrap_or_else(|e| panic!("`go mod download {MODULE}` cannot run: {e}"));
-    assert!(
-        out.status.success(),
-        "go mod download {MODULE}: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(out.status.success(), "go mod download {MODULE}: {}", String::from_utf8_lossy(&out.stderr));
     let info: Value = serde_json::from_slice(&out.stdout).unwrap();
-    let file = format!(
-        "{}/applyconfigurations/internal/internal.go",
-        info["Dir"].as_str().unwrap()
-    );
+    let file = format!("{}/applyconfigurations/internal/internal.go", info["Dir"].as_str().unwrap());
     let text = std::fs::read_to_string(&file).unwrap();
-    let yaml = text
-        .split_once("typed.YAMLObject(`")
-        .unwrap()
-        .1
-        .split_once('`')
-        .unwrap()
-        .0;
+    let yaml = text.split_once("typed.YAMLObject(`").unwrap().1.split_once('`').unwrap().0;
     serde_saphyr::from_str(yaml).unwrap()
 }
 
@@ -76,10 +63,7 @@ fn differs(ours: &Field, theirs: &Value) -> Option<String> {
     }
     let default = theirs.get("default").cloned();
     if ours.default != default {
-        problems.push(format!(
-            "default ours {:?}, upstream {default:?}",
-            ours.default
-        ));
+        problems.push(format!("default ours {:?}, upstream {default:?}", ours.default));
     }
     (!problems.is_empty()).then(|| problems.join("; "))
 }
@@ -96,10 +80,7 @@ fn topology_is_upstreams() {
         let s = ours.get(id);
         let atomic = ty["map"]["elementRelationship"] == "atomic";
         if atomic != s.atomic {
-            problems.push(format!(
-                "{name}: atomic ours {}, upstream {atomic}",
-                s.atomic
-            ));
+            problems.push(format!("{name}: atomic ours {}, upstream {atomic}", s.atomic));
         }
         let theirs: BTreeMap<&str, &Value> = ty["map"]["fields"]
             .as_array()
@@ -110,8 +91,7 @@ fn topology_is_upstreams() {
         for field in &s.fields {
             fields += 1;
             match theirs.get(field.name.as_ref()) {
-                Some(f) => problems
-                    .extend(differs(field, f).map(|p| format!("{name}.{}: {p}", field.name))),
+                Some(f) => problems.extend(differs(field, f).map(|p| format!("{name}.{}: {p}", field.name))),
                 None => problems.push(format!("{name}.{}: not in upstream's schema", field.name)),
             }
         }
@@ -120,10 +100,5 @@ fn topology_is_upstreams() {
         }
     }
     assert!(fields > 3000, "only {fields} fields compared");
-    assert!(
-        problems.is_empty(),
-        "{} of {fields}:\n{}",
-        problems.len(),
-        problems.join("\n")
-    );
+    assert!(problems.is_empty(), "{} of {fields}:\n{}", problems.len(), problems.join("\n"));
 }

@@ -16,11 +16,9 @@ fn difference(path: &str, a: &Value, b: &Value) -> Option<String> {
                 (v, w) => Some(format!("{path}.{k}: ours {v:?}, upstream {w:?}")),
             })
         }
-        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => x
-            .iter()
-            .zip(y)
-            .enumerate()
-            .find_map(|(i, (v, w))| difference(&format!("{path}[{i}]"), v, w)),
+        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
+            x.iter().zip(y).enumerate().find_map(|(i, (v, w))| difference(&format!("{path}[{i}]"), v, w))
+        }
         _ if a == b => None,
         _ => Some(format!("{path}: ours {a}, upstream {b}")),
     }
@@ -47,9 +45,7 @@ fn check(cases: &str) {
             // JSON does not tell empty bytes from none, so here only the meaning can be equal.
             Ok(bytes) => match proto::decode(&bytes, &type_of) {
                 Ok((_, again)) => {
-                    failures.extend(
-                        difference("", &again, &json).map(|d| format!("{name}: again: {d}")),
-                    );
+                    failures.extend(difference("", &again, &json).map(|d| format!("{name}: again: {d}")));
                     inexact += 1;
                 }
                 Err(e) => failures.push(format!("{name}: decode of ours: {e}")),
@@ -64,24 +60,14 @@ fn check(cases: &str) {
                 for key in ["apiVersion", "kind"] {
                     again[key] = json[key].clone();
                 }
-                failures.extend(
-                    difference("", &again, &json).map(|d| format!("{name}: transcoded: {d}")),
-                );
+                failures.extend(difference("", &again, &json).map(|d| format!("{name}: transcoded: {d}")));
             }
             Err(e) => failures.push(format!("{name}: transcode: {e}")),
         }
     }
-    assert!(
-        inexact * 20 <= cases.lines().count() + 20,
-        "{inexact} encoded otherwise than upstream"
-    );
+    assert!(inexact * 20 <= cases.lines().count() + 20, "{inexact} encoded otherwise than upstream");
     let shown = failures.len().min(30);
-    assert!(
-        failures.is_empty(),
-        "{}:\n{}",
-        failures.len(),
-        failures[..shown].join("\n")
-    );
+    assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures[..shown].join("\n"));
 }
 
 #[test]
@@ -124,21 +110,9 @@ fn wrong_values_name_the_field() {
             json!(3_000_000_000i64),
             "spec.containers[0].ports[0].containerPort: 3000000000 is not a 32-bit integer",
         ),
-        (
-            "/spec/containers/0/name",
-            json!(5),
-            "spec.containers[0].name: expected a string, got number",
-        ),
-        (
-            "/spec/containers",
-            json!({}),
-            "spec.containers: expected an array, got object",
-        ),
-        (
-            "/metadata",
-            json!("x"),
-            "metadata: expected an object, got string",
-        ),
+        ("/spec/containers/0/name", json!(5), "spec.containers[0].name: expected a string, got number"),
+        ("/spec/containers", json!({}), "spec.containers: expected an array, got object"),
+        ("/metadata", json!("x"), "metadata: expected an object, got string"),
     ] {
         let mut doc = good.clone();
         *doc.pointer_mut(pointer).unwrap() = value;
@@ -148,10 +122,7 @@ fn wrong_values_name_the_field() {
     let mut doc = good;
     doc["spec"]["nodeName"] = json!(1);
     let e = proto::transcode_raw(&type_of(&gvk).unwrap(), doc.to_string().as_bytes()).unwrap_err();
-    assert_eq!(
-        e.to_string(),
-        "spec.nodeName: expected a string, got number"
-    );
+    assert_eq!(e.to_string(), "spec.nodeName: expected a string, got number");
     doc["metadata"]["creationTimestamp"] = json!("yesterday");
     let e = proto::encode(&type_of(&gvk).unwrap(), &gvk, &doc).unwrap_err();
     assert_eq!(e.path, "metadata.creationTimestamp");
@@ -162,19 +133,12 @@ fn a_list_is_its_spliced_items() {
     let (gvk, doc) = pod();
     let types = type_of(&gvk).unwrap();
     let raw = proto::encode_raw(&types, &doc).unwrap();
-    assert_eq!(
-        proto::wrap(&gvk, &raw),
-        proto::encode(&types, &gvk, &doc).unwrap()
-    );
+    assert_eq!(proto::wrap(&gvk, &raw), proto::encode(&types, &gvk, &doc).unwrap());
     let list = GroupVersionKind::new("", "v1", "PodList");
     let meta = json!({"resourceVersion": "12", "continue": "abc"});
     let spliced = proto::encode_list(&list, &meta, [raw.as_slice(), raw.as_slice()]).unwrap();
-    let whole =
-        json!({"apiVersion": "v1", "kind": "PodList", "metadata": meta, "items": [doc, doc]});
-    assert_eq!(
-        spliced,
-        proto::encode(&type_of(&list).unwrap(), &list, &whole).unwrap()
-    );
+    let whole = json!({"apiVersion": "v1", "kind": "PodList", "metadata": meta, "items": [doc, doc]});
+    assert_eq!(spliced, proto::encode(&type_of(&list).unwrap(), &list, &whole).unwrap());
 }
 
 #[test]
@@ -183,10 +147,7 @@ fn watch_frames() {
     let object = proto::encode(&type_of(&gvk).unwrap(), &gvk, &doc).unwrap();
     let frame = proto::watch_frame("ADDED", &object);
     let (length, body) = frame.split_at(4);
-    assert_eq!(
-        u32::from_be_bytes(length.try_into().unwrap()) as usize,
-        body.len()
-    );
+    assert_eq!(u32::from_be_bytes(length.try_into().unwrap()) as usize, body.len());
     let (event, inner) = proto::open_watch_event(body).unwrap();
     assert_eq!((event, inner), ("ADDED", object.as_slice()));
     let e = proto::open_watch_event(&body[..body.len() - 1]).unwrap_err();
@@ -199,15 +160,11 @@ fn what_has_no_form_is_refused() {
     let e = proto::encode(&type_of(&table).unwrap(), &table, &json!({})).unwrap_err();
     assert!(e.to_string().contains("has no protobuf form"), "{e}");
     let e = proto::decode(b"{}", &type_of).unwrap_err();
-    assert_eq!(
-        e.to_string(),
-        "the body does not begin with the protobuf marker k8s\\0 at byte 0"
-    );
+    assert_eq!(e.to_string(), "the body does not begin with the protobuf marker k8s\\0 at byte 0");
     let gvk = GroupVersionKind::new("example.com", "v1", "Thing");
     let e = proto::decode(&proto::wrap(&gvk, b""), &type_of).unwrap_err();
     assert!(
-        e.to_string()
-            .starts_with("no kind \"Thing\" is registered for version \"example.com/v1\""),
+        e.to_string().starts_with("no kind \"Thing\" is registered for version \"example.com/v1\""),
         "{e}"
     );
 }
@@ -219,13 +176,9 @@ fn nesting_is_limited() {
     for _ in 0..400 {
         schema = json!({"not": schema});
     }
-    let doc =
-        json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]}});
+    let doc = json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]}});
     let e = proto::encode(&type_of(&gvk).unwrap(), &gvk, &doc).unwrap_err();
-    assert!(
-        e.to_string().ends_with("objects nest deeper than 128"),
-        "{e}"
-    );
+    assert!(e.to_string().ends_with("objects nest deeper than 128"), "{e}");
 }
 
 /// Damaged bodies are refused or read, never a panic.

@@ -21,12 +21,12 @@ fn api_dir() -> PathBuf {
         .args(["mod", "download", "-json", MODULE])
         .current_dir(std::env::temp_dir())
         .output()
-        .unwrap_or_else(|e| panic!("`go mod download {MODULE}` cannot run ({e}); set KNARR_K8S_API_DIR to the module's directory"));
-    assert!(
-        out.status.success(),
-        "go mod download {MODULE}: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+        .unwrap_or_else(|e| {
+            panic!(
+                "`go mod download {MODULE}` cannot run ({e}); set KNARR_K8S_API_DIR to the module's directory"
+            )
+        });
+    assert!(out.status.success(), "go mod download {MODULE}: {}", String::from_utf8_lossy(&out.stderr));
     let info: Value = serde_json::from_slice(&out.stdout).unwrap();
     info["Dir"].as_str().expect("Dir of the module").into()
 }
@@ -51,11 +51,9 @@ fn difference(path: &str, a: &Value, b: &Value) -> Option<String> {
                 (v, w) => Some(format!("{path}.{k}: ours {v:?}, upstream {w:?}")),
             })
         }
-        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => x
-            .iter()
-            .zip(y)
-            .enumerate()
-            .find_map(|(i, (v, w))| difference(&format!("{path}[{i}]"), v, w)),
+        (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
+            x.iter().zip(y).enumerate().find_map(|(i, (v, w))| difference(&format!("{path}[{i}]"), v, w))
+        }
         _ if a == b => None,
         _ => Some(format!("{path}: ours {a}, upstream {b}")),
     }
@@ -83,13 +81,7 @@ fn check(dir: &str, at_least: usize, one: impl Fn(&Path, &str) -> Result<(), Str
             one(file, &name).err().map(|e| format!("{name}: {e}"))
         })
         .collect();
-    assert!(
-        failures.is_empty(),
-        "{} of {}:\n{}",
-        failures.len(),
-        all.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), all.len(), failures.join("\n"));
 }
 
 #[test]
@@ -98,8 +90,8 @@ fn head_round_trips() {
         let pb = std::fs::read(file).unwrap();
         let json = read_json(&file.with_extension("json"));
         let gvk = kind_of_file(name);
-        let (got, ours) = proto::decode_as(&pb, Some(&gvk), &knarr_schema::type_of)
-            .map_err(|e| format!("decode: {e}"))?;
+        let (got, ours) =
+            proto::decode_as(&pb, Some(&gvk), &knarr_schema::type_of).map_err(|e| format!("decode: {e}"))?;
         if got != gvk {
             return Err(format!("kind {got}"));
         }
@@ -110,11 +102,7 @@ fn head_round_trips() {
             .map_err(|e| format!("encode: {e}"))?;
         if bytes != pb {
             let at = bytes.iter().zip(&pb).take_while(|(a, b)| a == b).count();
-            return Err(format!(
-                "bytes differ at {at} (ours {}, upstream {})",
-                bytes.len(),
-                pb.len()
-            ));
+            return Err(format!("bytes differ at {at} (ours {}, upstream {})", bytes.len(), pb.len()));
         }
         Ok(())
     });
@@ -129,22 +117,13 @@ fn older_releases_are_read() {
                 return Ok(());
             }
             let after = file.with_file_name(format!("{name}.after_roundtrip.json"));
-            let json = if after.exists() {
-                read_json(&after)
-            } else {
-                read_json(&file.with_extension("json"))
-            };
+            let json =
+                if after.exists() { read_json(&after) } else { read_json(&file.with_extension("json")) };
             let gvk = kind_of_file(name);
             let Some(types) = knarr_schema::type_of(&gvk) else {
                 // Fine for a kind that v1.37 does not have any more.
-                let current = file
-                    .with_file_name("../HEAD")
-                    .join(file.file_name().unwrap());
-                return if current.exists() {
-                    Err("the kind is unknown".into())
-                } else {
-                    Ok(())
-                };
+                let current = file.with_file_name("../HEAD").join(file.file_name().unwrap());
+                return if current.exists() { Err("the kind is unknown".into()) } else { Ok(()) };
             };
             let pb = std::fs::read(file).unwrap();
             let (_, ours) = proto::decode_as(&pb, Some(&gvk), &knarr_schema::type_of)
@@ -179,18 +158,11 @@ fn truncated_bodies_name_the_place() {
             named += usize::from(!e.path.is_empty());
         }
     }
-    assert!(
-        base > 4 && named > raw.len() / 2,
-        "{named} of {}",
-        raw.len()
-    );
+    assert!(base > 4 && named > raw.len() / 2, "{named} of {}", raw.len());
     // The spec's first byte is there, its end is not.
     let e = proto::decode_raw(&types, &raw[..raw.len() / 3]).unwrap_err();
     assert_eq!(
         e.to_string(),
-        format!(
-            "spec: unexpected end: {}",
-            e.to_string().split_once("end: ").unwrap().1
-        )
+        format!("spec: unexpected end: {}", e.to_string().split_once("end: ").unwrap().1)
     );
 }

@@ -59,7 +59,7 @@ pub async fn start(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
 }
 
 /// The socket opens before the CRI service behind it is ready.
-async fn wait_for_runtime(runtime: &dyn Runtime) -> anyhow::Result<()> {
+pub async fn wait_for_runtime(runtime: &dyn Runtime) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + RUNTIME_LIMIT;
     loop {
         match runtime.status().await {

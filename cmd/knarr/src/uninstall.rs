@@ -81,6 +81,7 @@ async fn remove_pods(config: &Config, host: &Host, failures: &mut Vec<String>) {
 
 async fn remove_sandboxes(endpoint: &Path, failures: &mut Vec<String>) -> anyhow::Result<()> {
     let runtime = knarr_cri::Containerd::new(&endpoint.display().to_string())?;
+    crate::node::wait_for_runtime(&runtime).await?;
     let sandboxes = tokio::time::timeout(Duration::from_secs(30), runtime.list_pod_sandboxes(Default::default())).await??;
     let runtime = &runtime;
     let outcomes: Vec<Option<String>> = futures::stream::iter(sandboxes)
@@ -156,19 +157,30 @@ fn remove_cgroups(failures: &mut Vec<String>) {
         roots.extend(entries.filter_map(Result::ok).map(|e| e.path().join("kubepods")));
     }
     for dir in roots.into_iter().filter(|d| d.is_dir()) {
-        remove_cgroup(&dir, failures);
+        if let Err(error) = remove_cgroup(&dir) {
+            failures.push(format!("remove control group {}: {error}", dir.display()));
+        }
     }
 }
 
-fn remove_cgroup(dir: &Path, failures: &mut Vec<String>) {
-    if let Ok(entries) = std::fs::read_dir(dir) {
-        for child in entries.filter_map(Result::ok).map(|e| e.path()).filter(|p| p.is_dir()) {
-            remove_cgroup(&child, failures);
+/// Ends what still runs in a group and removes it, children first. The kernel needs a moment after the last process.
+fn remove_cgroup(dir: &Path) -> std::io::Result<()> {
+    for child in std::fs::read_dir(dir)?.filter_map(Result::ok).map(|e| e.path()).filter(|p| p.is_dir()) {
+        remove_cgroup(&child)?;
+    }
+    for _ in 0..100 {
+        let pids = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        for pid in pids.lines().filter_map(|l| l.parse::<i32>().ok()) {
+            // A process that has ended meanwhile is what is wanted.
+            if let Err(error) = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL) {
+                tracing::debug!(pid, %error, "already gone");
+            }
+        }
+        match std::fs::remove_dir(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => std::thread::sleep(Duration::from_millis(50)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => return other,
         }
     }
-    if let Err(error) = std::fs::remove_dir(dir)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        failures.push(format!("remove control group {}: {error}", dir.display()));
-    }
+    std::fs::remove_dir(dir)
 }

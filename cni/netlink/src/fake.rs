@@ -35,6 +35,7 @@ struct State {
 #[derive(Debug, Default)]
 pub struct FakeKernel {
     state: Mutex<State>,
+    deleted: tokio::sync::Notify,
 }
 
 impl FakeKernel {
@@ -44,7 +45,7 @@ impl FakeKernel {
         let host = Space { sysctls, ..Space::default() };
         let state =
             State { spaces: BTreeMap::from([(Netns::Host, host)]), next_index: 1, ..State::default() };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), deleted: tokio::sync::Notify::new() }
     }
 
     /// Connections that were to be forgotten.
@@ -283,7 +284,14 @@ impl Kernel for FakeKernel {
     }
 
     async fn nft_delete_table(&self, ns: &Netns, family: Family, table: &str) -> Result<bool> {
-        self.with(ns, |s| Ok(s.tables.remove(&(family, table.to_owned())).is_some()))
+        let gone = self.with(ns, |s| Ok(s.tables.remove(&(family, table.to_owned())).is_some()))?;
+        self.deleted.notify_one();
+        Ok(gone)
+    }
+
+    async fn nft_table_deleted(&self, _: &Netns, _: Family, _: &str) -> Result<()> {
+        self.deleted.notified().await;
+        Ok(())
     }
 
     async fn delete_conntrack(&self, _: &Netns, flow: &ConntrackFlow) -> Result<usize> {

@@ -200,6 +200,9 @@ pub trait Kernel: Send + Sync {
     async fn nft_commit(&self, ns: &Netns, family: Family, table: &str, ops: &[Op]) -> Result<()>;
     /// Deletes an nftables table; false if it was not there.
     async fn nft_delete_table(&self, ns: &Netns, family: Family, table: &str) -> Result<bool>;
+    /// Waits until somebody deletes the nftables table, also if that may only have been missed. A table deleted
+    /// before the call is not noticed: look after the call is pending.
+    async fn nft_table_deleted(&self, ns: &Netns, family: Family, table: &str) -> Result<()>;
     /// Forgets tracked connections that match; returns how many.
     async fn delete_conntrack(&self, ns: &Netns, flow: &ConntrackFlow) -> Result<usize>;
 }

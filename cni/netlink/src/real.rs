@@ -5,11 +5,13 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use ipnetwork::IpNetwork;
 use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
 use nlink::netlink::link::{BridgeLink, BridgePortConfig, VethLink};
 use nlink::netlink::namespace;
 use nlink::netlink::netfilter::{ConntrackFilter, IpProtocol};
+use nlink::netlink::nftables::{NftablesEvent, NftablesGroup};
 use nlink::netlink::route::{Ipv4Route, Ipv6Route};
 use nlink::netlink::{Connection, Netfilter, Nftables, Route as RouteProtocol};
 
@@ -347,6 +349,25 @@ impl Kernel for RealKernel {
     async fn nft_delete_table(&self, ns: &Netns, family: Family, table: &str) -> Result<bool> {
         let result = nft_socket(ns)?.del_table(table, wire::nl_family(family)).await;
         existed(result, "delete nftables table", format!("{} {table}", family.name()))
+    }
+
+    async fn nft_table_deleted(&self, ns: &Netns, family: Family, table: &str) -> Result<()> {
+        let socket = nft_socket(ns)?;
+        let fail = |e| Error::netlink("watch nftables table", format!("{} {table}", family.name()), e);
+        socket.subscribe(&[NftablesGroup::All]).map_err(fail)?;
+        let mut events = socket.events().await;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(NftablesEvent::DelTable(t)) if t.name == table && t.family == wire::nl_family(family) => {
+                    return Ok(());
+                }
+                Ok(_) => {}
+                // More events than the buffer holds: it may have been among them.
+                Err(e) if e.is_no_buffer_space() => return Ok(()),
+                Err(e) => return Err(fail(e)),
+            }
+        }
+        Ok(())
     }
 
     async fn delete_conntrack(&self, ns: &Netns, flow: &ConntrackFlow) -> Result<usize> {

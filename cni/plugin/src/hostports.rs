@@ -2,18 +2,20 @@
 //! added and removed in one transaction.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 use knarr_netlink::nft::{
     Base, Chain, ChainKind, Data, Family, Field, FieldType, Hook, Key, Rule, Sense, Set, SetData, Side, Stmt,
     Table, Verdict, diff,
 };
-use knarr_netlink::{Error, ErrorKind, Item, Kernel, Ledger, Netns, Result};
+use knarr_netlink::{ConntrackFlow, Error, ErrorKind, Item, Kernel, Ledger, Netns, Result};
 
 use crate::config::{Conflist, PortMapping};
 
 /// Name of the table.
 pub(crate) const TABLE: &str = "knarr-cni";
+const UDP: u8 = 17;
 const PORTS: &str = "host-ports";
 const ADDRESS_PORTS: &str = "host-address-ports";
 const HAIRPINS: &str = "hairpins";
@@ -110,8 +112,52 @@ async fn change(kernel: &dyn Kernel, cfg: &Conflist, edit: impl FnOnce(&mut Tabl
     let family = Family::of(cfg.pod_cidr.network());
     let current = kernel.nft_table(&Netns::Host, family, TABLE).await?;
     let mut desired = with_elements(cfg, family, current.as_ref());
+    if current.is_none() {
+        // Somebody flushed the host's rules: what the containers had is on disk.
+        for (pod, mappings) in saved(cfg)? {
+            put(&mut desired, pod, elements(pod, &mappings)?);
+        }
+    }
     edit(&mut desired);
     kernel.nft_commit(&Netns::Host, family, TABLE, &diff(current.as_ref(), &desired)).await
+}
+
+fn directory(cfg: &Conflist) -> PathBuf {
+    cfg.state_dir.join("ports")
+}
+
+/// The host ports of every container, as they were given.
+fn saved(cfg: &Conflist) -> Result<Vec<(IpAddr, Vec<PortMapping>)>> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(directory(cfg)).into_iter().flatten().flatten() {
+        let Some(pod) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        let read = std::fs::read(entry.path()).and_then(|b| Ok(serde_json::from_slice(&b)?));
+        out.push((pod, read.map_err(|e| failed("read", &entry.path(), &e))?));
+    }
+    Ok(out)
+}
+
+fn failed(operation: &'static str, path: &Path, e: &std::io::Error) -> Error {
+    Error::new(operation, format!("host ports {}", path.display()), ErrorKind::Other, e.to_string())
+}
+
+fn save(cfg: &Conflist, pod: IpAddr, mappings: &[PortMapping]) -> Result<()> {
+    let (dir, path) = (directory(cfg), directory(cfg).join(pod.to_string()));
+    let tmp = dir.join(format!(".{pod}.tmp"));
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(&tmp, serde_json::to_vec(mappings)?)?;
+        std::fs::rename(&tmp, &path)
+    };
+    write().map_err(|e| failed("save", &path, &e))
+}
+
+fn forget(cfg: &Conflist, pod: IpAddr) -> Result<()> {
+    let path = directory(cfg).join(pod.to_string());
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed("forget", &path, &e)),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the table, or brings it up to date without touching containers' elements.
@@ -138,6 +184,40 @@ fn insert(t: &mut Table, set: &str, key: Key, data: Data) {
     }
 }
 
+type Element = (&'static str, Key, Data);
+
+/// The map elements of a container's host ports.
+fn elements(pod: IpAddr, mappings: &[PortMapping]) -> Result<Vec<Element>> {
+    let mut out = Vec::new();
+    for m in mappings.iter().filter(|m| m.host_port != 0) {
+        let protocol = protocol_number(m)?;
+        let data = Data::Value(Key::new().address(pod).port(m.container_port).bytes());
+        let host: Option<IpAddr> = match m.host_ip.as_str() {
+            "" | "0.0.0.0" | "::" => None,
+            text => Some(text.parse().map_err(|_| {
+                let detail = format!("hostIP {text:?} is not an IP address");
+                Error::new("map host port", m.host_port.to_string(), ErrorKind::Other, detail)
+            })?),
+        };
+        // A mapping for an address of the other family is another attachment's business.
+        if host.is_some_and(|h| h.is_ipv4() != pod.is_ipv4()) {
+            continue;
+        }
+        out.push(match host {
+            None => (PORTS, Key::new().protocol(protocol).port(m.host_port), data),
+            Some(h) => (ADDRESS_PORTS, Key::new().address(h).protocol(protocol).port(m.host_port), data),
+        });
+    }
+    Ok(out)
+}
+
+fn put(t: &mut Table, pod: IpAddr, elements: Vec<Element>) {
+    for (set, key, data) in elements {
+        insert(t, set, key, data);
+    }
+    insert(t, HAIRPINS, Key::new().address(pod).address(pod), Data::None);
+}
+
 /// Adds a container's host ports.
 pub(crate) async fn add(
     kernel: &dyn Kernel,
@@ -145,44 +225,28 @@ pub(crate) async fn add(
     pod: IpAddr,
     mappings: &[PortMapping],
 ) -> Result<()> {
-    let mut elements = Vec::new();
-    for m in mappings.iter().filter(|m| m.host_port != 0) {
-        let protocol = protocol_number(m)?;
-        let data = Data::Value(Key::new().address(pod).port(m.container_port).bytes());
-        let host: Option<IpAddr> = match m.host_ip.as_str() {
-            "" | "0.0.0.0" | "::" => None,
-            text => Some(text.parse().map_err(|_| {
-                Error::new(
-                    "map host port",
-                    m.host_port.to_string(),
-                    ErrorKind::Other,
-                    format!("hostIP {text:?} is not an IP address"),
-                )
-            })?),
-        };
-        // A mapping for an address of the other family is another attachment's business.
-        if host.is_some_and(|h| h.is_ipv4() != pod.is_ipv4()) {
-            continue;
-        }
-        elements.push(match host {
-            None => (PORTS, Key::new().protocol(protocol).port(m.host_port), data),
-            Some(h) => (ADDRESS_PORTS, Key::new().address(h).protocol(protocol).port(m.host_port), data),
-        });
-    }
+    let elements = elements(pod, mappings)?;
     if elements.is_empty() {
         return Ok(());
     }
-    change(kernel, cfg, |t| {
-        for (set, key, data) in elements {
-            insert(t, set, key, data);
-        }
-        insert(t, HAIRPINS, Key::new().address(pod).address(pod), Data::None);
-    })
-    .await
+    save(cfg, pod, mappings)?;
+    change(kernel, cfg, |t| put(t, pod, elements)).await?;
+    // A client that kept sending before the port was there would go on being answered by nobody.
+    for m in mappings.iter().filter(|m| m.host_port != 0 && protocol_number(m).is_ok_and(|p| p == UDP)) {
+        let flow = ConntrackFlow {
+            protocol: UDP,
+            original_destination: m.host_ip.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified()),
+            original_port: Some(m.host_port),
+            endpoint: None,
+        };
+        kernel.delete_conntrack(&Netns::Host, &flow).await?;
+    }
+    Ok(())
 }
 
 /// Removes all that carries a pod's address.
 pub(crate) async fn remove(kernel: &dyn Kernel, cfg: &Conflist, pod: IpAddr) -> Result<()> {
+    forget(cfg, pod)?;
     let family = Family::of(cfg.pod_cidr.network());
     let prefix = Key::new().address(pod).bytes();
     let of_pod = |key: &[u8], data: &Data| match data {

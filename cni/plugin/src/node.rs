@@ -2,15 +2,22 @@
 
 use std::fs::File;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use knarr_netlink::nft::Family;
 use knarr_netlink::{
     AddressOptions, BridgeSpec, Error, ErrorKind, Item, Kernel, Ledger, LinkChange, Netns, Result, Route,
     RouteScope,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::config::Conflist;
 use crate::hostports;
+
+/// Waiting time after a failure.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Serializes what is done to the node: invocations of the executable run side by side.
 pub(crate) fn lock(cfg: &Conflist) -> Result<File> {
@@ -128,6 +135,31 @@ async fn sysctl(kernel: &dyn Kernel, ledger: &Ledger, key: &str, value: &str) ->
         kernel.set_sysctl(ns, key, value).await?;
     }
     Ok(())
+}
+
+/// Keeps the node's part in place until shutdown: when somebody deletes the table of masquerading and host ports
+/// (`nft flush ruleset`, a firewall that reloads), it is put back with every container's host ports.
+pub async fn keep(kernel: &dyn Kernel, cfg: &Conflist, shutdown: CancellationToken) {
+    let family = Family::of(cfg.pod_cidr.network());
+    loop {
+        let gone = kernel.nft_table_deleted(&Netns::Host, family, hostports::TABLE);
+        let mended = match shutdown.run_until_cancelled(gone).await {
+            None => return,
+            Some(Ok(())) => {
+                tracing::warn!(
+                    table = hostports::TABLE,
+                    "somebody deleted the pod network's rules; putting them back"
+                );
+                ensure(kernel, cfg).await
+            }
+            Some(Err(e)) => Err(e),
+        };
+        let Err(e) = mended else { continue };
+        tracing::warn!(error = %e, "pod network's rules not kept");
+        if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+            return;
+        }
+    }
 }
 
 /// Makes the cluster-DNS address local to this node, on the bridge: the DNS server can then listen on it, and

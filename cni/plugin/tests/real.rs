@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use knarr_netlink::nft::Family;
 use knarr_netlink::{
     AddressOptions, Kernel, Ledger, LinkChange, Netns, RealKernel, Route, RouteScope, VethSpec,
 };
@@ -197,6 +198,19 @@ fn pods_reach_each_other_the_host_and_the_world() {
             "host port from the pod itself"
         );
 
+        let flush = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(k.nft_delete_table(&Netns::Host, Family::Ip, "knarr-cni").await.unwrap());
+        };
+        let noticed = k.nft_table_deleted(&Netns::Host, Family::Ip, "knarr-cni");
+        let (noticed, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(5), noticed), flush);
+        noticed.unwrap().unwrap();
+        knarr_plugin::node::ensure(k, &b.cfg).await.unwrap();
+        assert!(
+            inside(&outside, || ask("192.168.77.2:8080")).is_ok(),
+            "host ports survive a flush of all rules"
+        );
+
         b.call("CHECK", "aaa", Some(&a), json!({})).await.unwrap();
         b.call("STATUS", "aaa", None, json!({"cniVersion": "1.1.0"})).await.unwrap();
         b.call("DEL", "aaa", Some(&a), json!({})).await.unwrap();
@@ -219,9 +233,7 @@ fn pods_reach_each_other_the_host_and_the_world() {
         assert!(report.errors.is_empty(), "{report:?}");
         assert!(k.link(&Netns::Host, "knarr0").await.unwrap().is_none());
         assert_eq!(k.sysctl(&Netns::Host, "net/ipv4/ip_forward").await.unwrap(), forwarding);
-        assert!(
-            k.nft_table(&Netns::Host, knarr_netlink::nft::Family::Ip, "knarr-cni").await.unwrap().is_none()
-        );
+        assert!(k.nft_table(&Netns::Host, Family::Ip, "knarr-cni").await.unwrap().is_none());
         for ns in [outside, a, c] {
             assert!(k.delete_netns(&ns).await.unwrap());
         }
@@ -304,5 +316,117 @@ fn cnitool_drives_the_executable() {
         }
         assert!(!tool("check").status.success());
         assert!(b.kernel.delete_netns(&netns).await.unwrap());
+    });
+}
+
+#[test]
+fn loopback_comes_up() {
+    on_a_host_of_its_own(|| async {
+        let b = Bench::new();
+        let netns = b.netns("pod").await;
+        let env = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "a"),
+            ("CNI_IFNAME", "lo"),
+            ("CNI_NETNS", netns.to_str().unwrap()),
+        ];
+        let env = env.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let conf = br#"{"cniVersion": "0.3.1", "name": "cni-loopback", "type": "loopback"}"#;
+        let result = knarr_plugin::loopback::run(&b.kernel, &env, conf).await.unwrap();
+        let result: Value = serde_json::from_str(&result).unwrap();
+        assert_eq!(
+            (&result["interfaces"][0]["name"], &result["ips"][0]["address"]),
+            (&json!("lo"), &json!("127.0.0.1/8"))
+        );
+        assert!(
+            inside(&netns, || TcpListener::bind("127.0.0.1:0")
+                .and_then(|l| TcpStream::connect(l.local_addr()?)))
+            .is_ok()
+        );
+        assert!(b.kernel.delete_netns(&netns).await.unwrap());
+    });
+}
+
+#[test]
+fn a_flushed_table_is_put_back() {
+    on_a_host_of_its_own(|| async {
+        let b = Bench::new();
+        let k = &b.kernel;
+        knarr_plugin::node::ensure(k, &b.cfg).await.unwrap();
+        let shutdown = tokio_util::sync::CancellationToken::new();
+        let disturb = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(k.nft_delete_table(&Netns::Host, Family::Ip, "knarr-cni").await.unwrap());
+            for _ in 0..200 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                if k.nft_table(&Netns::Host, Family::Ip, "knarr-cni").await.unwrap().is_some() {
+                    break;
+                }
+            }
+            shutdown.cancel();
+        };
+        tokio::join!(knarr_plugin::node::keep(k, &b.cfg, shutdown.clone()), disturb);
+        assert!(k.nft_table(&Netns::Host, Family::Ip, "knarr-cni").await.unwrap().is_some());
+    });
+}
+
+/// The whole executable for many pods at once: every one gets its own address, all go again.
+#[test]
+fn forty_pods_at_once() {
+    on_a_host_of_its_own(|| async {
+        let b = Bench::new();
+        let mut pods = Vec::new();
+        for n in 0..40 {
+            pods.push((format!("pod{n}"), b.netns(&format!("ns{n}")).await));
+        }
+        let built = std::env::current_exe().unwrap();
+        let built = built.parent().unwrap().parent().unwrap().join("examples/knarr-cni");
+        let list: Value = serde_json::from_str(&conflist(&b.cfg)).unwrap();
+        let call = |command: &str, mappings: bool| {
+            let started = std::time::Instant::now();
+            let children: Vec<_> = pods
+                .iter()
+                .enumerate()
+                .map(|(n, (id, ns))| {
+                    let mut conf = list["plugins"][0].clone();
+                    conf["cniVersion"] = json!("1.0.0");
+                    conf["name"] = json!("knarr");
+                    if mappings {
+                        let port = json!({"hostPort": 9000 + n, "containerPort": 80, "protocol": "tcp"});
+                        conf["runtimeConfig"] = json!({"portMappings": [port]});
+                    }
+                    let mut child = std::process::Command::new(&built)
+                        .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0")])
+                        .env("CNI_NETNS", ns)
+                        .stdin(std::process::Stdio::piped())
+                        .stdout(std::process::Stdio::piped())
+                        .spawn()
+                        .unwrap();
+                    child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+                    child
+                })
+                .collect();
+            let mut addresses = std::collections::BTreeSet::new();
+            for child in children {
+                let out = child.wait_with_output().unwrap();
+                assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stdout));
+                if command == "ADD" {
+                    let result: Value = serde_json::from_slice(&out.stdout).unwrap();
+                    addresses.insert(result["ips"][0]["address"].as_str().unwrap().to_owned());
+                }
+            }
+            println!("40 x {command}: {:?}", started.elapsed());
+            addresses.len()
+        };
+        assert_eq!(call("ADD", true), 40);
+        let table = b.kernel.nft_table(&Netns::Host, Family::Ip, "knarr-cni").await.unwrap().unwrap();
+        assert_eq!(table.sets["host-ports"].elements.len(), 40);
+        call("DEL", false);
+        let table = b.kernel.nft_table(&Netns::Host, Family::Ip, "knarr-cni").await.unwrap().unwrap();
+        assert!(table.sets.values().all(|s| s.elements.is_empty()));
+        assert!(b.kernel.links(&Netns::Host).await.unwrap().iter().all(|l| l.kind != "veth"));
+        for (_, ns) in pods {
+            b.kernel.delete_netns(&ns).await.unwrap();
+        }
     });
 }

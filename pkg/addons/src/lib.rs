@@ -5,4 +5,5 @@
 
 pub mod dns_service;
 pub mod metrics;
+pub mod metrics_api;
 pub mod roles;

@@ -11,6 +11,8 @@ mod limits;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taint;
+mod pod_security;
+mod pod_security_checks;
 mod pod_topology_labels;
 mod priority;
 mod quota_usage;
@@ -69,6 +71,7 @@ pub const CHAIN: &[(&str, Make)] = &[
     ("ServiceAccount", |c| Arc::new(service_account::ServiceAccountPlugin::new(c))),
     ("NodeRestriction", |c| Arc::new(node_restriction::NodeRestriction::new(c))),
     ("TaintNodesByCondition", |_| Arc::new(node_taint::TaintNodesByCondition)),
+    ("PodSecurity", |c| Arc::new(pod_security::PodSecurity::new(c))),
     ("Priority", |c| Arc::new(priority::Priority::new(c))),
     ("DefaultTolerationSeconds", |_| Arc::new(tolerations::DefaultTolerationSeconds)),
     ("DefaultStorageClass", |c| Arc::new(default_classes::DefaultStorageClass::new(c))),

@@ -54,7 +54,7 @@ fn set_defaults(pod: &mut Value, limits: &[Value]) {
     }
     let mut notes = Vec::new();
     for (field, what) in [("containers", "container"), ("initContainers", "init container")] {
-        for c in pod["spec"][field].as_array_mut().into_iter().flatten() {
+        for c in pod["spec"].get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
             let name = c["name"].as_str().unwrap_or_default().to_string();
             for (kind, defaults, noun) in [("requests", &requests, "request"), ("limits", &maxima, "limit")] {
                 let set = fill(c, kind, defaults);

@@ -98,7 +98,7 @@ fn mount(pod: &mut Value) {
     });
     let mut needed = false;
     for field in ["initContainers", "containers"] {
-        for c in pod["spec"][field].as_array_mut().into_iter().flatten() {
+        for c in pod["spec"].get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
             let Some(c) = c.as_object_mut() else { continue };
             let mounts = c.entry("volumeMounts").or_insert(Value::Null);
             if mounts.is_null() {
@@ -251,6 +251,9 @@ mod tests {
         );
         assert_eq!(pod["spec"]["containers"][1]["volumeMounts"].as_array().unwrap().len(), 1);
         assert_eq!(pod["spec"]["initContainers"][0]["volumeMounts"][0]["name"], name.as_str());
+        let mut plain = json!({"spec": {"containers": [{"name": "a"}]}});
+        mount(&mut plain);
+        assert!(plain["spec"].get("initContainers").is_none());
         let once = pod.clone();
         mount(&mut pod);
         assert_eq!(pod, once);

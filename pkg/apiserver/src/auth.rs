@@ -11,6 +11,7 @@ use knarr_auth::{
 use knarr_client::Informers;
 use knarr_machinery::{ApiError, UserInfo};
 
+use crate::chain::ChainHooks;
 use crate::server::ApiServer;
 
 impl ApiServer {
@@ -22,6 +23,20 @@ impl ApiServer {
     /// The client of the API server itself, of `system:masters`.
     pub fn own_client(&self) -> kube::Client {
         self.client(UserInfo::component("system:apiserver", &["system:masters"]))
+    }
+
+    /// Informers of the API server itself, shared by authorization and admission.
+    pub fn informers(&self) -> Arc<Informers> {
+        self.inner()
+            .informers
+            .get_or_init(|| Informers::new(self.own_client(), self.shutdown().clone()))
+            .clone()
+    }
+
+    /// Puts the admission plugins in force, except those named.
+    pub fn enable_admission(&self, disabled: &[String]) {
+        let context = knarr_admission::Context::new(self.own_client(), self.informers());
+        self.set_admission(Arc::new(ChainHooks(knarr_admission::Chain::new(&context, disabled))));
     }
 
     /// Writes the bootstrap roles and puts RBAC, node authorization, certificates and tokens in force. `more` are
@@ -38,7 +53,7 @@ impl ApiServer {
         let client = self.own_client();
         let shutdown = self.shutdown().clone();
         bootstrap::reconcile(&client).await?;
-        let informers = Informers::new(client.clone(), shutdown.clone());
+        let informers = self.informers();
         let rbac = Rbac::new(&informers);
         let node = NodeAuthorizer::new(&informers, client.clone()).map_err(ApiError::internal)?;
         let authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(node), rbac.clone()];

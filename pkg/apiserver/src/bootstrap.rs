@@ -13,19 +13,6 @@ use crate::server::Inner;
 
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
-const PRIORITY_CLASSES: &[(&str, i64, &str)] = &[
-    (
-        "system-cluster-critical",
-        2_000_000_000,
-        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
-    ),
-    (
-        "system-node-critical",
-        2_000_001_000,
-        "Used for system critical pods that must not be moved from their current node.",
-    ),
-];
-
 /// Creates what is missing.
 ///
 /// # Errors
@@ -36,10 +23,8 @@ pub(crate) async fn run(server: &Arc<Inner>) -> Result<(), ApiError> {
         let object = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
         create(server, "", "namespaces", "", object).await?;
     }
-    for (name, value, description) in PRIORITY_CLASSES {
-        let object = json!({"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name},
-            "value": value, "description": description});
-        create(server, "scheduling.k8s.io", "priorityclasses", "", object).await?;
+    for class in knarr_admission::system_priority_classes() {
+        create(server, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }
     if !server.config.client_ca_pem.is_empty() {
         put(server, "", "configmaps", "kube-system", extension_authentication(server), "data").await?;

@@ -36,6 +36,11 @@ impl Encoder {
         self.native && self.accepted.format == Format::Json && self.accepted.shape == Shape::Object
     }
 
+    /// Whether stored bytes are turned into protobuf without building documents.
+    pub fn is_transcoded(&self) -> bool {
+        self.native && self.accepted.format == Format::Protobuf && self.accepted.shape == Shape::Object
+    }
+
     /// Names the encoding of an event, for sharing; None when it depends on more than the event.
     pub fn share_key(&self, event: EventType) -> Option<u64> {
         if matches!(self.accepted.shape, Shape::Table(_)) {
@@ -61,6 +66,11 @@ impl Encoder {
     pub fn entry(&self, entry: &Entry) -> Result<Bytes, ApiError> {
         if self.is_spliced() {
             return Ok(entry.bytes.clone());
+        }
+        if self.is_transcoded() {
+            let raw = knarr_schema::proto::transcode_raw(&self.kind.info.types, &entry.bytes);
+            let raw = raw.map_err(ApiError::internal)?;
+            return Ok(Bytes::from(knarr_schema::proto::wrap(&self.kind.info.gvk, &raw)));
         }
         self.document(&self.value(entry)?)
     }

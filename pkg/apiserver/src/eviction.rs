@@ -13,7 +13,7 @@ use knarr_registry::{AllowAll, ListOptions, WriteContext, obj};
 use serde_json::{Value, json};
 
 use crate::server::{Call, Inner};
-use crate::special::document_kind;
+use crate::special::{admit_document, document_kind};
 use crate::writing::{Writing, take_body};
 use crate::{body, options};
 
@@ -34,6 +34,8 @@ pub(crate) async fn evict(server: &Arc<Inner>, pods: &Kind, mut call: Call) -> R
     if !named.is_empty() && named != call.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
+    let context = writing.context(pods, &call, Some("eviction"));
+    decoded.value = admit_document(&context, &gvk, decoded.value).await?;
     let mut delete = decoded.value["deleteOptions"].take();
     if !delete.is_object() {
         delete = json!({});
@@ -48,7 +50,8 @@ pub(crate) async fn evict(server: &Arc<Inner>, pods: &Kind, mut call: Call) -> R
         // The pod that was counted is the pod that goes.
         wanted.uid.get_or_insert_with(|| obj::uid(&pod).to_string());
     }
-    let context = writing.context(pods, &call, Some("eviction"));
+    // Admission has judged the eviction; the delete is its effect.
+    let context = WriteContext { hooks: &AllowAll, ..writing.context(pods, &call, Some("eviction")) };
     server.registry.delete(&context, &wanted).await?;
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});

@@ -29,7 +29,6 @@ pub mod serve;
 pub mod server;
 pub mod services;
 pub mod special;
-pub mod temp_kinds;
 pub mod tokens;
 pub mod virtual_kinds;
 pub mod watching;

@@ -107,6 +107,15 @@ fn streamed(encoder: &Encoder, page: ListPage, media: &'static str) -> Response 
 }
 
 fn encode(encoder: &Encoder, page: &ListPage) -> Result<Bytes, ApiError> {
+    if encoder.is_transcoded() {
+        let info = &encoder.kind().info;
+        let gvk = GroupVersionKind { kind: info.list_kind.clone(), ..info.gvk.clone() };
+        let items = page.entries.iter().map(|e| &*e.bytes);
+        let meta = Value::Object(list_meta(page));
+        return knarr_schema::proto::transcode_list(&info.types, &gvk, &meta, items)
+            .map(Bytes::from)
+            .map_err(ApiError::internal);
+    }
     let values: Vec<Value> = page.entries.iter().map(|e| encoder.value(e)).collect::<Result<_, _>>()?;
     encode_page(encoder, values, page)
 }

@@ -12,6 +12,9 @@ use crate::negotiate::{self, Offer};
 use crate::server::{Call, Inner};
 use crate::{listing, options, respond, special, watching, writing};
 
+/// Lists of at least this many objects are encoded on a thread of their own.
+const LONG_LIST: usize = 500;
+
 /// Runs a request for a resource.
 ///
 /// # Errors
@@ -21,25 +24,46 @@ pub(crate) async fn handle(server: &Arc<Inner>, call: Call, _: &Permit) -> Resul
     let gvr = GroupVersionResource::new(info.group.clone(), info.version.clone(), info.resource.clone());
     let kind = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
     check_scope(&kind, &call)?;
+    let deprecated = deprecation(&kind);
+    let mut response = run(server, &kind, call).await?;
+    if let Some(text) = deprecated {
+        respond::warn(&mut response, &[text.to_string()]);
+    }
+    Ok(response)
+}
+
+/// What every answer about a deprecated kind warns of.
+fn deprecation(kind: &Kind) -> Option<&'static str> {
+    match (&*kind.info.gvk.group, &*kind.info.gvk.kind) {
+        ("", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        ("", "Endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        _ => None,
+    }
+}
+
+async fn run(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
+    let info = &call.info;
     if !info.subresource.is_empty() {
-        return special::subresource(server, &kind, call).await;
+        return special::subresource(server, kind, call).await;
     }
     if kind.info.storage.is_none() {
-        return special::virtual_kind(server, &kind, call).await;
+        return special::virtual_kind(server, kind, call).await;
     }
     let verb = verb_of(&info.verb)
         .filter(|v| kind.info.verbs.contains(v))
         .ok_or_else(ApiError::method_not_allowed)?;
     match verb {
-        Verb::Get => get(server, &kind, &call).await,
-        Verb::List => list(server, &kind, &call).await,
-        Verb::Watch => watch(server, &kind, &call).await,
-        Verb::Create if info.name.is_empty() => writing::create(server, &kind, call).await,
+        Verb::Get => get(server, kind, &call).await,
+        Verb::List => list(server, kind, &call).await,
+        Verb::Watch => watch(server, kind, &call).await,
+        Verb::Create if info.name.is_empty() => writing::create(server, kind, call).await,
         Verb::Create => Err(ApiError::method_not_allowed()),
-        Verb::Update => writing::update(server, &kind, call).await,
-        Verb::Patch => writing::patch(server, &kind, call).await,
-        Verb::Delete => writing::delete(server, &kind, call).await,
-        Verb::DeleteCollection => writing::delete_collection(server, &kind, call).await,
+        Verb::Update => writing::update(server, kind, call).await,
+        Verb::Patch => writing::patch(server, kind, call).await,
+        Verb::Delete => writing::delete(server, kind, call).await,
+        Verb::DeleteCollection => writing::delete_collection(server, kind, call).await,
     }
 }
 
@@ -76,7 +100,9 @@ fn check_scope(kind: &Kind, call: &Call) -> Result<(), ApiError> {
 
 /// What a kind can be told in.
 pub(crate) fn offer(kind: &Kind) -> Offer {
-    Offer { protobuf: !kind.info.custom, transforms: true }
+    // Reviews are answers, not objects with metadata.
+    let transforms = kind.info.verbs.contains(&Verb::Get);
+    Offer { protobuf: !kind.info.custom, transforms }
 }
 
 /// An encoder for the request's Accept header.
@@ -106,7 +132,14 @@ async fn list(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response,
     let encoder = encoder(kind, call)?;
     let options = options::list(kind, &call.query)?;
     let page = server.registry.list(kind, namespace(kind, call), &options).await?;
-    listing::respond(&encoder, page, &call.parts.headers)
+    if page.entries.len() < LONG_LIST {
+        return listing::respond(&encoder, page, &call.parts.headers);
+    }
+    // Encoding and compressing a long list would hold up the other requests of the thread.
+    let headers = call.parts.headers.clone();
+    tokio::task::spawn_blocking(move || listing::respond(&encoder, page, &headers))
+        .await
+        .map_err(ApiError::internal)?
 }
 
 async fn watch(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {
@@ -116,6 +149,10 @@ async fn watch(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response
         options.selection = options.selection.with_name(&call.info.name);
     }
     let timeout = options::watch_timeout(&call.query)?;
-    let stream = server.registry.watch(kind, namespace(kind, call), options).await?;
+    let stream = match server.registry.watch(kind, namespace(kind, call), options).await {
+        // As upstream, a start that is forgotten is told in the stream: that makes every client list anew.
+        Err(error) if error.code == 410 => return watching::respond_error(&encoder, &error),
+        other => other?,
+    };
     Ok(watching::respond(encoder, stream, timeout, server.shutdown.clone()))
 }

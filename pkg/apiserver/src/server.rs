@@ -1,7 +1,7 @@
 //! [`ApiServer`]: one fallback handler for every request.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -52,6 +52,7 @@ pub(crate) struct Inner {
     authenticators: ArcSwap<Vec<Arc<dyn Authenticator>>>,
     pub ready: health::Checks,
     pub sources: Sources,
+    pub informers: OnceLock<Arc<knarr_client::Informers>>,
     pub services: ServiceAllocator,
     tokens: ArcSwapOption<Tokens>,
     rbac: ArcSwapOption<Rbac>,
@@ -79,7 +80,7 @@ impl ApiServer {
         authenticators: Vec<Arc<dyn Authenticator>>,
         shutdown: CancellationToken,
     ) -> Result<Self, ApiError> {
-        let kinds = Kinds::new(crate::temp_kinds::builtins());
+        let kinds = Kinds::new(knarr_kinds::builtins());
         let registry = Registry::open(kinds, store, shutdown.clone())
             .await
             .map_err(knarr_registry::error::from_store)?;
@@ -96,6 +97,7 @@ impl ApiServer {
             authenticators: ArcSwap::from_pointee(authenticators),
             ready: health::Checks::default(),
             sources: Sources::default(),
+            informers: OnceLock::new(),
             tokens: ArcSwapOption::empty(),
             rbac: ArcSwapOption::empty(),
         };

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::response::Response;
 use knarr_kinds::{Kind, Verb};
 use knarr_machinery::{ApiError, GroupVersionKind};
-use knarr_registry::WriteContext;
+use knarr_registry::{AllowAll, Operation, WriteContext};
+use serde_json::Value;
 
 use crate::encode::types_of;
 use crate::resource::namespace;
@@ -118,6 +119,22 @@ async fn scale(server: &Arc<Inner>, kind: &Kind, mut call: Call, verb: Verb) -> 
     writing.respond(&outcome, &[])
 }
 
+/// Admission of a document that is posted to a subresource (Binding, Eviction).
+///
+/// # Errors
+/// What admission refuses.
+pub(crate) async fn admit_document(
+    context: &WriteContext<'_>,
+    gvk: &GroupVersionKind,
+    document: Value,
+) -> Result<Value, ApiError> {
+    let mut admission = context.admission(Operation::Create, Some(document), None);
+    admission.gvk = gvk;
+    context.hooks.mutate(&mut admission).await?;
+    context.hooks.validate(&mut admission).await?;
+    Ok(admission.object.take().unwrap_or_default())
+}
+
 async fn bind(server: &Arc<Inner>, pods: &Kind, mut call: Call) -> Result<Response, ApiError> {
     let gvk = GroupVersionKind::new("", "v1", "Binding");
     let binding_kind = document_kind(pods, &gvk)?;
@@ -130,7 +147,10 @@ async fn bind(server: &Arc<Inner>, pods: &Kind, mut call: Call) -> Result<Respon
     }
     let name = if call.info.name.is_empty() { named } else { call.info.name.clone() };
     let context = WriteContext { name: &name, ..writing.context(pods, &call, Some("binding")) };
-    let outcome = server.registry.bind(&context, &decoded.value).await?;
+    let binding = admit_document(&context, &gvk, decoded.value).await?;
+    // Admission has judged the binding; the pod's own change is the binding's effect.
+    let context = WriteContext { hooks: &AllowAll, ..context };
+    let outcome = server.registry.bind(&context, &binding).await?;
     writing.respond(&outcome, &decoded.warnings)
 }
 

@@ -10,7 +10,7 @@ use knarr_registry::obj;
 use serde_json::Value;
 
 use crate::server::{Call, Inner};
-use crate::special::document_kind;
+use crate::special::{admit_document, document_kind};
 use crate::writing::{Writing, take_body};
 use crate::{body, respond};
 
@@ -31,16 +31,8 @@ pub(crate) async fn request(
     let decoded = body::kind_object(&call.parts.headers, &bytes, &kind, writing.validation)?;
     // Missing accounts are told by the registry before anything is signed.
     server.registry.get(accounts, &call.info.namespace, &call.info.name).await?;
-    let hooks = server.hooks();
-    let mut admission = writing.context(accounts, &call, Some("token")).admission(
-        knarr_registry::Operation::Create,
-        Some(decoded.value),
-        None,
-    );
-    admission.gvk = &gvk;
-    hooks.mutate(&mut admission).await?;
-    hooks.validate(&mut admission).await?;
-    let document = admission.object.take().unwrap_or_default();
+    let context = writing.context(accounts, &call, Some("token"));
+    let document = admit_document(&context, &gvk, decoded.value).await?;
     let mut document = tokens.request(&call.info.namespace, &call.info.name, document).await?;
     obj::set_gvk(&mut document, &gvk);
     obj::set_meta(&mut document, "creationTimestamp", &knarr_registry::registry::now());

@@ -23,6 +23,22 @@ struct Session {
     ended: bool,
 }
 
+/// A watch that ends at once with an error.
+///
+/// # Errors
+/// When the error cannot be encoded.
+pub fn respond_error(encoder: &Encoder, error: &ApiError) -> Result<Response, ApiError> {
+    Ok(crate::respond::bytes(200, media_type(encoder), encoder.error_frame(error)?))
+}
+
+fn media_type(encoder: &Encoder) -> &'static str {
+    match encoder.accepted().format {
+        Format::Json | Format::Pretty => "application/json",
+        Format::Yaml => "application/yaml",
+        Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+    }
+}
+
 /// The response of a watch.
 pub fn respond(
     encoder: Encoder,
@@ -30,11 +46,7 @@ pub fn respond(
     timeout: Duration,
     shutdown: CancellationToken,
 ) -> Response {
-    let media = match encoder.accepted().format {
-        Format::Json | Format::Pretty => "application/json",
-        Format::Yaml => "application/yaml",
-        Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
-    };
+    let media = media_type(&encoder);
     let session = Session {
         encoder,
         stream,

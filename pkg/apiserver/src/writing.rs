@@ -8,7 +8,7 @@ use bytes::Bytes;
 use knarr_kinds::Kind;
 use knarr_machinery::{ApiError, GroupVersionKind, decode};
 use knarr_registry::delete::DeleteOptions;
-use knarr_registry::patch::{FieldValidation, Patch};
+use knarr_registry::patch::{Checks, FieldValidation, Patch};
 use knarr_registry::update::Change;
 use knarr_registry::{Hooks, Outcome, WriteContext};
 use serde_json::{Value, json};
@@ -216,6 +216,7 @@ pub(crate) enum Form {
 pub(crate) struct SentPatch {
     pub form: Form,
     document: Value,
+    found: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -252,35 +253,33 @@ impl SentPatch {
         }
         let mut warnings = Vec::new();
         let mut document = Value::Null;
+        let mut found = Vec::new();
         match form {
             Form::Json => {}
             Form::Merge | Form::Strategic => {
-                let (value, found) = decode::parse_json(bytes)?;
-                knarr_registry::patch::report(
-                    found.into_iter().map(|f| f.message),
-                    validation,
-                    &mut warnings,
-                )?;
+                let (value, duplicates) = decode::parse_json(bytes)?;
+                found = duplicates.into_iter().map(|f| f.message).collect();
                 document = value;
             }
             Form::Apply => {
-                let (value, found) = body::yaml(bytes)?;
+                let (value, duplicates) = body::yaml(bytes)?;
                 document = value;
-                knarr_registry::patch::report(found.into_iter(), validation, &mut warnings)?;
+                knarr_registry::patch::report(duplicates.into_iter(), validation, &mut warnings)?;
             }
         }
         if form != Form::Json && !document.is_object() {
             return Err(ApiError::bad_request("the patch must be a JSON object"));
         }
-        Ok(Self { form, document, warnings })
+        Ok(Self { form, document, found, warnings })
     }
 
     /// The patch for the registry.
     pub fn patch<'a>(&'a self, query: &Query, bytes: &'a [u8], validation: FieldValidation) -> Patch<'a> {
+        let checks = Checks { validation, found: &self.found, sent: bytes };
         match self.form {
-            Form::Json => Patch::Json(bytes, validation),
-            Form::Merge => Patch::Merge(&self.document, validation),
-            Form::Strategic => Patch::Strategic(&self.document, validation),
+            Form::Json => Patch::Json(checks),
+            Form::Merge => Patch::Merge(&self.document, checks),
+            Form::Strategic => Patch::Strategic(&self.document, checks),
             Form::Apply => Patch::Apply { document: &self.document, force: query.flag("force") },
         }
     }

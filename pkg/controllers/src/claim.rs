@@ -81,7 +81,8 @@ where
     {
         let uid = self.owner.uid.as_deref().unwrap_or_default();
         let deleting = self.owner.deletion_timestamp.is_some();
-        let (mut owned, mut adopt, mut errors) = (Vec::with_capacity(candidates.len()), Vec::new(), Vec::new());
+        let (mut owned, mut adopt, mut errors) =
+            (Vec::with_capacity(candidates.len()), Vec::new(), Vec::new());
         for (object, fits) in candidates {
             match decide(uid, deleting, object.meta(), fits) {
                 Claim::Keep => owned.push(object),
@@ -97,14 +98,12 @@ where
                 }
             }
         }
-        if !adopt.is_empty() {
-            if still_there().await? {
-                for object in adopt {
-                    match self.patch(&object, self.adopt_patch(&object)).await {
-                        Ok(adopted) => owned.push(Arc::new(adopted)),
-                        Err(error) if error.is_not_found() => {}
-                        Err(error) => errors.push(error),
-                    }
+        if !adopt.is_empty() && still_there().await? {
+            for object in adopt {
+                match self.patch(&object, self.adopt_patch(&object)).await {
+                    Ok(adopted) => owned.push(Arc::new(adopted)),
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => errors.push(error),
                 }
             }
         }
@@ -152,8 +151,7 @@ mod tests {
         let meta = |owner: Option<&str>, deleting: bool| {
             let mut value = json!({});
             if let Some(uid) = owner {
-                value["ownerReferences"] =
-                    json!([{"apiVersion": "apps/v1", "kind": "X", "name": "x", "uid": uid, "controller": true}]);
+                value["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "X", "name": "x", "uid": uid, "controller": true}]);
             }
             if deleting {
                 value["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");

@@ -19,9 +19,15 @@ use crate::error::Error;
 use crate::index::Index;
 
 /// A kind that informers can keep.
-pub trait Cached: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+pub trait Cached:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
 
-impl<K> Cached for K where K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+impl<K> Cached for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
 
 /// Gives a client that acts as the named user.
 pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
@@ -86,7 +92,11 @@ impl Shared {
     ///
     /// # Errors
     /// An unusable configuration.
-    pub fn new(config: Config, client_for: ClientFor, shutdown: CancellationToken) -> Result<Arc<Self>, Error> {
+    pub fn new(
+        config: Config,
+        client_for: ClientFor,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Self>, Error> {
         let informers = Informers::new(client_for(READER), shutdown.clone());
         Self::with_informers(informers, config, client_for, shutdown)
     }
@@ -164,7 +174,11 @@ impl Ctx {
     }
 
     /// API of a kind known only at run time.
-    pub fn api_dynamic(&self, resource: &kube::discovery::ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
+    pub fn api_dynamic(
+        &self,
+        resource: &kube::discovery::ApiResource,
+        namespace: Option<&str>,
+    ) -> Api<DynamicObject> {
         match namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
             None => Api::all_with(self.client.clone(), resource),

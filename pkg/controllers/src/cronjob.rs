@@ -46,8 +46,9 @@ impl Schedule {
     fn parse(text: &str, zone: Option<&str>) -> Result<Self, Unusable> {
         let bad = |why: String| ("UnparseableSchedule", format!("unparseable schedule: {text:?}: {why}"));
         if let Some(period) = text.strip_prefix("@every ") {
-            let period = jiff::SignedDuration::try_from(period.parse::<jiff::Span>().map_err(|e| bad(e.to_string()))?)
-                .map_err(|e| bad(e.to_string()))?;
+            let period =
+                jiff::SignedDuration::try_from(period.parse::<jiff::Span>().map_err(|e| bad(e.to_string()))?)
+                    .map_err(|e| bad(e.to_string()))?;
             let period = Duration::try_from(period).map_err(|e| bad(e.to_string()))?;
             return Ok(Self::Every(period.max(Duration::from_secs(1))));
         }
@@ -124,7 +125,10 @@ enum Step {
     Missed(Timestamp),
     /// A job runs and must not be joined by another.
     Busy,
-    Start { at: Timestamp, replace: bool },
+    Start {
+        at: Timestamp,
+        replace: bool,
+    },
 }
 
 fn decide(cron_job: &CronJob, due: &Due, active: usize, now: Timestamp) -> Step {
@@ -150,7 +154,10 @@ fn job_name(cron_job: &str, at: Timestamp) -> String {
 
 fn end_of(job: &Job) -> Option<&str> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True").map(|c| c.type_.as_str())
+    conditions
+        .iter()
+        .find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
+        .map(|c| c.type_.as_str())
 }
 
 /// Finished jobs beyond the history limits, oldest first.
@@ -215,7 +222,9 @@ impl Clock {
             return Ok(Action::Done);
         }
         let mut cron_job = CronJob::clone(&cached);
-        let ours = |j: &Arc<Job>| controller_of(&j.metadata).is_some_and(|o| Some(&o.uid) == cron_job.metadata.uid.as_ref());
+        let ours = |j: &Arc<Job>| {
+            controller_of(&j.metadata).is_some_and(|o| Some(&o.uid) == cron_job.metadata.uid.as_ref())
+        };
         let jobs: Vec<_> = self.jobs.list_ns(&namespace).into_iter().filter(ours).collect();
         for job in outdated(&cron_job, &jobs) {
             self.delete_job(&cron_job, job).await?;
@@ -249,7 +258,8 @@ impl Clock {
                 self.ctx.event(&about, EventType::Warning, "MissSchedule", &note);
             }
             Step::Busy => {
-                let note = "Not starting job because prior execution is running and concurrency policy is Forbid";
+                let note =
+                    "Not starting job because prior execution is running and concurrency policy is Forbid";
                 self.ctx.event(&about, EventType::Normal, "JobAlreadyActive", note);
             }
             Step::Start { at, replace } => {
@@ -337,7 +347,13 @@ impl Clock {
             propagation_policy: Some(PropagationPolicy::Background),
             ..DeleteParams::default()
         };
-        match self.ctx.api::<Job>(&namespace).delete(&name, &params).await.during("delete", "Job", &namespace, &name) {
+        match self
+            .ctx
+            .api::<Job>(&namespace)
+            .delete(&name, &params)
+            .await
+            .during("delete", "Job", &namespace, &name)
+        {
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(error),
             Ok(_) => {
@@ -348,7 +364,12 @@ impl Clock {
         }
     }
 
-    async fn start(&self, cron_job: &CronJob, status: &mut CronJobStatus, at: Timestamp) -> Result<(), Error> {
+    async fn start(
+        &self,
+        cron_job: &CronJob,
+        status: &mut CronJobStatus,
+        at: Timestamp,
+    ) -> Result<(), Error> {
         let job = job_of(cron_job, at);
         let (namespace, name) = (cron_job.namespace().unwrap_or_default(), job.name_any());
         let about = reference(API_VERSION, KIND, &cron_job.metadata);
@@ -394,7 +415,8 @@ fn job_of(cron_job: &CronJob, at: Timestamp) -> Job {
     let template = cron_job.spec.job_template.clone();
     let meta = template.metadata.unwrap_or_default();
     let mut annotations: BTreeMap<String, String> = meta.annotations.unwrap_or_default();
-    let zone = cron_job.spec.time_zone.as_deref().and_then(|z| TimeZone::get(z).ok()).unwrap_or(TimeZone::UTC);
+    let zone =
+        cron_job.spec.time_zone.as_deref().and_then(|z| TimeZone::get(z).ok()).unwrap_or(TimeZone::UTC);
     let local = at.to_zoned(zone);
     let format = if local.offset().is_zero() { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%:z" };
     annotations.insert(SCHEDULED_AT.to_owned(), local.strftime(format).to_string());
@@ -452,7 +474,10 @@ mod tests {
         let c = cron_job(json!({"schedule": "* * * * *"}), None);
         assert_eq!(due(&every, &c, at("2026-01-01T00:00:50Z")).at, None);
         let d = due(&every, &c, at("2026-01-01T00:03:10Z"));
-        assert_eq!((d.at, d.missed, d.next), (Some(at("2026-01-01T00:03:00Z")), 3, Some(at("2026-01-01T00:04:00Z"))));
+        assert_eq!(
+            (d.at, d.missed, d.next),
+            (Some(at("2026-01-01T00:03:00Z")), 3, Some(at("2026-01-01T00:04:00Z")))
+        );
         let served = cron_job(json!({"schedule": "* * * * *"}), Some("2026-01-01T00:03:00Z"));
         assert_eq!(due(&every, &served, at("2026-01-01T00:03:10Z")).at, None);
         let late = due(&every, &c, at("2026-03-01T00:00:10Z"));

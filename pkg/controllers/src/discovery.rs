@@ -50,7 +50,8 @@ pub struct Served {
 /// # Errors
 /// The server did not answer.
 pub async fn discover(client: &Client) -> Result<Served, Error> {
-    let core = client.list_core_api_versions_aggregated().await.during("discover", "resources", "", "/api")?;
+    let core =
+        client.list_core_api_versions_aggregated().await.during("discover", "resources", "", "/api")?;
     let groups = client.list_api_groups_aggregated().await.during("discover", "resources", "", "/apis")?;
     let mut served = Served::default();
     for group in core.items.into_iter().chain(groups.items) {

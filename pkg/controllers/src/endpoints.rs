@@ -19,8 +19,11 @@ use crate::selector::has_all;
 use crate::services::{self, EndpointPortKey};
 
 /// Table row.
-pub const CONTROLLER: Controller =
-    Controller { name: "endpoints-controller", account: "endpoint-controller", start: |ctx| Box::pin(run(ctx)) };
+pub const CONTROLLER: Controller = Controller {
+    name: "endpoints-controller",
+    account: "endpoint-controller",
+    start: |ctx| Box::pin(run(ctx)),
+};
 
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -49,9 +52,11 @@ fn address(service: &Service, pod: &Pod, ip: String) -> EndpointAddress {
 /// The subsets of a service, and whether addresses had to be left out.
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
     let spec = service.spec.as_ref();
-    let family = spec.and_then(|s| s.ip_families.as_ref()?.first().cloned()).unwrap_or_else(|| "IPv4".to_owned());
+    let family =
+        spec.and_then(|s| s.ip_families.as_ref()?.first().cloned()).unwrap_or_else(|| "IPv4".to_owned());
     let has_ports = spec.and_then(|s| s.ports.as_ref()).is_some_and(|p| !p.is_empty());
-    let mut groups: BTreeMap<Vec<EndpointPortKey>, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<EndpointPortKey>, (Vec<EndpointAddress>, Vec<EndpointAddress>)> =
+        BTreeMap::new();
     let mut sorted: Vec<_> = pods
         .iter()
         // A pod that is going away is no longer told here, unless the service wants all.
@@ -122,7 +127,8 @@ fn decide(service: &Service, pods: &[Arc<Pod>], present: Option<&Endpoints>) -> 
     let same = present.is_some_and(|p| {
         p.subsets.clone().unwrap_or_default() == next.subsets.clone().unwrap_or_default()
             && p.metadata.labels == next.metadata.labels
-            && p.metadata.annotations.clone().unwrap_or_default() == next.metadata.annotations.clone().unwrap_or_default()
+            && p.metadata.annotations.clone().unwrap_or_default()
+                == next.metadata.annotations.clone().unwrap_or_default()
     });
     (!same).then_some(next)
 }
@@ -173,16 +179,24 @@ async fn reconcile(
     let api = ctx.api::<Endpoints>(namespace);
     let present = store.get(namespace, name);
     let Some(service) = services.get(namespace, name) else {
-        let ours = |e: &Arc<Endpoints>| e.metadata.labels.as_ref().and_then(|l| l.get(MANAGED_BY)).is_some_and(|v| v == OURS);
+        let ours = |e: &Arc<Endpoints>| {
+            e.metadata.labels.as_ref().and_then(|l| l.get(MANAGED_BY)).is_some_and(|v| v == OURS)
+        };
         if present.filter(ours).is_some() {
-            match api.delete(name, &DeleteParams::default()).await.during("delete", "Endpoints", namespace, name) {
+            match api.delete(name, &DeleteParams::default()).await.during(
+                "delete",
+                "Endpoints",
+                namespace,
+                name,
+            ) {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
             }
         }
         return Ok(Action::Done);
     };
-    let Some(selector) = service.spec.as_ref().and_then(|s| s.selector.clone()).filter(|s| !s.is_empty()) else {
+    let Some(selector) = service.spec.as_ref().and_then(|s| s.selector.clone()).filter(|s| !s.is_empty())
+    else {
         return Ok(Action::Done);
     };
     if service.metadata.deletion_timestamp.is_some()

@@ -129,7 +129,12 @@ fn ports_of(slice: &EndpointSlice) -> Ports {
 }
 
 /// Compares the slices of one family with the endpoints there should be, by ports.
-fn decide(service: &Service, family: &str, mut wanted: BTreeMap<Ports, Vec<Endpoint>>, present: &[Arc<EndpointSlice>]) -> Plan {
+fn decide(
+    service: &Service,
+    family: &str,
+    mut wanted: BTreeMap<Ports, Vec<Endpoint>>,
+    present: &[Arc<EndpointSlice>],
+) -> Plan {
     if wanted.is_empty() {
         // A service without endpoints keeps one empty slice, which tells that it has none.
         wanted.insert(Vec::new(), Vec::new());
@@ -159,7 +164,8 @@ fn fill(
     plan: &mut Plan,
 ) {
     let placeholder = endpoints.is_empty();
-    let mut left: BTreeMap<String, Endpoint> = endpoints.into_iter().map(|e| (uid_of(&e).to_owned(), e)).collect();
+    let mut left: BTreeMap<String, Endpoint> =
+        endpoints.into_iter().map(|e| (uid_of(&e).to_owned(), e)).collect();
     let mut kept: Vec<(&EndpointSlice, Vec<Endpoint>)> = Vec::new();
     for slice in slices {
         let stay = slice.endpoints.iter().flatten().filter_map(|old| left.remove(uid_of(old))).collect();
@@ -179,7 +185,9 @@ fn fill(
             continue;
         }
         holds_placeholder = true;
-        if stay != slice.endpoints.clone().unwrap_or_default() || slice.metadata.labels.as_ref() != Some(labels) {
+        if stay != slice.endpoints.clone().unwrap_or_default()
+            || slice.metadata.labels.as_ref() != Some(labels)
+        {
             let mut next = slice.clone();
             next.endpoints = Some(stay);
             next.metadata.labels = Some(labels.clone());
@@ -224,8 +232,9 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
     let queue = WorkQueue::<Key>::new(ctx.shutdown.clone());
     let services = ctx.store::<Service>();
     let store = ctx.store::<EndpointSlice>();
-    let by_service =
-        Index::attach(&store, |s| service_of(s).map(|(ns, name)| format!("{ns}/{name}")).into_iter().collect());
+    let by_service = Index::attach(&store, |s| {
+        service_of(s).map(|(ns, name)| format!("{ns}/{name}")).into_iter().collect()
+    });
     let unseen = Arc::new(Mutex::new(HashMap::<Key, HashSet<String>>::new()));
     {
         let (queue, unseen) = (queue.clone(), unseen.clone());
@@ -302,7 +311,8 @@ impl Slices {
             self.unseen.lock().remove(&key);
             return Ok(Action::Done);
         };
-        let Some(selector) = service.spec.as_ref().and_then(|s| s.selector.clone()).filter(|s| !s.is_empty()) else {
+        let Some(selector) = service.spec.as_ref().and_then(|s| s.selector.clone()).filter(|s| !s.is_empty())
+        else {
             return Ok(Action::Done);
         };
         if service.metadata.deletion_timestamp.is_some()
@@ -327,16 +337,17 @@ impl Slices {
             let mut wanted: BTreeMap<Ports, Vec<Endpoint>> = BTreeMap::new();
             for pod in &pods {
                 let Some(address) = services::address(pod, family) else { continue };
-                let zone = pods::node_name(pod).and_then(|n| self.nodes.get("", n)).and_then(|n| {
-                    n.metadata.labels.as_ref().and_then(|l| l.get(ZONE).cloned())
-                });
+                let zone = pods::node_name(pod)
+                    .and_then(|n| self.nodes.get("", n))
+                    .and_then(|n| n.metadata.labels.as_ref().and_then(|l| l.get(ZONE).cloned()));
                 let ports = services::ports(&service, pod);
                 wanted.entry(ports).or_default().push(endpoint(&service, pod, address, zone));
             }
             let ours: Vec<_> = present.iter().filter(|s| s.address_type == *family).cloned().collect();
             self.perform(&key, decide(&service, family, wanted, &ours)).await?;
         }
-        let stray = present.iter().filter(|s| !families.contains(&s.address_type)).map(|s| s.name_any()).collect();
+        let stray =
+            present.iter().filter(|s| !families.contains(&s.address_type)).map(|s| s.name_any()).collect();
         self.perform(&key, Plan { delete: stray, ..Plan::default() }).await?;
         Ok(Action::Done)
     }
@@ -406,7 +417,12 @@ mod tests {
         let mut all: BTreeMap<Ports, Vec<Endpoint>> = BTreeMap::new();
         for p in pods {
             let address = services::address(p, "IPv4").unwrap();
-            all.entry(services::ports(&service(), p)).or_default().push(endpoint(&service(), p, address, None));
+            all.entry(services::ports(&service(), p)).or_default().push(endpoint(
+                &service(),
+                p,
+                address,
+                None,
+            ));
         }
         all
     }
@@ -426,7 +442,8 @@ mod tests {
         assert_eq!((plan.create.len(), plan.update.len(), plan.delete), (1, 0, vec!["web-1".to_owned()]));
         let made = &plan.create[0];
         assert_eq!(made.ports.as_ref().unwrap()[0].port, Some(8080));
-        let ready: Vec<_> = made.endpoints.iter().flatten().map(|e| e.conditions.as_ref().unwrap().ready).collect();
+        let ready: Vec<_> =
+            made.endpoints.iter().flatten().map(|e| e.conditions.as_ref().unwrap().ready).collect();
         assert_eq!(ready, [Some(true), Some(false)]);
         let mut made = made.clone();
         made.metadata.name = Some("web-2".into());

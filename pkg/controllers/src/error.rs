@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request to the API server failed.
-    #[error("{verb} {kind} {name}: {source}")]
+    #[error("{verb} {kind} {name}: {}", cause(source))]
     Api {
         /// What was tried: get, list, create, update, patch, delete.
         verb: &'static str,
@@ -33,6 +33,14 @@ pub enum Error {
     Many(Vec<Error>),
 }
 
+/// What went wrong, without the whole status document.
+fn cause(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => other.to_string(),
+    }
+}
+
 impl Error {
     /// The status of the API server, if that is the cause.
     pub fn status(&self) -> Option<&kube::core::Status> {
@@ -48,6 +56,11 @@ impl Error {
     /// The object is gone.
     pub fn is_not_found(&self) -> bool {
         self.status().is_some_and(|s| s.is_not_found())
+    }
+
+    /// The resource does not serve this verb.
+    pub fn is_not_served(&self) -> bool {
+        self.status().is_some_and(|s| s.code == 405)
     }
 
     /// The object changed since it was read, or a precondition failed.

@@ -10,9 +10,12 @@ pub mod context;
 pub mod error;
 
 mod claim;
+mod clusterrole_aggregation;
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod expectations;
@@ -28,10 +31,12 @@ mod replicas;
 mod replicaset;
 mod replicationcontroller;
 mod resource_quota;
+mod revisions;
 mod root_ca;
 mod selector;
 mod service_account;
 mod services;
+mod statefulset;
 mod taint_eviction;
 mod template;
 mod ttl_after_finished;
@@ -46,8 +51,11 @@ use tokio_util::sync::CancellationToken;
 
 /// All controllers, sorted by name.
 pub const CONTROLLERS: &[Controller] = &[
+    clusterrole_aggregation::CONTROLLER,
     cronjob::CONTROLLER,
+    daemonset::CONTROLLER,
     deployment::CONTROLLER,
+    disruption::CONTROLLER,
     endpoints::CONTROLLER,
     endpointslice::CONTROLLER,
     garbage_collector::CONTROLLER,
@@ -61,6 +69,7 @@ pub const CONTROLLERS: &[Controller] = &[
     resource_quota::CONTROLLER,
     root_ca::CONTROLLER,
     service_account::CONTROLLER,
+    statefulset::CONTROLLER,
     taint_eviction::CONTROLLER,
     ttl_after_finished::CONTROLLER,
 ];

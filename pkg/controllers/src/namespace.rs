@@ -16,8 +16,11 @@ use crate::discovery::{ServedResource, discover};
 use crate::error::{During, Error};
 
 /// Table row.
-pub const CONTROLLER: Controller =
-    Controller { name: "namespace-controller", account: "namespace-controller", start: |ctx| Box::pin(run(ctx)) };
+pub const CONTROLLER: Controller = Controller {
+    name: "namespace-controller",
+    account: "namespace-controller",
+    start: |ctx| Box::pin(run(ctx)),
+};
 
 const FINALIZER: &str = "kubernetes";
 
@@ -55,34 +58,47 @@ impl Findings {
                 *self.finalizers.entry(finalizer.clone()).or_insert(0) += 1;
             }
             if resource.api.kind == "Pod" && resource.api.group.is_empty() {
-                let grace = meta.deletion_grace_period_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0);
+                let grace =
+                    meta.deletion_grace_period_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0);
                 self.grace = self.grace.max(Some(grace));
             }
         }
     }
 }
 
-/// The five conditions that tell why a namespace is still there.
-fn conditions(findings: &Findings, present: &[NamespaceCondition], now: Timestamp) -> Vec<NamespaceCondition> {
-    let list = |items: &BTreeMap<String, usize>, middle: &str| {
-        items.iter().map(|(k, n)| format!("{k} {middle} {n} resource instances")).collect::<Vec<_>>().join(", ")
-    };
-    let failed = |bad: bool, yes: (&'static str, String), no: (&'static str, &'static str)| {
-        if bad { ("True", yes.0, yes.1) } else { ("False", no.0, no.1.to_owned()) }
-    };
-    let told = [
+/// (status, reason, message) of a condition.
+type Told = (&'static str, &'static str, String);
+
+/// True with the first pair when something is wrong, else False with the second.
+fn told(wrong: bool, yes: (&'static str, String), no: (&'static str, &'static str)) -> Told {
+    if wrong { ("True", yes.0, yes.1) } else { ("False", no.0, no.1.to_owned()) }
+}
+
+fn listed(items: &BTreeMap<String, usize>, middle: &str) -> String {
+    items.iter().map(|(k, n)| format!("{k} {middle} {n} resource instances")).collect::<Vec<_>>().join(", ")
+}
+
+/// What each of the five conditions tells.
+fn report(findings: &Findings) -> [(&'static str, Told); 5] {
+    let (undiscovered, failures) = (&findings.undiscovered, &findings.failures);
+    let discovery = format!(
+        "Discovery failed for some groups, {} failing: {}",
+        undiscovered.len(),
+        undiscovered.join(", ")
+    );
+    let content =
+        format!("Failed to delete all resource types, {} remaining: {}", failures.len(), failures.join(", "));
+    let remaining = format!("Some resources are remaining: {}", listed(&findings.remaining, "has"));
+    let finalizers = format!(
+        "Some content in the namespace has finalizers remaining: {}",
+        listed(&findings.finalizers, "in")
+    );
+    [
         (
             "NamespaceDeletionDiscoveryFailure",
-            failed(
-                !findings.undiscovered.is_empty(),
-                (
-                    "DiscoveryFailed",
-                    format!(
-                        "Discovery failed for some groups, {} failing: {}",
-                        findings.undiscovered.len(),
-                        findings.undiscovered.join(", ")
-                    ),
-                ),
+            told(
+                !undiscovered.is_empty(),
+                ("DiscoveryFailed", discovery),
                 ("ResourcesDiscovered", "All resources successfully discovered"),
             ),
         ),
@@ -92,48 +108,41 @@ fn conditions(findings: &Findings, present: &[NamespaceCondition], now: Timestam
         ),
         (
             "NamespaceDeletionContentFailure",
-            failed(
-                !findings.failures.is_empty(),
-                (
-                    "ContentDeletionFailed",
-                    format!(
-                        "Failed to delete all resource types, {} remaining: {}",
-                        findings.failures.len(),
-                        findings.failures.join(", ")
-                    ),
-                ),
+            told(
+                !failures.is_empty(),
+                ("ContentDeletionFailed", content),
                 ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
             ),
         ),
         (
             "NamespaceContentRemaining",
-            failed(
+            told(
                 !findings.remaining.is_empty(),
-                (
-                    "SomeResourcesRemain",
-                    format!("Some resources are remaining: {}", list(&findings.remaining, "has")),
-                ),
+                ("SomeResourcesRemain", remaining),
                 ("ContentRemoved", "All content successfully removed"),
             ),
         ),
         (
             "NamespaceFinalizersRemaining",
-            failed(
+            told(
                 !findings.finalizers.is_empty(),
-                (
-                    "SomeFinalizersRemain",
-                    format!(
-                        "Some content in the namespace has finalizers remaining: {}",
-                        list(&findings.finalizers, "in")
-                    ),
-                ),
+                ("SomeFinalizersRemain", finalizers),
                 ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
             ),
         ),
-    ];
-    let mut next: Vec<NamespaceCondition> =
-        present.iter().filter(|c| !told.iter().any(|(kind, _)| *kind == c.type_)).cloned().collect();
-    for (kind, (status, reason, message)) in told {
+    ]
+}
+
+/// The conditions that tell why a namespace is still there, beside foreign ones.
+fn conditions(
+    findings: &Findings,
+    present: &[NamespaceCondition],
+    now: Timestamp,
+) -> Vec<NamespaceCondition> {
+    let report = report(findings);
+    let foreign = present.iter().filter(|c| !report.iter().any(|(kind, _)| *kind == c.type_));
+    let mut next: Vec<NamespaceCondition> = foreign.cloned().collect();
+    for (kind, (status, reason, message)) in report {
         let old = present.iter().find(|c| c.type_ == kind);
         let since = old.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
         next.push(NamespaceCondition {
@@ -297,8 +306,8 @@ async fn empty(ctx: &Ctx, namespace: &str) -> Result<Findings, Error> {
 async fn clear(ctx: &Ctx, namespace: &str, resource: &ServedResource, findings: &mut Findings) {
     match try_clear(ctx, namespace, resource).await {
         Ok(left) => findings.count(resource, &left),
-        // A resource that vanished since discovery has no objects.
-        Err(error) if error.is_not_found() => {}
+        // A resource that vanished since discovery, or cannot be listed after all, has no objects.
+        Err(error) if error.is_not_found() || error.is_not_served() => {}
         Err(error) => findings.failures.push(error.to_string()),
     }
 }
@@ -309,10 +318,8 @@ async fn try_clear(ctx: &Ctx, namespace: &str, resource: &ServedResource) -> Res
     if before.is_empty() {
         return Ok(before);
     }
-    let params = DeleteParams {
-        propagation_policy: Some(PropagationPolicy::Background),
-        ..DeleteParams::default()
-    };
+    let params =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
     if resource.can(&["deletecollection"]) {
         let result = api.delete_collection(&params, &ListParams::default()).await;
         result.during("delete all", &resource.name(), namespace, "")?;
@@ -356,10 +363,14 @@ mod tests {
         findings.finalizers.insert("x.io/wait".into(), 1);
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let first = conditions(&findings, &[], now);
-        let find = |all: &[NamespaceCondition], kind: &str| all.iter().find(|c| c.type_ == kind).cloned().unwrap();
+        let find =
+            |all: &[NamespaceCondition], kind: &str| all.iter().find(|c| c.type_ == kind).cloned().unwrap();
         let left = find(&first, "NamespaceContentRemaining");
         assert_eq!(left.status, "True");
-        assert_eq!(left.message.as_deref(), Some("Some resources are remaining: pods. has 2 resource instances"));
+        assert_eq!(
+            left.message.as_deref(),
+            Some("Some resources are remaining: pods. has 2 resource instances")
+        );
         let later = "2026-01-01T00:00:09Z".parse().unwrap();
         assert_eq!(conditions(&findings, &first, later), first);
         let done = conditions(&Findings::default(), &first, later);

@@ -152,7 +152,8 @@ impl Allocator {
             "metadata": {"uid": node.metadata.uid},
             "spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs},
         });
-        let result = self.ctx.api_all::<Node>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let result =
+            self.ctx.api_all::<Node>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         match result.during("patch", "Node", "", name) {
             Err(error) if error.is_not_found() => {
                 self.given.lock().remove(name);

@@ -19,8 +19,11 @@ use crate::error::{During, Error};
 use crate::pods;
 
 /// Table row.
-pub const CONTROLLER: Controller =
-    Controller { name: "node-lifecycle-controller", account: "node-controller", start: |ctx| Box::pin(run(ctx)) };
+pub const CONTROLLER: Controller = Controller {
+    name: "node-lifecycle-controller",
+    account: "node-controller",
+    start: |ctx| Box::pin(run(ctx)),
+};
 
 const LEASES: &str = "kube-node-lease";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -146,7 +149,9 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
         let (queue, seen) = (queue.clone(), seen.clone());
         nodes.on_event(move |event| match event {
             Event::Applied { new, old } => {
-                let heartbeat = |n: &Node| condition(conditions_of(n), "Ready").and_then(|c| c.last_heartbeat_time.clone());
+                let heartbeat = |n: &Node| {
+                    condition(conditions_of(n), "Ready").and_then(|c| c.last_heartbeat_time.clone())
+                };
                 if old.as_ref().is_none_or(|o| heartbeat(o) != heartbeat(new)) {
                     seen.lock().insert(new.name_any(), Instant::now());
                 }
@@ -257,7 +262,12 @@ mod tests {
 
     fn keys(node: &Node) -> Option<Vec<String>> {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
-        Some(taints(node, now)?.iter().map(|t| format!("{}:{}", t.key.rsplit('/').next().unwrap(), t.effect)).collect())
+        Some(
+            taints(node, now)?
+                .iter()
+                .map(|t| format!("{}:{}", t.key.rsplit('/').next().unwrap(), t.effect))
+                .collect(),
+        )
     }
 
     #[test]
@@ -268,7 +278,12 @@ mod tests {
         assert_eq!(keys(&node(Some("True"), false, own.clone())), list(&["mine:NoExecute"]));
         assert_eq!(
             keys(&node(Some("False"), true, own.clone())),
-            list(&["mine:NoExecute", "not-ready:NoSchedule", "unschedulable:NoSchedule", "not-ready:NoExecute"])
+            list(&[
+                "mine:NoExecute",
+                "not-ready:NoSchedule",
+                "unschedulable:NoSchedule",
+                "not-ready:NoExecute"
+            ])
         );
         assert_eq!(
             keys(&node(Some("Unknown"), false, own.clone())),

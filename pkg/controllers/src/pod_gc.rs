@@ -116,12 +116,16 @@ async fn reconcile(
 ) -> Result<Action, Error> {
     match item {
         Work::Unscheduled(namespace, name) => {
-            if let Some(pod) = ctx.store::<Pod>().get(&namespace, &name).filter(|p| is_unscheduled_terminating(p)) {
+            if let Some(pod) =
+                ctx.store::<Pod>().get(&namespace, &name).filter(|p| is_unscheduled_terminating(p))
+            {
                 force_delete(ctx, &pod).await?;
             }
         }
         Work::Node(name) => {
-            if nodes.get("", &name).is_some() || ctx.api_all::<Node>().get_opt(&name).await.during("get", "Node", "", &name)?.is_some() {
+            if nodes.get("", &name).is_some()
+                || ctx.api_all::<Node>().get_opt(&name).await.during("get", "Node", "", &name)?.is_some()
+            {
                 return Ok(Action::Done);
             }
             for pod in ctx.pods.get(&format!("node:{name}")) {
@@ -160,11 +164,12 @@ async fn tell_orphan(ctx: &Ctx, pod: &Pod) -> Result<(), Error> {
         }]},
     });
     let api = ctx.api::<Pod>(&namespace);
-    match api
-        .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
-        .await
-        .during("patch status of", "Pod", &namespace, &name)
-    {
+    match api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await.during(
+        "patch status of",
+        "Pod",
+        &namespace,
+        &name,
+    ) {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }

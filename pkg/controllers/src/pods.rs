@@ -125,7 +125,9 @@ pub fn deletion_order(a: (&Pod, usize), b: (&Pod, usize), now: Timestamp) -> Ord
         .then_with(|| is_ready(a).cmp(&is_ready(b)))
         .then_with(|| cost(a).cmp(&cost(b)))
         .then_with(|| rank_b.cmp(&rank_a))
-        .then_with(|| if is_ready(a) { younger_first(ready_since(a), ready_since(b), now) } else { Ordering::Equal })
+        .then_with(|| {
+            if is_ready(a) { younger_first(ready_since(a), ready_since(b), now) } else { Ordering::Equal }
+        })
         .then_with(|| restarts(b).cmp(&restarts(a)))
         .then_with(|| younger_first(created(a), created(b), now))
         .then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
@@ -163,7 +165,9 @@ pub(crate) mod tests {
     fn order_of_deletion() {
         let now = "2026-01-02T00:00:00Z".parse::<Timestamp>().unwrap();
         let unassigned = pod(json!({"metadata": {"name": "u", "uid": "u"}, "status": {"phase": "Pending"}}));
-        let pending = pod(json!({"metadata": {"name": "p", "uid": "p"}, "spec": {"nodeName": "n", "containers": []}, "status": {"phase": "Pending"}}));
+        let pending = pod(
+            json!({"metadata": {"name": "p", "uid": "p"}, "spec": {"nodeName": "n", "containers": []}, "status": {"phase": "Pending"}}),
+        );
         let old = ready_at("old", "n", "Running", "2026-01-01T00:00:00Z");
         let young = ready_at("young", "n", "Running", "2026-01-01T23:59:50Z");
         let mut cheap = old.clone();
@@ -173,6 +177,10 @@ pub(crate) mod tests {
         all.sort_by(|a, b| deletion_order(*a, *b, now));
         let names: Vec<_> = all.iter().map(|(p, _)| p.metadata.uid.clone().unwrap()).collect();
         assert_eq!(names, ["u", "p", "old", "young", "old"]);
-        assert_eq!(deletion_order((&young, 1), (&old, 3), now), Ordering::Greater, "doubled-up pods go first");
+        assert_eq!(
+            deletion_order((&young, 1), (&old, 3), now),
+            Ordering::Greater,
+            "doubled-up pods go first"
+        );
     }
 }

@@ -10,9 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReferen
 use k8s_openapi::jiff::Timestamp;
 use knarr_client::{Event, WorkQueue};
 use kube::ResourceExt;
-use serde::Serialize;
-use kube::core::NamespaceResourceScope;
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::core::NamespaceResourceScope;
+use serde::Serialize;
 
 use crate::claim::{Claimer, controller_ref};
 use crate::context::{Action, Cached, Ctx, EventType, work};
@@ -115,7 +115,8 @@ pub fn status_of<R: Replicated>(
 ) -> Status {
     let old = owner.status();
     let none = BTreeMap::new();
-    let labels = owner.template().and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.as_ref()).unwrap_or(&none);
+    let labels =
+        owner.template().and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.as_ref()).unwrap_or(&none);
     let count = |f: &dyn Fn(&Pod) -> bool| number(active.iter().filter(|p| f(p)).count());
     let mut conditions = old.conditions.clone();
     let known = conditions.iter().any(|c| c.kind == "ReplicaFailure");
@@ -176,7 +177,8 @@ pub async fn run<R: Replicated>(ctx: Arc<Ctx>) -> Result<(), Error> {
         });
     }
     {
-        let feed = PodFeed { queue: queue.clone(), owners: owners.clone(), expectations: expectations.clone() };
+        let feed =
+            PodFeed { queue: queue.clone(), owners: owners.clone(), expectations: expectations.clone() };
         ctx.store::<Pod>().on_event(move |event| feed.follow(event));
     }
     owners.synced().await;
@@ -366,7 +368,12 @@ impl<R: Replicated> Engine<R> {
             let results: Vec<_> = futures::stream::iter(0..size)
                 .map(|_| async {
                     let made = api.create(&PostParams::default(), &pod).await;
-                    made.during("create", "Pod", &namespace, pod.metadata.generate_name.as_deref().unwrap_or_default())
+                    made.during(
+                        "create",
+                        "Pod",
+                        &namespace,
+                        pod.metadata.generate_name.as_deref().unwrap_or_default(),
+                    )
                 })
                 .buffer_unordered(32)
                 .collect()

@@ -121,7 +121,11 @@ mod tests {
             let plan = decide(&pods(active), wanted, &ranks, now);
             assert_eq!((plan.create, plan.delete.len()), (create, delete), "{active} of {wanted}");
         }
-        assert_eq!(decide(&pods(3), 2, &ranks, now).delete[0].0, "p0", "the pod that is not ready goes first");
+        assert_eq!(
+            decide(&pods(3), 2, &ranks, now).delete[0].0,
+            "p0",
+            "the pod that is not ready goes first"
+        );
     }
 
     #[test]

@@ -110,9 +110,12 @@ async fn perform(ctx: &Ctx, namespace: &str, plan: Plan) -> Result<(), Error> {
             };
             api.create(&PostParams::default(), &map).await.during("create", "ConfigMap", namespace, NAME)
         }
-        Plan::Update(map) => {
-            api.replace(NAME, &PostParams::default(), &map).await.during("update", "ConfigMap", namespace, NAME)
-        }
+        Plan::Update(map) => api.replace(NAME, &PostParams::default(), &map).await.during(
+            "update",
+            "ConfigMap",
+            namespace,
+            NAME,
+        ),
     };
     match result {
         Err(e) if !e.is_already_exists() && !e.is_namespace_terminating() && !e.is_not_found() => Err(e),
@@ -127,7 +130,8 @@ mod tests {
     #[test]
     fn plans() {
         assert_eq!(decide(None, "x"), Plan::Create);
-        let mut map = ConfigMap { data: Some([("ca.crt".into(), "old".into())].into()), ..ConfigMap::default() };
+        let mut map =
+            ConfigMap { data: Some([("ca.crt".into(), "old".into())].into()), ..ConfigMap::default() };
         let Plan::Update(next) = decide(Some(&map), "new") else { panic!("must update") };
         assert_eq!(decide(Some(&next), "new"), Plan::Keep);
         map.data = None;

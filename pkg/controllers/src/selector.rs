@@ -57,7 +57,10 @@ mod tests {
         check(json!({"matchLabels": {"app": "web"}}), true);
         check(json!({"matchLabels": {"app": "db"}}), false);
         check(json!({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["a", "b"]}]}), true);
-        check(json!({"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["a", "b"]}]}), false);
+        check(
+            json!({"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["a", "b"]}]}),
+            false,
+        );
         check(json!({"matchExpressions": [{"key": "none", "operator": "NotIn", "values": ["a"]}]}), true);
         check(json!({"matchExpressions": [{"key": "app", "operator": "Exists"}]}), true);
         check(json!({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}), false);

@@ -34,7 +34,8 @@ pub fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
                 .flatten()
                 .filter(|c| c.restart_policy.as_deref() == Some("Always"));
             spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten()).find_map(|p| {
-                let fits = p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol;
+                let fits =
+                    p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol;
                 fits.then_some(p.container_port)
             })
         }
@@ -72,7 +73,8 @@ pub fn address(pod: &Pod, family: &str) -> Option<String> {
 pub fn is_candidate(pod: &Pod) -> bool {
     !pods::is_finished(pod)
         && pod.status.as_ref().is_some_and(|s| {
-            s.pod_ip.as_deref().is_some_and(|ip| !ip.is_empty()) || s.pod_ips.as_ref().is_some_and(|p| !p.is_empty())
+            s.pod_ip.as_deref().is_some_and(|ip| !ip.is_empty())
+                || s.pod_ips.as_ref().is_some_and(|p| !p.is_empty())
         })
 }
 

@@ -15,8 +15,11 @@ use crate::error::{During, Error};
 use crate::pods::node_name;
 
 /// Table row.
-pub const CONTROLLER: Controller =
-    Controller { name: "taint-eviction-controller", account: "node-controller", start: |ctx| Box::pin(run(ctx)) };
+pub const CONTROLLER: Controller = Controller {
+    name: "taint-eviction-controller",
+    account: "node-controller",
+    start: |ctx| Box::pin(run(ctx)),
+};
 
 /// What becomes of a pod.
 #[derive(Debug, PartialEq, Eq)]
@@ -133,11 +136,12 @@ async fn evict(ctx: &Ctx, pod: &Pod, namespace: &str, name: &str) -> Result<(), 
             "lastTransitionTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }]},
     });
-    match api
-        .patch_status(name, &PatchParams::default(), &Patch::Strategic(patch))
-        .await
-        .during("patch status of", "Pod", namespace, name)
-    {
+    match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await.during(
+        "patch status of",
+        "Pod",
+        namespace,
+        name,
+    ) {
         Err(error) if !error.is_not_found() => return Err(error),
         _ => {}
     }
@@ -159,7 +163,10 @@ mod tests {
     fn patience() {
         let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
         let taint = |key: &str| {
-            serde_json::from_value::<Taint>(json!({"key": key, "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"})).unwrap()
+            serde_json::from_value::<Taint>(
+                json!({"key": key, "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}),
+            )
+            .unwrap()
         };
         let tolerate = |value: serde_json::Value| serde_json::from_value::<Vec<Toleration>>(value).unwrap();
         let (a, b) = (taint("a"), taint("b"));

@@ -26,7 +26,9 @@ fn decide(job: &Job, now: Timestamp) -> Option<Duration> {
     }
     let ttl = i64::from(job.spec.as_ref()?.ttl_seconds_after_finished?);
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    let end = conditions.iter().find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
+    let end = conditions
+        .iter()
+        .find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
     let since = end.last_transition_time.as_ref()?.0;
     let left = since.as_millisecond() + ttl * 1000 - now.as_millisecond();
     Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
@@ -57,7 +59,9 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
 async fn reconcile(ctx: &Ctx, namespace: &str, name: &str) -> Result<Action, Error> {
     // The live object decides: the TTL may have been raised a moment ago.
     let api = ctx.api::<Job>(namespace);
-    let Some(job) = api.get_opt(name).await.during("get", "Job", namespace, name)? else { return Ok(Action::Done) };
+    let Some(job) = api.get_opt(name).await.during("get", "Job", namespace, name)? else {
+        return Ok(Action::Done);
+    };
     match decide(&job, Timestamp::now()) {
         None => Ok(Action::Done),
         Some(left) if !left.is_zero() => Ok(Action::After(left)),
@@ -94,7 +98,10 @@ mod tests {
             .unwrap()
         };
         let at = |s: &str| s.parse::<Timestamp>().unwrap();
-        assert_eq!(decide(&job(Some(10), "Complete"), at("2026-01-01T00:00:04Z")), Some(Duration::from_secs(6)));
+        assert_eq!(
+            decide(&job(Some(10), "Complete"), at("2026-01-01T00:00:04Z")),
+            Some(Duration::from_secs(6))
+        );
         assert_eq!(decide(&job(Some(10), "Failed"), at("2026-01-01T00:01:00Z")), Some(Duration::ZERO));
         assert_eq!(decide(&job(None, "Complete"), at("2026-01-01T00:01:00Z")), None);
         assert_eq!(decide(&job(Some(10), "Suspended"), at("2026-01-01T00:01:00Z")), None);

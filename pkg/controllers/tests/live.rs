@@ -6,10 +6,13 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use knarr_client::Informers;
 use knarr_controllers::{ClientFor, Config};
 use knarr_harness::TestServer;
@@ -37,7 +40,10 @@ fn user(name: &str) -> UserInfo {
 
 impl Cluster {
     async fn start() -> Self {
-        let _set = tracing_subscriber::fmt().with_env_filter("warn").with_test_writer().try_init();
+        let _set = tracing_subscriber::fmt()
+            .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
+            .with_test_writer()
+            .try_init();
         let server = TestServer::start_with_auth().await;
         let (admin, shutdown) = (server.admin_client(), CancellationToken::new());
         let names = knarr_controllers::CONTROLLERS
@@ -47,7 +53,8 @@ impl Cluster {
         let clients: std::collections::HashMap<String, Client> =
             names.map(|n| (n.clone(), server.client(user(&n)))).collect();
         let client_for: ClientFor = Arc::new(move |name| clients[name].clone());
-        let config = Config { root_ca: "CA".into(), cluster_cidrs: vec!["10.42.0.0/16".into()], ..Config::default() };
+        let config =
+            Config { root_ca: "CA".into(), cluster_cidrs: vec!["10.42.0.0/16".into()], ..Config::default() };
         tokio::spawn(knarr_controllers::run(config, client_for, shutdown.clone()));
         tokio::spawn(knarr_scheduler::run(server.client(user("system:kube-scheduler")), shutdown.clone()));
         let cluster = Self { server, admin, shutdown };
@@ -76,7 +83,8 @@ impl Cluster {
         }))
         .unwrap();
         // Some exist from the start.
-        let _exists = Api::<Namespace>::all(self.admin.clone()).create(&PostParams::default(), &namespace).await;
+        let _exists =
+            Api::<Namespace>::all(self.admin.clone()).create(&PostParams::default(), &namespace).await;
     }
 
     fn api<K>(&self) -> Api<K>
@@ -109,7 +117,10 @@ impl Cluster {
 
     async fn events(&self) -> Vec<String> {
         let events = self.list::<Event>().await;
-        events.into_iter().map(|e| format!("{}: {}", e.reason.unwrap_or_default(), e.message.unwrap_or_default())).collect()
+        events
+            .into_iter()
+            .map(|e| format!("{}: {}", e.reason.unwrap_or_default(), e.message.unwrap_or_default()))
+            .collect()
     }
 }
 
@@ -183,7 +194,8 @@ fn deployment(image: &str, replicas: i32) -> Value {
             "replicas": replicas, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600,
             "selector": {"matchLabels": {"app": "web"}},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
-            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": image}]}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [
+                {"name": "c", "image": image, "resources": {"requests": {"cpu": "100m"}}}]}},
         },
     })
 }
@@ -219,13 +231,20 @@ async fn a_deployment_lives_and_dies() {
     })
     .await;
 
-    let patch = Patch::Merge(json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}}));
+    let patch = Patch::Merge(
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two"}]}}}}),
+    );
     cluster.api::<Deployment>().patch("web", &PatchParams::default(), &patch).await.unwrap();
     available(&cluster, 3).await;
     let sets = cluster.list::<ReplicaSet>().await;
     let mut sizes: Vec<_> = sets
         .iter()
-        .map(|s| (s.metadata.annotations.clone().unwrap()["deployment.kubernetes.io/revision"].clone(), s.spec.replicas))
+        .map(|s| {
+            (
+                s.metadata.annotations.clone().unwrap()["deployment.kubernetes.io/revision"].clone(),
+                s.spec.replicas,
+            )
+        })
         .collect();
     sizes.sort();
     assert_eq!(sizes, [("1".to_owned(), Some(0)), ("2".to_owned(), Some(3))]);
@@ -239,7 +258,12 @@ async fn a_deployment_lives_and_dies() {
     available(&cluster, 1).await;
 
     let events = cluster.events().await;
-    for reason in ["ScalingReplicaSet: Scaled up", "SuccessfulCreate: Created pod: web-", "Scheduled: Successfully assigned demo/web-", "SuccessfulDelete: Deleted pod"] {
+    for reason in [
+        "ScalingReplicaSet: Scaled up",
+        "SuccessfulCreate: Created pod: web-",
+        "Scheduled: Successfully assigned demo/web-",
+        "SuccessfulDelete: Deleted pod",
+    ] {
         assert!(events.iter().any(|e| e.starts_with(reason)), "{reason} is missing in {events:#?}");
     }
 
@@ -270,7 +294,11 @@ async fn foreground_deletion_and_orphans() {
     assert_eq!(cluster.list::<ReplicaSet>().await.len(), 1);
     cluster.api::<Deployment>().delete("web", &DeleteParams::foreground()).await.unwrap();
     until("all is gone", || async {
-        let left = (cluster.list::<Deployment>().await.len(), cluster.list::<ReplicaSet>().await.len(), cluster.list::<Pod>().await.len());
+        let left = (
+            cluster.list::<Deployment>().await.len(),
+            cluster.list::<ReplicaSet>().await.len(),
+            cluster.list::<Pod>().await.len(),
+        );
         check(left == (0, 0, 0), left)
     })
     .await;
@@ -324,4 +352,169 @@ async fn a_namespace_is_furnished_and_emptied() {
     })
     .await;
     assert!(cluster.list::<Pod>().await.is_empty() && cluster.list::<ConfigMap>().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stateful_and_daemon_pods_roll() {
+    let cluster = Cluster::start().await;
+    cluster.node("node-2").await;
+    let template = |app: &str, image: &str| json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": image}]}});
+    cluster
+        .make::<StatefulSet>(json!({"metadata": {"name": "db"}, "spec": {"replicas": 2, "serviceName": "db",
+            "selector": {"matchLabels": {"app": "db"}}, "template": template("db", "one")}}))
+        .await;
+    cluster
+        .make::<DaemonSet>(json!({"metadata": {"name": "log"}, "spec": {
+            "selector": {"matchLabels": {"app": "log"}}, "template": template("log", "one")}}))
+        .await;
+    for image in ["one", "two"] {
+        let patch = Patch::Merge(json!({"spec": {"template": template("db", image)}}));
+        cluster.api::<StatefulSet>().patch("db", &PatchParams::default(), &patch).await.unwrap();
+        let patch = Patch::Merge(json!({"spec": {"template": template("log", image)}}));
+        cluster.api::<DaemonSet>().patch("log", &PatchParams::default(), &patch).await.unwrap();
+        until(image, || async {
+            let pods = cluster.list::<Pod>().await;
+            let mut seen: Vec<_> = pods
+                .iter()
+                .map(|p| {
+                    let spec = p.spec.clone().unwrap();
+                    let app = p.labels()["app"].clone();
+                    let place = if app == "db" { p.name_any() } else { spec.node_name.unwrap_or_default() };
+                    (app, place, spec.containers[0].image.clone().unwrap())
+                })
+                .collect();
+            seen.sort();
+            let entry = |app: &str, place: &str| (app.to_owned(), place.to_owned(), image.to_owned());
+            let wanted =
+                [entry("db", "db-0"), entry("db", "db-1"), entry("log", "node-1"), entry("log", "node-2")];
+            let s = cluster.api::<StatefulSet>().get("db").await.unwrap().status.unwrap_or_default();
+            let d = cluster.api::<DaemonSet>().get("log").await.unwrap().status.unwrap_or_default();
+            let told = s.ready_replicas == Some(2)
+                && s.current_revision == s.update_revision
+                && d.number_available == Some(2);
+            check(seen == wanted && told, (seen, s, d))
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quotas_endpoints_and_lost_nodes() {
+    let cluster = Cluster::start().await;
+    cluster
+        .make::<ResourceQuota>(json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "5", "configmaps": "9", "requests.cpu": "2"}}}))
+        .await;
+    cluster
+        .make::<Service>(json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.43.0.6", "ipFamilies": ["IPv4"], "type": "ClusterIP", "selector": {"app": "web"}, "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]}}))
+        .await;
+    let mut impatient = deployment("one", 2);
+    impatient["spec"]["template"]["spec"]["tolerations"] = json!([
+        {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
+    cluster.make::<Deployment>(impatient).await;
+    available(&cluster, 2).await;
+    until("quota", || async {
+        let used = cluster
+            .api::<ResourceQuota>()
+            .get("q")
+            .await
+            .unwrap()
+            .status
+            .and_then(|s| s.used)
+            .unwrap_or_default();
+        let of = |k: &str| used.get(k).map(|q| q.0.clone());
+        check(
+            of("pods").as_deref() == Some("2")
+                && of("configmaps").as_deref() == Some("1")
+                && of("requests.cpu").as_deref() == Some("200m"),
+            used,
+        )
+    })
+    .await;
+    until("endpoints", || async {
+        let object = cluster.api::<Endpoints>().get_opt("web").await.unwrap();
+        let count = object
+            .iter()
+            .flat_map(|e| e.subsets.iter().flatten())
+            .flat_map(|s| s.addresses.iter().flatten())
+            .count();
+        check(count == 2, object)
+    })
+    .await;
+    // The node says that it is not ready: it is tainted, and its pods are not ready either.
+    let status = json!({"status": {"conditions": [{"type": "Ready", "status": "False", "lastHeartbeatTime": "2026-01-01T00:00:01Z"}]}});
+    let nodes = Api::<Node>::all(cluster.admin.clone());
+    nodes.patch_status("node-1", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    until("taints", || async {
+        let taints = nodes.get("node-1").await.unwrap().spec.unwrap_or_default().taints.unwrap_or_default();
+        let not_ready = taints.iter().filter(|t| t.key == "node.kubernetes.io/not-ready").count();
+        check(not_ready == 2, taints)
+    })
+    .await;
+    // The pods tolerate that for a second, then they must go; nothing else takes them.
+    until("pods are evicted and cannot be placed", || async {
+        let pods = cluster.list::<Pod>().await;
+        let waiting = pods.iter().filter(|p| {
+            let conditions = p.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+            conditions.iter().any(|c| {
+                c.message.as_deref() == Some("0/1 nodes are available: 1 node(s) had untolerated taint(s). preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.")
+            })
+        });
+        check(pods.len() == 2 && waiting.count() == 2, pods)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settled_cluster_writes_nothing() {
+    let cluster = Cluster::start().await;
+    cluster
+        .make::<PodDisruptionBudget>(json!({"metadata": {"name": "b"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}}}))
+        .await;
+    cluster
+        .make::<ResourceQuota>(
+            json!({"metadata": {"name": "q"}, "spec": {"hard": {"count/deployments.apps": "5"}}}),
+        )
+        .await;
+    cluster.make::<Deployment>(deployment("one", 2)).await;
+    available(&cluster, 2).await;
+    let template = |app: &str| json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    cluster
+        .make::<StatefulSet>(json!({"metadata": {"name": "db"}, "spec": {"replicas": 1, "serviceName": "db",
+            "selector": {"matchLabels": {"app": "db"}}, "template": template("db")}}))
+        .await;
+    cluster
+        .make::<DaemonSet>(json!({"metadata": {"name": "log"}, "spec": {
+            "selector": {"matchLabels": {"app": "log"}}, "template": template("log")}}))
+        .await;
+    cluster
+        .make::<CronJob>(json!({"metadata": {"name": "tick"}, "spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {
+            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "task"}]}}}}}}))
+        .await;
+    until("budget and quota", || async {
+        let allowed = cluster
+            .api::<PodDisruptionBudget>()
+            .get("b")
+            .await
+            .unwrap()
+            .status
+            .and_then(|s| s.disruptions_allowed);
+        let used = cluster
+            .api::<ResourceQuota>()
+            .get("q")
+            .await
+            .unwrap()
+            .status
+            .and_then(|s| s.used)
+            .unwrap_or_default();
+        let count = used.get("count/deployments.apps").map(|q| q.0.clone());
+        check(allowed == Some(1) && count.as_deref() == Some("1"), (allowed, count))
+    })
+    .await;
+    let newest = || async {
+        cluster.api::<ConfigMap>().list(&ListParams::default()).await.unwrap().metadata.resource_version
+    };
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = newest().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(before, newest().await, "something writes though nothing changes");
 }

@@ -45,11 +45,7 @@ pub struct Range {
 impl Range {
     /// Everything that begins with `prefix`.
     pub fn prefix(prefix: &str) -> Self {
-        Self {
-            start: prefix.to_string(),
-            end: Some(prefix_end(prefix)),
-            ..Self::default()
-        }
+        Self { start: prefix.to_string(), end: Some(prefix_end(prefix)), ..Self::default() }
     }
 }
 
@@ -296,19 +292,12 @@ pub struct Compaction {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            ring_bytes: 8 << 20,
-            compaction: Some(Compaction::default()),
-            max_bytes: None,
-        }
+        Self { ring_bytes: 8 << 20, compaction: Some(Compaction::default()), max_bytes: None }
     }
 }
 
 impl Default for Compaction {
     fn default() -> Self {
-        Self {
-            retention: std::time::Duration::from_secs(300),
-            max_revisions: 100_000,
-        }
+        Self { retention: std::time::Duration::from_secs(300), max_revisions: 100_000 }
     }
 }

@@ -30,10 +30,7 @@ impl Bounds {
             Some("") => None,
             Some(end) => Some(end.to_string()),
         };
-        Self {
-            start: start.to_string(),
-            end,
-        }
+        Self { start: start.to_string(), end }
     }
 
     /// Whether `key` is inside.
@@ -45,10 +42,7 @@ impl Bounds {
         let start = self.start.as_str();
         match self.end.as_deref() {
             Some(end) if end.strip_prefix(start) == Some("\0") => Shape::Key(start),
-            Some(end)
-                if start.as_bytes().last().is_some_and(|b| *b < 0x7f)
-                    && end == prefix_end(start) =>
-            {
+            Some(end) if start.as_bytes().last().is_some_and(|b| *b < 0x7f) && end == prefix_end(start) => {
                 Shape::Prefix(start)
             }
             _ => Shape::Interval,
@@ -84,11 +78,7 @@ mod tests {
             ("", Some(""), "\u{10FFFF}", true),
             ("b", Some(""), "a", false),
         ] {
-            assert_eq!(
-                Bounds::new(start, end).contains(key),
-                inside,
-                "{start:?} {end:?} {key:?}"
-            );
+            assert_eq!(Bounds::new(start, end).contains(key), inside, "{start:?} {end:?} {key:?}");
         }
     }
 }

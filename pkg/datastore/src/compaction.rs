@@ -38,16 +38,10 @@ pub(crate) async fn compact(core: &Core, revision: Revision) -> Result<(), Error
     let mut swept = core.swept.lock().await;
     let current = core.hub.published();
     if revision > current {
-        return Err(Error::Future {
-            requested: revision,
-            current,
-        });
+        return Err(Error::Future { requested: revision, current });
     }
     if revision <= core.compacted() {
-        return Err(Error::Compacted {
-            requested: revision,
-            compacted: core.compacted(),
-        });
+        return Err(Error::Compacted { requested: revision, compacted: core.compacted() });
     }
     core.driver.set_compacted(revision).await?;
     core.set_compacted(revision);
@@ -69,12 +63,7 @@ async fn sweep(core: &Core, swept: &mut i64) -> Result<(), Error> {
     while *swept < upto {
         let begun = Instant::now();
         *swept = core.driver.sweep(*swept, upto, rows).await?;
-        rows = if begun.elapsed() > STEP {
-            rows / 2
-        } else {
-            rows * 2
-        }
-        .clamp(MIN_STEP_ROWS, MAX_STEP_ROWS);
+        rows = if begun.elapsed() > STEP { rows / 2 } else { rows * 2 }.clamp(MIN_STEP_ROWS, MAX_STEP_ROWS);
         tokio::task::yield_now().await;
     }
     while core.driver.reclaim().await? {

@@ -75,10 +75,7 @@ impl Index {
             Shape::Key(key) => self.keys.entry(key.to_string()).or_default().push(id),
             Shape::Prefix(prefix) => {
                 *self.lengths.entry(prefix.len()).or_default() += 1;
-                self.prefixes
-                    .entry(prefix.to_string())
-                    .or_default()
-                    .push(id);
+                self.prefixes.entry(prefix.to_string()).or_default().push(id);
             }
             Shape::Interval => self.intervals.push((bounds.clone(), id)),
         }
@@ -110,57 +107,32 @@ impl Index {
 
     /// The watchers of a key: one look-up for each length of prefix that is being watched.
     fn watching(&self, key: &str, mut found: impl FnMut(SlotId)) {
-        self.keys
-            .get(key)
-            .into_iter()
-            .flatten()
-            .for_each(|id| found(*id));
+        self.keys.get(key).into_iter().flatten().for_each(|id| found(*id));
         for length in self.lengths.keys() {
             let Some(prefix) = key.get(..*length) else {
                 continue;
             };
-            self.prefixes
-                .get(prefix)
-                .into_iter()
-                .flatten()
-                .for_each(|id| found(*id));
+            self.prefixes.get(prefix).into_iter().flatten().for_each(|id| found(*id));
         }
-        self.intervals
-            .iter()
-            .filter(|(bounds, _)| bounds.contains(key))
-            .for_each(|(_, id)| found(*id));
+        self.intervals.iter().filter(|(bounds, _)| bounds.contains(key)).for_each(|(_, id)| found(*id));
     }
 }
 
 fn event_bytes(event: &Event) -> usize {
-    let previous = event
-        .previous
-        .as_ref()
-        .map_or(0, |kv| kv.key.len() + kv.value.len());
+    let previous = event.previous.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
     EVENT_OVERHEAD + event.kv.key.len() + event.kv.value.len() + previous
 }
 
 /// The part of a batch within bounds, without copying if that is all of it.
 fn narrow(batch: &Batch, bounds: &Bounds) -> Option<Batch> {
-    let inside = batch
-        .events
-        .iter()
-        .filter(|event| bounds.contains(&event.kv.key))
-        .count();
+    let inside = batch.events.iter().filter(|event| bounds.contains(&event.kv.key)).count();
     match inside {
         0 => None,
         n if n == batch.events.len() => Some(batch.clone()),
         _ => {
-            let events = batch
-                .events
-                .iter()
-                .filter(|event| bounds.contains(&event.kv.key))
-                .cloned()
-                .collect();
-            Some(Batch {
-                revision: batch.revision,
-                events,
-            })
+            let events =
+                batch.events.iter().filter(|event| bounds.contains(&event.kv.key)).cloned().collect();
+            Some(Batch { revision: batch.revision, events })
         }
     }
 }
@@ -177,11 +149,7 @@ impl State {
         recipients.retain(|id| self.slots.get(id).is_some_and(|slot| slot.offer(&batch)));
         let bytes = batch.events.iter().map(event_bytes).sum();
         self.ring_bytes += bytes;
-        self.ring.push_back(Remembered {
-            batch,
-            bytes,
-            recipients,
-        });
+        self.ring.push_back(Remembered { batch, bytes, recipients });
     }
 
     /// Forgets the oldest events until the ring fits; who still waits for one of them has to read the log.
@@ -194,11 +162,7 @@ impl State {
             self.floor = oldest.batch.revision;
             for slot in oldest.recipients.iter().filter_map(|id| self.slots.get(id)) {
                 let mut inbox = slot.inbox.lock();
-                if inbox
-                    .queue
-                    .front()
-                    .is_some_and(|batch| batch.revision <= self.floor)
-                {
+                if inbox.queue.front().is_some_and(|batch| batch.revision <= self.floor) {
                     inbox.queue = VecDeque::new();
                     inbox.behind = true;
                     slot.notify.notify_one();
@@ -240,11 +204,7 @@ impl Hub {
             next_id: 1,
             closed: false,
         };
-        Self {
-            state: Mutex::new(state),
-            published: AtomicI64::new(revision),
-            max_bytes,
-        }
+        Self { state: Mutex::new(state), published: AtomicI64::new(revision), max_bytes }
     }
 
     /// The newest revision whose events have been handed to all watchers.
@@ -271,18 +231,8 @@ impl Hub {
         let from = if from < 1 { self.published() + 1 } else { from };
         let id = state.next_id;
         state.next_id += 1;
-        let inbox = Mutex::new(Inbox {
-            queue: VecDeque::new(),
-            behind: true,
-            closed: state.closed,
-        });
-        let slot = Arc::new(Slot {
-            id,
-            bounds,
-            from,
-            inbox,
-            notify: Notify::new(),
-        });
+        let inbox = Mutex::new(Inbox { queue: VecDeque::new(), behind: true, closed: state.closed });
+        let slot = Arc::new(Slot { id, bounds, from, inbox, notify: Notify::new() });
         state.index.add(&slot.bounds, id);
         state.slots.insert(id, slot.clone());
         (slot, from)
@@ -296,9 +246,7 @@ impl Hub {
             return Err(self.published());
         }
         slot.inbox.lock().behind = false;
-        let first = state
-            .ring
-            .partition_point(|entry| entry.batch.revision < next);
+        let first = state.ring.partition_point(|entry| entry.batch.revision < next);
         for entry in state.ring.range_mut(first..) {
             if slot.offer(&entry.batch) {
                 entry.recipients.push(slot.id);
@@ -347,12 +295,7 @@ mod tests {
     }
 
     fn taken(slot: &Slot) -> Vec<(Revision, usize)> {
-        slot.inbox
-            .lock()
-            .queue
-            .drain(..)
-            .map(|batch| (batch.revision, batch.events.len()))
-            .collect()
+        slot.inbox.lock().queue.drain(..).map(|batch| (batch.revision, batch.events.len())).collect()
     }
 
     #[test]
@@ -369,10 +312,7 @@ mod tests {
         let b = watch("/b/", Some("/b0"), 6);
         let key = watch("/a/1", None, 0);
         let later = watch("/a/", Some("/a0"), 8);
-        hub.publish(vec![
-            revision(7, &["/a/1", "/a/2", "/c"]),
-            revision(8, &["/a/1"]),
-        ]);
+        hub.publish(vec![revision(7, &["/a/1", "/a/2", "/c"]), revision(8, &["/a/1"])]);
         assert_eq!(taken(&all), [(5, 2), (6, 1), (7, 3), (8, 1)]);
         assert_eq!(taken(&a), [(5, 1), (7, 2), (8, 1)]);
         assert_eq!(taken(&b), [(6, 1)]);
@@ -383,9 +323,7 @@ mod tests {
         }
         let state = hub.state.lock();
         assert!(
-            state.index.lengths.is_empty()
-                && state.index.prefixes.is_empty()
-                && state.index.keys.is_empty()
+            state.index.lengths.is_empty() && state.index.prefixes.is_empty() && state.index.keys.is_empty()
         );
     }
 
@@ -394,10 +332,7 @@ mod tests {
         let hub = Hub::new(0, 2000);
         let (slow, _) = hub.register(Bounds::new("/a/", Some("/a0")), 1);
         let (quick, _) = hub.register(Bounds::new("/a/", Some("/a0")), 1);
-        assert_eq!(
-            (hub.attach(&slow, 1), hub.attach(&quick, 1)),
-            (Ok(()), Ok(()))
-        );
+        assert_eq!((hub.attach(&slow, 1), hub.attach(&quick, 1)), (Ok(()), Ok(())));
         for at in 1..=20 {
             hub.publish(vec![revision(at, &["/a/x"])]);
             assert_eq!(taken(&quick), [(at, 1)]);

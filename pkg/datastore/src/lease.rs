@@ -23,18 +23,13 @@ pub(crate) struct Leases {
 
 /// Milliseconds since the epoch.
 pub(crate) fn now_millis() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Leases {
     pub(crate) fn new(rows: Vec<LeaseRow>) -> Self {
-        Self {
-            rows: Mutex::new(rows.into_iter().map(|row| (row.id, row)).collect()),
-            changed: Notify::new(),
-        }
+        Self { rows: Mutex::new(rows.into_iter().map(|row| (row.id, row)).collect()), changed: Notify::new() }
     }
 
     pub(crate) fn get(&self, id: LeaseId) -> Option<LeaseRow> {
@@ -69,11 +64,7 @@ impl Leases {
     }
 
     fn earliest(&self) -> Option<LeaseRow> {
-        self.rows
-            .lock()
-            .values()
-            .min_by_key(|row| row.expires_at_millis)
-            .copied()
+        self.rows.lock().values().min_by_key(|row| row.expires_at_millis).copied()
     }
 }
 
@@ -87,9 +78,9 @@ pub(crate) async fn expire(
         let next = leases.earliest();
         let wait = match next {
             None => Duration::MAX,
-            Some(row) => Duration::from_millis(
-                u64::try_from(row.expires_at_millis - now_millis()).unwrap_or(0),
-            ),
+            Some(row) => {
+                Duration::from_millis(u64::try_from(row.expires_at_millis - now_millis()).unwrap_or(0))
+            }
         };
         let due = match next {
             Some(row) if wait.is_zero() => row,
@@ -104,11 +95,7 @@ pub(crate) async fn expire(
         };
         let Some(queue) = queue.upgrade() else { return };
         let (reply, answer) = tokio::sync::oneshot::channel();
-        if queue
-            .send(Command::Expire { id: due.id, reply })
-            .await
-            .is_err()
-        {
+        if queue.send(Command::Expire { id: due.id, reply }).await.is_err() {
             return;
         }
         drop(queue);

@@ -13,16 +13,9 @@ pub(crate) const MAX_VALUE_BYTES: usize = 4 << 20;
 
 /// Refuses what no state of the store could accept.
 pub(crate) fn check(txn: &Txn) -> Result<(), Error> {
-    let invalid = |detail: String| {
-        Err(Error::Invalid {
-            operation: "txn",
-            detail,
-        })
-    };
+    let invalid = |detail: String| Err(Error::Invalid { operation: "txn", detail });
     if txn.success.len() > MAX_OPERATIONS || txn.compares.len() > MAX_OPERATIONS {
-        return invalid(format!(
-            "more than {MAX_OPERATIONS} operations or conditions"
-        ));
+        return invalid(format!("more than {MAX_OPERATIONS} operations or conditions"));
     }
     let mut keys = HashSet::with_capacity(txn.success.len());
     for op in &txn.success {
@@ -31,11 +24,7 @@ pub(crate) fn check(txn: &Txn) -> Result<(), Error> {
             return invalid("an empty key".into());
         }
         if key.len() > MAX_KEY_BYTES {
-            return Err(Error::TooLarge {
-                what: "key",
-                size: key.len(),
-                limit: MAX_KEY_BYTES,
-            });
+            return Err(Error::TooLarge { what: "key", size: key.len(), limit: MAX_KEY_BYTES });
         }
         if !keys.insert(key) {
             return invalid(format!("key {key:?} is written twice"));
@@ -43,11 +32,7 @@ pub(crate) fn check(txn: &Txn) -> Result<(), Error> {
         if let Op::Put { value, .. } = op
             && value.len() > MAX_VALUE_BYTES
         {
-            return Err(Error::TooLarge {
-                what: "value",
-                size: value.len(),
-                limit: MAX_VALUE_BYTES,
-            });
+            return Err(Error::TooLarge { what: "value", size: value.len(), limit: MAX_VALUE_BYTES });
         }
     }
     Ok(())
@@ -73,13 +58,7 @@ impl<'a> Planner<'a> {
         present: HashMap<String, Row>,
         lease_exists: &'a dyn Fn(LeaseId) -> bool,
     ) -> Self {
-        Self {
-            newest,
-            present,
-            lease_exists,
-            commit: Commit::default(),
-            published: Vec::new(),
-        }
+        Self { newest, present, lease_exists, commit: Commit::default(), published: Vec::new() }
     }
 
     fn state(&self, key: &str) -> Option<&KeyValue> {
@@ -88,16 +67,11 @@ impl<'a> Planner<'a> {
 
     /// Whether a lease exists, counting what this group did.
     pub(crate) fn lease_known(&self, id: LeaseId) -> bool {
-        let here = self
-            .commit
-            .leases
-            .iter()
-            .rev()
-            .find_map(|change| match change {
-                LeaseChange::Put(lease) if lease.id == id => Some(true),
-                LeaseChange::Remove(gone) if *gone == id => Some(false),
-                _ => None,
-            });
+        let here = self.commit.leases.iter().rev().find_map(|change| match change {
+            LeaseChange::Put(lease) if lease.id == id => Some(true),
+            LeaseChange::Remove(gone) if *gone == id => Some(false),
+            _ => None,
+        });
         here.unwrap_or_else(|| (self.lease_exists)(id))
     }
 
@@ -110,10 +84,7 @@ impl<'a> Planner<'a> {
         if !txn.compares.iter().all(holds) {
             let current = |Compare::ModRevision(key, _): &Compare| self.state(key).cloned();
             let current = txn.compares.iter().map(current).collect();
-            return Ok(TxnResult::Conflict {
-                revision: self.newest,
-                current,
-            });
+            return Ok(TxnResult::Conflict { revision: self.newest, current });
         }
         for op in &txn.success {
             if let Op::Put { lease, .. } = op
@@ -123,16 +94,9 @@ impl<'a> Planner<'a> {
                 return Err(Error::LeaseNotFound(*lease));
             }
         }
-        let previous = txn
-            .success
-            .iter()
-            .map(|op| self.state(op.key()).cloned())
-            .collect();
+        let previous = txn.success.iter().map(|op| self.state(op.key()).cloned()).collect();
         self.write(&txn.success);
-        Ok(TxnResult::Committed {
-            revision: self.newest,
-            previous,
-        })
+        Ok(TxnResult::Committed { revision: self.newest, previous })
     }
 
     /// Writes operations on distinct keys at one new revision, if any of them changes something.
@@ -150,21 +114,10 @@ impl<'a> Planner<'a> {
                 Op::Put { value, lease, .. } => (value.clone(), *lease),
                 Op::Delete { .. } => (Bytes::new(), 0),
             };
-            let version = if deleted {
-                0
-            } else {
-                previous.as_ref().map_or(0, |kv| kv.version) + 1
-            };
+            let version = if deleted { 0 } else { previous.as_ref().map_or(0, |kv| kv.version) + 1 };
             let create_revision = previous.as_ref().map_or(revision, |kv| kv.create_revision);
             let key = op.key().to_string();
-            let kv = KeyValue {
-                key,
-                value,
-                create_revision,
-                mod_revision: revision,
-                version,
-                lease,
-            };
+            let kv = KeyValue { key, value, create_revision, mod_revision: revision, version, lease };
             let row = Row {
                 position: position(revision, events.len()),
                 before: before.map_or(0, |row| row.position),
@@ -177,11 +130,7 @@ impl<'a> Planner<'a> {
                 self.present.insert(kv.key.clone(), row.clone());
             }
             self.commit.rows.push(row);
-            events.push(Event {
-                kv,
-                deleted,
-                previous,
-            });
+            events.push(Event { kv, deleted, previous });
         }
         if !events.is_empty() {
             self.newest = revision;
@@ -196,9 +145,7 @@ impl<'a> Planner<'a> {
 
     /// Deletes a lease's keys, then the lease.
     pub(crate) fn drop_lease(&mut self, id: LeaseId, keys: &[String]) {
-        let bound = keys
-            .iter()
-            .filter(|key| self.state(key).is_some_and(|kv| kv.lease == id));
+        let bound = keys.iter().filter(|key| self.state(key).is_some_and(|kv| kv.lease == id));
         let ops: Vec<_> = bound.map(|key| Op::Delete { key: key.clone() }).collect();
         for part in ops.chunks(MAX_OPERATIONS) {
             self.write(part);
@@ -212,11 +159,7 @@ mod tests {
     use super::*;
 
     fn put(key: &str, value: &str, lease: LeaseId) -> Op {
-        Op::Put {
-            key: key.into(),
-            value: Bytes::copy_from_slice(value.as_bytes()),
-            lease,
-        }
+        Op::Put { key: key.into(), value: Bytes::copy_from_slice(value.as_bytes()), lease }
     }
 
     fn delete(key: &str) -> Op {
@@ -228,10 +171,7 @@ mod tests {
         let none = |_| false;
         let mut planner = Planner::new(10, HashMap::new(), &none);
         let step = |planner: &mut Planner, compares: &[(&str, Revision)], success: Vec<Op>| {
-            let compares = compares
-                .iter()
-                .map(|(k, r)| Compare::ModRevision((*k).into(), *r))
-                .collect();
+            let compares = compares.iter().map(|(k, r)| Compare::ModRevision((*k).into(), *r)).collect();
             planner.txn(&Txn { compares, success })
         };
         let revision = |result: Result<TxnResult, Error>| match result {
@@ -239,20 +179,12 @@ mod tests {
             Ok(TxnResult::Conflict { .. }) => Err("conflict".to_string()),
             Err(error) => Err(error.to_string()),
         };
-        type Case = (
-            &'static [(&'static str, Revision)],
-            Vec<Op>,
-            Result<Revision, &'static str>,
-        );
+        type Case = (&'static [(&'static str, Revision)], Vec<Op>, Result<Revision, &'static str>);
         let cases: Vec<Case> = vec![
             (&[("a", 0)], vec![put("a", "1", 0)], Ok(11)),
             (&[("a", 0)], vec![put("a", "2", 0)], Err("conflict")),
             (&[], vec![put("a", "1", 0)], Ok(11)), // unchanged
-            (
-                &[("a", 11)],
-                vec![put("a", "2", 0), put("b", "1", 0)],
-                Ok(12),
-            ),
+            (&[("a", 11)], vec![put("a", "2", 0), put("b", "1", 0)], Ok(12)),
             (&[], vec![delete("x")], Ok(12)), // absent
             (&[], vec![delete("a"), put("b", "1", 0)], Ok(13)),
             (&[], vec![put("a", "3", 7)], Err("lease 7 not found")),
@@ -262,29 +194,12 @@ mod tests {
             let got = revision(step(&mut planner, compares, ops));
             assert_eq!(got, want.map_err(str::to_string), "case {index}");
         }
-        let rows: Vec<_> = planner
-            .commit
-            .rows
-            .iter()
-            .map(|r| (r.kv.mod_revision, r.before, r.deleted))
-            .collect();
+        let rows: Vec<_> =
+            planner.commit.rows.iter().map(|r| (r.kv.mod_revision, r.before, r.deleted)).collect();
         let (a, b) = (position(11, 0), position(12, 0));
-        assert_eq!(
-            rows,
-            [
-                (11, 0, false),
-                (12, a, false),
-                (12, 0, false),
-                (13, b, true),
-                (14, 0, false)
-            ]
-        );
-        let versions: Vec<_> = planner
-            .commit
-            .rows
-            .iter()
-            .map(|r| (r.kv.create_revision, r.kv.version))
-            .collect();
+        assert_eq!(rows, [(11, 0, false), (12, a, false), (12, 0, false), (13, b, true), (14, 0, false)]);
+        let versions: Vec<_> =
+            planner.commit.rows.iter().map(|r| (r.kv.create_revision, r.kv.version)).collect();
         assert_eq!(versions, [(11, 1), (11, 2), (12, 1), (11, 0), (14, 1)]);
     }
 
@@ -292,24 +207,11 @@ mod tests {
     fn refusals() {
         for (txn, want) in [
             (vec![put("", "", 0)], "datastore txn: an empty key"),
-            (
-                vec![put("a", "", 0), delete("a")],
-                "datastore txn: key \"a\" is written twice",
-            ),
-            (
-                vec![delete(&"x".repeat(1025))],
-                "key is 1025 bytes, the limit is 1024",
-            ),
-            (
-                vec![put("a", &"x".repeat((4 << 20) + 1), 0)],
-                "value is 4194305 bytes, the limit is 4194304",
-            ),
+            (vec![put("a", "", 0), delete("a")], "datastore txn: key \"a\" is written twice"),
+            (vec![delete(&"x".repeat(1025))], "key is 1025 bytes, the limit is 1024"),
+            (vec![put("a", &"x".repeat((4 << 20) + 1), 0)], "value is 4194305 bytes, the limit is 4194304"),
         ] {
-            let refused = check(&Txn {
-                compares: vec![],
-                success: txn,
-            })
-            .unwrap_err();
+            let refused = check(&Txn { compares: vec![], success: txn }).unwrap_err();
             assert_eq!(refused.to_string(), want);
         }
     }

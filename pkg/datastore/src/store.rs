@@ -88,11 +88,7 @@ impl Datastore {
         let (queue, requests) = mpsc::channel(QUEUE);
         let shutdown = CancellationToken::new();
         tokio::spawn(writer::run(core.clone(), requests));
-        tokio::spawn(lease::expire(
-            core.leases.clone(),
-            queue.downgrade(),
-            shutdown.clone(),
-        ));
+        tokio::spawn(lease::expire(core.leases.clone(), queue.downgrade(), shutdown.clone()));
         let (background, stop) = (core.clone(), shutdown.clone());
         tokio::spawn(async move {
             if let Err(error) = compaction::resume(&background).await {
@@ -102,13 +98,7 @@ impl Datastore {
                 compaction::run(background, policy, stop).await;
             }
         });
-        Ok(Self {
-            shared: Arc::new(Shared {
-                core,
-                queue,
-                shutdown,
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { core, queue, shutdown }) })
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -142,20 +132,12 @@ impl Datastore {
             check_compacted(core, requested)?;
         }
         let revision = range.revision.unwrap_or(found.revision.max(floor));
-        Ok(RangeResult {
-            kvs: found.kvs,
-            more: found.more,
-            count: found.count,
-            revision,
-        })
+        Ok(RangeResult { kvs: found.kvs, more: found.more, count: found.count, revision })
     }
 
     /// Reads one key.
     pub async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
-        let range = Range {
-            start: key.to_string(),
-            ..Range::default()
-        };
+        let range = Range { start: key.to_string(), ..Range::default() };
         Ok(self.core().driver.range(&range).await?.kvs.pop())
     }
 
@@ -168,12 +150,7 @@ impl Datastore {
 
     /// Watches `[start, end)` (as in [`Range`]) from revision `from` on; `from` below 1 is "from now", one in the future
     /// waits for it. Refused with `Compacted` if the log does not reach back that far.
-    pub async fn watch(
-        &self,
-        start: &str,
-        end: Option<&str>,
-        from: Revision,
-    ) -> Result<Watch, Error> {
+    pub async fn watch(&self, start: &str, end: Option<&str>, from: Revision) -> Result<Watch, Error> {
         let core = self.core();
         let (slot, from) = core.hub.register(Bounds::new(start, end), from);
         Watch::new(core.clone(), slot, from)
@@ -193,21 +170,11 @@ impl Datastore {
     /// A new lease under an identifier of the caller's.
     pub async fn lease_grant_as(&self, id: LeaseId, ttl_seconds: i64) -> Result<LeaseId, Error> {
         if id == 0 || !(1..=lease::MAX_TTL_SECONDS).contains(&ttl_seconds) {
-            let detail = format!(
-                "lease {id} for {ttl_seconds} seconds: id must not be 0, time must be positive"
-            );
-            return Err(Error::Invalid {
-                operation: "lease grant",
-                detail,
-            });
+            let detail =
+                format!("lease {id} for {ttl_seconds} seconds: id must not be 0, time must be positive");
+            return Err(Error::Invalid { operation: "lease grant", detail });
         }
-        let row = self
-            .ask(|reply| Command::Grant {
-                id,
-                ttl_seconds,
-                reply,
-            })
-            .await?;
+        let row = self.ask(|reply| Command::Grant { id, ttl_seconds, reply }).await?;
         Ok(row.id)
     }
 
@@ -218,27 +185,16 @@ impl Datastore {
 
     /// Starts its time anew; returns the seconds granted.
     pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, Error> {
-        Ok(self
-            .ask(|reply| Command::KeepAlive { id, reply })
-            .await?
-            .ttl_seconds)
+        Ok(self.ask(|reply| Command::KeepAlive { id, reply }).await?.ttl_seconds)
     }
 
     /// A lease's time and keys.
     pub async fn lease_ttl(&self, id: LeaseId) -> Result<LeaseStatus, Error> {
-        let LeaseRow {
-            ttl_seconds,
-            expires_at_millis,
-            ..
-        } = self.core().leases.get(id).ok_or(Error::LeaseNotFound(id))?;
+        let LeaseRow { ttl_seconds, expires_at_millis, .. } =
+            self.core().leases.get(id).ok_or(Error::LeaseNotFound(id))?;
         let keys = self.core().driver.leased_keys(id).await?;
         let left = (expires_at_millis - lease::now_millis()).max(0);
-        Ok(LeaseStatus {
-            id,
-            granted_seconds: ttl_seconds,
-            remaining_seconds: (left + 999) / 1000,
-            keys,
-        })
+        Ok(LeaseStatus { id, granted_seconds: ttl_seconds, remaining_seconds: (left + 999) / 1000, keys })
     }
 
     /// All leases, in order.
@@ -260,13 +216,7 @@ impl Datastore {
     pub async fn close(&self) {
         self.shared.shutdown.cancel();
         let (reply, done) = oneshot::channel();
-        if self
-            .shared
-            .queue
-            .send(Command::Close { reply })
-            .await
-            .is_ok()
-        {
+        if self.shared.queue.send(Command::Close { reply }).await.is_ok() {
             // An error means that another close got there first.
             let _ = done.await;
         }
@@ -278,23 +228,12 @@ impl Datastore {
         command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        self.shared
-            .queue
-            .send(command(reply))
-            .await
-            .map_err(|_| Error::Closed)?;
+        self.shared.queue.send(command(reply)).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
 }
 
 fn check_compacted(core: &Core, requested: Revision) -> Result<(), Error> {
     let compacted = core.compacted();
-    if requested < compacted {
-        Err(Error::Compacted {
-            requested,
-            compacted,
-        })
-    } else {
-        Ok(())
-    }
+    if requested < compacted { Err(Error::Compacted { requested, compacted }) } else { Ok(()) }
 }

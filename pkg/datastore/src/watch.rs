@@ -25,14 +25,7 @@ pub struct Watch {
 
 impl Watch {
     pub(crate) fn new(core: Arc<Core>, slot: Arc<Slot>, from: Revision) -> Result<Self, Error> {
-        let mut watch = Self {
-            core,
-            slot,
-            next: from,
-            backlog: VecDeque::new(),
-            read: from,
-            started: false,
-        };
+        let mut watch = Self { core, slot, next: from, backlog: VecDeque::new(), read: from, started: false };
         if watch.core.hub.attach(&watch.slot, from).is_err() {
             watch.check_compacted()?;
         }
@@ -95,9 +88,7 @@ impl Watch {
         };
         self.check_compacted()?;
         let driver = &self.core.driver;
-        let history = driver
-            .history(self.read - 1, upto, &self.slot.bounds, HISTORY_BYTES)
-            .await?;
+        let history = driver.history(self.read - 1, upto, &self.slot.bounds, HISTORY_BYTES).await?;
         // A compaction may have begun meanwhile; it raises the watermark before it removes anything.
         self.check_compacted()?;
         self.read = history.covered + 1;
@@ -112,10 +103,7 @@ impl Watch {
         } else if self.started {
             Err(Error::Lagged(self.read))
         } else {
-            Err(Error::Compacted {
-                requested: self.read,
-                compacted,
-            })
+            Err(Error::Compacted { requested: self.read, compacted })
         }
     }
 }
@@ -133,19 +121,9 @@ pub(crate) fn batches(history: History) -> VecDeque<Batch> {
     let mut rows = history.rows.into_iter().peekable();
     while let Some((row, previous)) = rows.next() {
         let revision = revision_of(row.position);
-        events.push(Event {
-            kv: row.kv,
-            deleted: row.deleted,
-            previous,
-        });
-        if rows
-            .peek()
-            .is_none_or(|(next, _)| revision_of(next.position) != revision)
-        {
-            batches.push_back(Batch {
-                revision,
-                events: std::mem::take(&mut events).into(),
-            });
+        events.push(Event { kv: row.kv, deleted: row.deleted, previous });
+        if rows.peek().is_none_or(|(next, _)| revision_of(next.position) != revision) {
+            batches.push_back(Batch { revision, events: std::mem::take(&mut events).into() });
         }
     }
     batches

@@ -64,32 +64,21 @@ impl Command {
             return 0;
         };
         let value = |op: &Op| {
-            if let Op::Put { value, .. } = op {
-                value.len()
-            } else {
-                0
-            }
+            if let Op::Put { value, .. } = op { value.len() } else { 0 }
         };
         txn.success.iter().map(value).sum()
     }
 
     /// Whether it must see the state after all commands before it, and so begins a group of its own.
     fn is_barrier(&self) -> bool {
-        matches!(
-            self,
-            Command::Revoke { .. } | Command::Expire { .. } | Command::Close { .. }
-        )
+        matches!(self, Command::Revoke { .. } | Command::Expire { .. } | Command::Close { .. })
     }
 
     fn refuse(self, error: Error) {
         match self {
             Command::Txn { reply, .. } => drop(reply.send(Err(error))),
-            Command::Grant { reply, .. } | Command::KeepAlive { reply, .. } => {
-                drop(reply.send(Err(error)))
-            }
-            Command::Revoke { reply, .. } | Command::Expire { reply, .. } => {
-                drop(reply.send(Err(error)))
-            }
+            Command::Grant { reply, .. } | Command::KeepAlive { reply, .. } => drop(reply.send(Err(error))),
+            Command::Revoke { reply, .. } | Command::Expire { reply, .. } => drop(reply.send(Err(error))),
             Command::Close { .. } => {}
         }
     }
@@ -98,16 +87,10 @@ impl Command {
         // A caller that went away is no error.
         match (self, answer) {
             (Command::Txn { reply, .. }, Answer::Txn(result)) => drop(reply.send(result)),
-            (
-                Command::Grant { reply, .. } | Command::KeepAlive { reply, .. },
-                Answer::Lease(result),
-            ) => {
+            (Command::Grant { reply, .. } | Command::KeepAlive { reply, .. }, Answer::Lease(result)) => {
                 drop(reply.send(result));
             }
-            (
-                Command::Revoke { reply, .. } | Command::Expire { reply, .. },
-                Answer::Gone(result),
-            ) => {
+            (Command::Revoke { reply, .. } | Command::Expire { reply, .. }, Answer::Gone(result)) => {
                 drop(reply.send(result));
             }
             (command, _) => command.refuse(Error::Closed),
@@ -157,8 +140,7 @@ async fn commit(core: &Core, group: Vec<Command>) {
             core.leases.apply(&outcome.leases);
             core.hub.publish(outcome.published);
             if let Some(policy) = &core.options.compaction {
-                core.alarm
-                    .written(core.hub.published(), core.compacted(), policy);
+                core.alarm.written(core.hub.published(), core.compacted(), policy);
             }
             for (command, answer) in group.into_iter().zip(outcome.answers) {
                 command.answer(answer);
@@ -183,11 +165,7 @@ async fn write(core: &Core, group: &[Command]) -> Result<Outcome, Error> {
         match command {
             Command::Txn { txn, .. } => {
                 keys.extend(txn.success.iter().map(|op| op.key().to_string()));
-                keys.extend(
-                    txn.compares
-                        .iter()
-                        .map(|crate::api::Compare::ModRevision(key, _)| key.clone()),
-                );
+                keys.extend(txn.compares.iter().map(|crate::api::Compare::ModRevision(key, _)| key.clone()));
             }
             Command::Revoke { id, .. } | Command::Expire { id, .. } => {
                 leased = core.driver.leased_keys(*id).await?;
@@ -203,15 +181,8 @@ async fn write(core: &Core, group: &[Command]) -> Result<Outcome, Error> {
     let mut outcome = Outcome::default();
     let plan = &mut |present| {
         let mut planner = Planner::new(newest, present, &lease_exists);
-        let answers = group
-            .iter()
-            .map(|command| decide(core, command, &leased, &mut planner))
-            .collect();
-        outcome = Outcome {
-            answers,
-            published: planner.published,
-            leases: planner.commit.leases.clone(),
-        };
+        let answers = group.iter().map(|command| decide(core, command, &leased, &mut planner)).collect();
+        outcome = Outcome { answers, published: planner.published, leases: planner.commit.leases.clone() };
         planner.commit
     };
     core.driver.transact(&keys, plan).await?;
@@ -221,23 +192,14 @@ async fn write(core: &Core, group: &[Command]) -> Result<Outcome, Error> {
 fn decide(core: &Core, command: &Command, leased: &[String], planner: &mut Planner<'_>) -> Answer {
     let renewed = |id, ttl_seconds: i64| {
         let expires_at_millis = now_millis().saturating_add(ttl_seconds.saturating_mul(1000));
-        LeaseRow {
-            id,
-            ttl_seconds,
-            expires_at_millis,
-        }
+        LeaseRow { id, ttl_seconds, expires_at_millis }
     };
     match command {
         Command::Txn { txn, .. } => Answer::Txn(planner.txn(txn)),
-        Command::Grant {
-            id, ttl_seconds, ..
-        } => {
+        Command::Grant { id, ttl_seconds, .. } => {
             if planner.lease_known(*id) {
                 let detail = format!("lease {id} exists already");
-                return Answer::Lease(Err(Error::Invalid {
-                    operation: "lease grant",
-                    detail,
-                }));
+                return Answer::Lease(Err(Error::Invalid { operation: "lease grant", detail }));
             }
             let row = renewed(*id, *ttl_seconds);
             planner.put_lease(row);
@@ -259,11 +221,7 @@ fn decide(core: &Core, command: &Command, leased: &[String], planner: &mut Plann
             None => Answer::Gone(Err(Error::LeaseNotFound(*id))),
         },
         Command::Expire { id, .. } => {
-            if core
-                .leases
-                .get(*id)
-                .is_some_and(|row| row.expires_at_millis <= now_millis())
-            {
+            if core.leases.get(*id).is_some_and(|row| row.expires_at_millis <= now_millis()) {
                 planner.drop_lease(*id, leased);
             }
             Answer::Gone(Ok(()))
@@ -278,18 +236,10 @@ async fn catch_up(core: &Core) -> Result<(), Error> {
     let everything = crate::bounds::Bounds::new("", Some(""));
     let mut known = core.hub.published();
     while known < loaded.revision {
-        let history = core
-            .driver
-            .history(known, loaded.revision, &everything, GROUP_BYTES)
-            .await?;
+        let history = core.driver.history(known, loaded.revision, &everything, GROUP_BYTES).await?;
         known = history.covered;
         let batches = crate::watch::batches(history);
-        core.hub.publish(
-            batches
-                .into_iter()
-                .map(|batch| (batch.revision, batch.events))
-                .collect(),
-        );
+        core.hub.publish(batches.into_iter().map(|batch| (batch.revision, batch.events)).collect());
     }
     core.leases.replace(loaded.leases);
     Ok(())

@@ -18,11 +18,7 @@ const CHILD: &str = "KNARR_TEST_CRASH_CHILD";
 
 fn options() -> Options {
     // The child compacts on its own terms, so that deaths fall into sweeps too.
-    Options {
-        compaction: None,
-        ring_bytes: 64 << 10,
-        ..Options::default()
-    }
+    Options { compaction: None, ring_bytes: 64 << 10, ..Options::default() }
 }
 
 /// Writes pairs (and now and then deletes them), printing each acknowledgement, until it is killed.
@@ -37,19 +33,10 @@ async fn child(endpoint: &str) {
                 let value = Bytes::from(format!("{n}-{}", "v".repeat((n as usize * 37) % 3000)));
                 let op = |side: &str| match n % 7 {
                     6 => Op::Delete { key: key(side) },
-                    _ => Op::Put {
-                        key: key(side),
-                        value: value.clone(),
-                        lease: 0,
-                    },
+                    _ => Op::Put { key: key(side), value: value.clone(), lease: 0 },
                 };
-                let txn = Txn {
-                    compares: vec![],
-                    success: vec![op("a"), op("b")],
-                };
-                let TxnResult::Committed { revision, .. } = store.txn(txn).await.unwrap() else {
-                    panic!()
-                };
+                let txn = Txn { compares: vec![], success: vec![op("a"), op("b")] };
+                let TxnResult::Committed { revision, .. } = store.txn(txn).await.unwrap() else { panic!() };
                 let text = format!("ack {revision} {} {}\n", key("a"), value.len());
                 std::io::stdout().lock().write_all(text.as_bytes()).unwrap();
             }
@@ -73,9 +60,7 @@ async fn child(endpoint: &str) {
 /// Lets a child live for a while; returns what it acknowledged: revision, key, length.
 fn let_live(endpoint: &str, life: Duration) -> Vec<(Revision, String, usize)> {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", "nothing_acknowledged_is_lost", "--nocapture"])
-        .env(CHILD, endpoint);
+    command.args(["--exact", "nothing_acknowledged_is_lost", "--nocapture"]).env(CHILD, endpoint);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut acknowledged = Vec::new();
@@ -90,11 +75,7 @@ fn let_live(endpoint: &str, life: Duration) -> Vec<(Revision, String, usize)> {
         }
         if let Some(rest) = line.strip_prefix("ack ") {
             let words: Vec<_> = rest.split_whitespace().collect();
-            acknowledged.push((
-                words[0].parse().unwrap(),
-                words[1].to_string(),
-                words[2].parse().unwrap(),
-            ));
+            acknowledged.push((words[0].parse().unwrap(), words[1].to_string(), words[2].parse().unwrap()));
             death.get_or_insert_with(|| Instant::now() + life);
         }
         if !killed && death.is_some_and(|at| Instant::now() >= at) {
@@ -109,11 +90,7 @@ fn let_live(endpoint: &str, life: Duration) -> Vec<(Revision, String, usize)> {
 
 #[test]
 fn nothing_acknowledged_is_lost() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     if let Some(endpoint) = std::env::var_os(CHILD) {
         return runtime.block_on(child(endpoint.to_str().unwrap()));
     }
@@ -124,18 +101,9 @@ fn nothing_acknowledged_is_lost() {
     let mut seen = 0;
     let mut total = 0;
     for kill in 0..KILLS {
-        let acknowledged = let_live(
-            &endpoint,
-            Duration::from_micros(random.random_range(0..60_000)),
-        );
+        let acknowledged = let_live(&endpoint, Duration::from_micros(random.random_range(0..60_000)));
         total += acknowledged.len();
-        seen = runtime.block_on(verify(
-            &endpoint,
-            seen,
-            &mut state,
-            acknowledged,
-            kill % 20 == 0,
-        ));
+        seen = runtime.block_on(verify(&endpoint, seen, &mut state, acknowledged, kill % 20 == 0));
     }
     eprintln!("{KILLS} deaths, {total} acknowledged, revision {seen}");
 }
@@ -157,16 +125,9 @@ async fn verify(
     let present = store.range(Range::prefix("/")).await.unwrap();
     if from > seen + 1 {
         // The history between has been compacted: begin anew with the state at that revision.
-        let range = Range {
-            revision: Some(from - 1),
-            ..Range::prefix("/")
-        };
+        let range = Range { revision: Some(from - 1), ..Range::prefix("/") };
         let base = store.range(range).await.unwrap();
-        *state = base
-            .kvs
-            .into_iter()
-            .map(|kv| (kv.key.clone(), kv))
-            .collect();
+        *state = base.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
     }
     let mut history = BTreeMap::new();
     let mut watch = store.watch("/", Some("0"), from).await.unwrap();
@@ -175,9 +136,7 @@ async fn verify(
         let batch = watch.next().await.unwrap();
         assert_eq!(batch.revision, next, "a gap in the history");
         next += 1;
-        let [a, b] = batch.events.as_ref() else {
-            panic!("half a transaction: {batch:?}")
-        };
+        let [a, b] = batch.events.as_ref() else { panic!("half a transaction: {batch:?}") };
         assert_eq!(a.kv.key.replacen("/a/", "/b/", 1), b.kv.key);
         assert_eq!((&a.kv.value, a.deleted), (&b.kv.value, b.deleted));
         history.insert(batch.revision, a.clone());
@@ -192,15 +151,9 @@ async fn verify(
         }
     }
     assert_eq!(next, newest + 1);
-    assert!(
-        present.kvs.iter().eq(state.values()),
-        "replaying the history does not give the state"
-    );
+    assert!(present.kvs.iter().eq(state.values()), "replaying the history does not give the state");
     for (revision, key, length) in acknowledged {
-        assert!(
-            revision <= newest,
-            "acknowledged {revision}, but the store is at {newest}"
-        );
+        assert!(revision <= newest, "acknowledged {revision}, but the store is at {newest}");
         // A suppressed write (deletion of an absent key) is acknowledged with the newest revision.
         if let Some(event) = history.get(&revision).filter(|event| event.kv.key == key) {
             assert!(event.deleted || event.kv.value.len() == length);

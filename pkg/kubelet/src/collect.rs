@@ -24,7 +24,10 @@ const IMAGE_MIN_AGE: Duration = Duration::from_secs(120);
 
 /// Keeps the node tidy until shutdown.
 pub async fn keep(node: &Arc<Node>, pods: &Pods) {
-    pods.listed().await;
+    tokio::select! {
+        () = pods.listed() => {}
+        () = node.shutdown.cancelled() => return,
+    }
     let mut used: HashMap<String, SystemTime> = HashMap::new();
     let mut round = 0u32;
     loop {

@@ -21,7 +21,7 @@ use crate::model::{Endpoint, Reach, ServicePort};
 pub type Tables = BTreeMap<Family, Table>;
 
 /// Name of the table.
-pub(crate) const TABLE: &str = "knarr-proxy";
+pub const TABLE: &str = "knarr-proxy";
 /// Bit of the packet mark that asks for masquerading; the same as upstream's.
 const MASQUERADE_MARK: u32 = 0x4000;
 const SERVICE_IPS: &str = "service-ips";
@@ -360,5 +360,149 @@ impl Planner<'_> {
         self.table.sets.insert(chain.clone(), map);
         self.table.chains.insert(chain.clone(), Chain { base: None, rules });
         chain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::services;
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    fn config() -> ProxyConfig {
+        ProxyConfig {
+            node_name: "n1".into(),
+            cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+            node_port_addresses: Vec::new(),
+            ledger: "/nowhere".into(),
+        }
+    }
+
+    /// The IPv4 table for one service with endpoints of (address, node, condition).
+    fn table(spec: Value, extra: Value, endpoints: &[(&str, &str, &str)]) -> Table {
+        let mut service = json!({"metadata": {"name": "web", "namespace": "d"}, "spec": {
+            "clusterIP": "10.43.0.7", "clusterIPs": ["10.43.0.7"], "ports": [{"port": 80, "nodePort": 30080}]}});
+        service["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        for (k, v) in extra.as_object().unwrap() {
+            service[k] = v.clone();
+        }
+        let list: Vec<Value> = endpoints
+            .iter()
+            .map(|(ip, node, state)| {
+                let conditions = match *state {
+                    "ready" => json!({"ready": true}),
+                    "draining" => json!({"ready": false, "serving": true, "terminating": true}),
+                    _ => json!({"ready": false, "serving": false}),
+                };
+                json!({"addresses": [ip], "nodeName": node, "conditions": conditions})
+            })
+            .collect();
+        let slice = json!({"metadata": {"name": "s", "namespace": "d", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4", "endpoints": list, "ports": [{"name": "", "port": 8080}]});
+        let service = Arc::new(serde_json::from_value(service).unwrap());
+        let slice = Arc::new(serde_json::from_value(slice).unwrap());
+        plan(&services(&[service], &[slice], "n1"), &config()).remove(&Family::Ip).unwrap()
+    }
+
+    /// Endpoint addresses that the chain of a kind draws from.
+    fn drawn(t: &Table, kind: &str) -> Vec<String> {
+        let prefix = format!("{kind}-");
+        let found = t.sets.iter().filter(|(n, s)| n.starts_with(&prefix) && s.key == [FieldType::Number]);
+        let values = found.flat_map(|(_, s)| s.elements.values());
+        values
+            .map(|d| match d {
+                Data::Value(v) => {
+                    format!("{}.{}.{}.{}:{}", v[0], v[1], v[2], v[3], u16::from_be_bytes([v[4], v[5]]))
+                }
+                other => format!("{other:?}"),
+            })
+            .collect()
+    }
+
+    /// Kind of the chain that the only element of a map leads to.
+    fn leads(t: &Table, map: &str) -> Vec<String> {
+        let kind = |c: &str| c.split('-').next().unwrap_or_default().to_owned();
+        t.sets[map]
+            .elements
+            .values()
+            .map(|d| match d {
+                Data::Verdict(Verdict::Goto(c) | Verdict::Jump(c)) => kind(c),
+                other => format!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn endpoints_by_condition_and_policy() {
+        let (ready, draining, dead) =
+            (("10.42.0.2", "n1", "ready"), ("10.42.0.3", "n1", "draining"), ("10.42.0.4", "n1", "dead"));
+        let far = ("10.42.1.9", "n2", "ready");
+        let t = table(json!({}), json!({}), &[ready, draining, dead, far]);
+        assert_eq!(drawn(&t, "cluster"), ["10.42.0.2:8080", "10.42.1.9:8080"]);
+        assert_eq!(leads(&t, SERVICE_IPS), ["cluster"]);
+        assert!(t.sets[NODE_PORTS].elements.is_empty(), "a ClusterIP service has no node port");
+        let t = table(json!({}), json!({}), &[draining, dead]);
+        assert_eq!(drawn(&t, "cluster"), ["10.42.0.3:8080"], "better one that goes than none");
+        let t = table(json!({"internalTrafficPolicy": "Local"}), json!({}), &[ready, far]);
+        assert_eq!((drawn(&t, "local"), drawn(&t, "cluster").len()), (vec!["10.42.0.2:8080".to_owned()], 0));
+        assert_eq!(leads(&t, SERVICE_IPS), ["local"]);
+        let t = table(json!({"type": "NodePort"}), json!({}), &[dead]);
+        assert_eq!(
+            (leads(&t, NO_ENDPOINT_IPS), leads(&t, NO_ENDPOINT_NODE_PORTS)),
+            (vec!["reject".to_owned()], vec!["reject".to_owned()])
+        );
+        let t =
+            table(json!({"type": "NodePort", "externalTrafficPolicy": "Local"}), json!({}), &[ready, far]);
+        assert_eq!(
+            (leads(&t, NODE_PORTS), drawn(&t, "local")),
+            (vec!["external".to_owned()], vec!["10.42.0.2:8080".to_owned()])
+        );
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_alone() {
+        let labels = |l: &str| json!({"metadata": {"name": "web", "namespace": "d", "labels": {l: "x"}}});
+        let ready = [("10.42.0.2", "n1", "ready")];
+        for (spec, extra) in [
+            (json!({}), labels("service.kubernetes.io/service-proxy-name")),
+            (json!({"clusterIP": "None", "clusterIPs": ["None"]}), json!({})),
+            (json!({"type": "ExternalName", "clusterIP": "", "clusterIPs": []}), json!({})),
+        ] {
+            let t = table(spec.clone(), extra, &ready);
+            assert_eq!(t, skeleton(Family::Ip, &config()), "{spec}");
+        }
+    }
+
+    #[test]
+    fn load_balancer_addresses_and_source_ranges() {
+        let ingress = |mode: &str| json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.5", "ipMode": mode}]}}});
+        let spec = json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["198.51.100.0/24"]});
+        let ready = [("10.42.0.2", "n1", "ready")];
+        let t = table(spec.clone(), ingress("VIP"), &ready);
+        assert_eq!(
+            (t.sets[SERVICE_IPS].elements.len(), leads(&t, FIREWALL_IPS)),
+            (2, vec!["firewall".to_owned()])
+        );
+        let chain = t.chains.iter().find(|(n, _)| n.starts_with("firewall-")).unwrap().1;
+        let text: Vec<String> = chain
+            .rules
+            .iter()
+            .map(|r| r.stmts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(text, ["saddr 198.51.100.0/24 return", "drop"]);
+        let t = table(spec, ingress("Proxy"), &ready);
+        assert_eq!(t.sets[SERVICE_IPS].elements.len(), 1, "the balancer itself answers there");
+    }
+
+    #[test]
+    fn node_ports_on_chosen_addresses() {
+        let cfg = ProxyConfig { node_port_addresses: vec!["192.168.0.0/16".parse().unwrap()], ..config() };
+        let t = skeleton(Family::Ip, &cfg);
+        let text: Vec<String> = t.chains[SERVICES].rules[1].stmts.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            text,
+            ["daddr 192.168.0.0/16", "fib daddr type local", "meta l4proto . th dport vmap @node-ports"]
+        );
     }
 }

@@ -27,6 +27,11 @@ impl Synchronizer {
         Self { cfg, kernel, ledger, applied: BTreeMap::new(), services: Vec::new() }
     }
 
+    /// Forgets what the kernel is believed to have: it is read again next time.
+    pub fn forget(&mut self) {
+        self.applied.clear();
+    }
+
     /// Makes the kernel's tables what these service ports want, with one transaction per family that differs.
     /// After an error the kernel is read anew next time.
     pub async fn apply(&mut self, services: Vec<ServicePort>) -> Result<()> {

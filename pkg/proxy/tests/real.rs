@@ -440,7 +440,9 @@ fn an_ipv6_service() {
         let k = b.kernel;
         let (p2, p3) = (Netns::Path(b.path("p2")), Netns::Path(b.path("p3")));
         k.set_sysctl(&Netns::Host, "net/ipv6/conf/all/forwarding", "1").await.unwrap();
-        k.add_address(&Netns::Host, "br0", "fd42::1/64".parse().unwrap(), AddressOptions::default()).await.unwrap();
+        k.add_address(&Netns::Host, "br0", "fd42::1/64".parse().unwrap(), AddressOptions::default())
+            .await
+            .unwrap();
         for (ns, address) in [(&p2, "fd42::2/64"), (&p3, "fd42::3/64")] {
             k.add_address(ns, "eth0", address.parse().unwrap(), AddressOptions::default()).await.unwrap();
         }
@@ -455,8 +457,12 @@ fn an_ipv6_service() {
             scope: RouteScope::Universe,
         };
         k.replace_route(&Netns::Host, &route).await.unwrap();
-        let mut svc = service("web", "fd43::7", json!({"sessionAffinity": "ClientIP", "type": "NodePort",
-            "ports": [{"name": "web", "port": 80, "nodePort": 30080}], "externalTrafficPolicy": "Local"}));
+        let mut svc = service(
+            "web",
+            "fd43::7",
+            json!({"sessionAffinity": "ClientIP", "type": "NodePort",
+            "ports": [{"name": "web", "port": 80, "nodePort": 30080}], "externalTrafficPolicy": "Local"}),
+        );
         let mut six = slice("web", &[("fd42::2", "n1"), ("fd42::3", "n1")]);
         six["addressType"] = json!("IPv6");
         six["ports"][0]["port"] = json!(8081);

@@ -19,14 +19,25 @@ pub enum FieldValidation {
     Strict,
 }
 
+/// How strictly a patch is taken, and what was found when it was parsed.
+#[derive(Debug, Clone, Copy)]
+pub struct Checks<'a> {
+    /// What to do about unknown and duplicate fields.
+    pub validation: FieldValidation,
+    /// Findings about the patch itself (duplicate fields).
+    pub found: &'a [String],
+    /// The patch as it was sent, for error texts.
+    pub sent: &'a [u8],
+}
+
 /// A patch as it was sent.
 pub enum Patch<'a> {
     /// `application/json-patch+json`
-    Json(&'a [u8], FieldValidation),
+    Json(Checks<'a>),
     /// `application/merge-patch+json`
-    Merge(&'a Value, FieldValidation),
+    Merge(&'a Value, Checks<'a>),
     /// `application/strategic-merge-patch+json`
-    Strategic(&'a Value, FieldValidation),
+    Strategic(&'a Value, Checks<'a>),
     /// `application/apply-patch+yaml`; unknown fields are refused by apply itself.
     Apply {
         /// The applied configuration.
@@ -49,10 +60,10 @@ impl Patch<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<Value, ApiError> {
         let types = &w.kind.info.types;
-        let (patched, validation) = match self {
-            Self::Json(bytes, v) => (patch::json_patch(old, bytes)?, *v),
-            Self::Merge(value, v) => (patch::merge_patch(old.clone(), value), *v),
-            Self::Strategic(value, v) => (patch::strategic(types, old.clone(), value)?, *v),
+        let (patched, checks) = match self {
+            Self::Json(c) => (patch::json_patch(old, c.sent)?, *c),
+            Self::Merge(value, c) => (patch::merge_patch(old.clone(), value), *c),
+            Self::Strategic(value, c) => (patch::strategic(types, old.clone(), value)?, *c),
             Self::Apply { document, force } => {
                 let mut document = (*document).clone();
                 check_identity(w, &mut document)?;
@@ -73,30 +84,24 @@ impl Patch<'_> {
             }
         };
         let mut patched = patched;
-        let findings: Vec<String> = decode::prune(types, &mut patched)
-            .map_err(unprocessable)?
-            .into_iter()
-            .map(|f| f.message)
-            .collect();
-        if validation == FieldValidation::Strict && !findings.is_empty() {
-            return Err(self.strict_error(&findings));
+        let unknown = decode::prune(types, &mut patched).map_err(unprocessable)?;
+        let findings: Vec<String> =
+            checks.found.iter().cloned().chain(unknown.into_iter().map(|f| f.message)).collect();
+        if checks.validation == FieldValidation::Strict && !findings.is_empty() {
+            return Err(strict_error(checks.sent, &findings));
         }
-        report(findings.into_iter(), validation, warnings)?;
+        report(findings.into_iter(), checks.validation, warnings)?;
         check_identity(w, &mut patched)?;
         Ok(patched)
     }
+}
 
-    /// 422 that repeats the patch, as upstream.
-    fn strict_error(&self, findings: &[String]) -> ApiError {
-        let text = match self {
-            Self::Json(bytes, _) => String::from_utf8_lossy(bytes).into_owned(),
-            Self::Merge(value, _) | Self::Strategic(value, _) => value.to_string(),
-            Self::Apply { document, .. } => document.to_string(),
-        };
-        let detail = format!("strict decoding error: {}", findings.join(", "));
-        let error = FieldError::invalid(&Path::new("patch"), text, detail);
-        ApiError::invalid(&GroupKind::default(), "", &[error])
-    }
+/// 422 that repeats the patch, as upstream.
+fn strict_error(sent: &[u8], findings: &[String]) -> ApiError {
+    let detail = format!("strict decoding error: {}", findings.join(", "));
+    let text = String::from_utf8_lossy(sent).into_owned();
+    let error = FieldError::invalid(&Path::new("patch"), text, detail);
+    ApiError::invalid(&GroupKind::default(), "", &[error])
 }
 
 /// The patched document does not fit its kind.

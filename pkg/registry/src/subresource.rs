@@ -92,9 +92,11 @@ fn bind_pod(w: &WriteContext<'_>, pod: &Value, binding: &Value) -> Result<Value,
     let mut pod = pod.clone();
     let node = binding.pointer("/target/name").cloned().unwrap_or_default();
     obj::set_at(&mut pod, "spec.nodeName", node);
-    if let Some(annotations) = binding.pointer("/metadata/annotations").and_then(Value::as_object) {
-        let target = obj::map_mut(obj::meta_mut(&mut pod).entry("annotations").or_insert_with(|| json!({})));
-        for (key, value) in annotations {
+    // Labels of the node's topology come from admission.
+    for field in ["annotations", "labels"] {
+        let Some(given) = binding["metadata"][field].as_object().filter(|m| !m.is_empty()) else { continue };
+        let target = obj::map_mut(obj::meta_mut(&mut pod).entry(field).or_insert_with(|| json!({})));
+        for (key, value) in given {
             target.insert(key.clone(), value.clone());
         }
     }

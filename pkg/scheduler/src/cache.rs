@@ -78,7 +78,10 @@ impl NodeInfo {
 
 fn has_affinity(pod: &PodInfo) -> bool {
     let a = &pod.affinities;
-    !(a.required.is_empty() && a.required_anti.is_empty() && a.preferred.is_empty() && a.preferred_anti.is_empty())
+    !(a.required.is_empty()
+        && a.required_anti.is_empty()
+        && a.preferred.is_empty()
+        && a.preferred_anti.is_empty())
 }
 
 /// All nodes at one moment.
@@ -221,7 +224,10 @@ mod tests {
     #[test]
     fn sums_follow_pods() {
         let mut cache = Cache::default();
-        let p = pod("p", json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}, "ports": [{"containerPort": 1, "hostPort": 80}]}]}));
+        let p = pod(
+            "p",
+            json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}, "ports": [{"containerPort": 1, "hostPort": 80}]}]}),
+        );
         cache.place(p.clone(), "a");
         cache.set_node(node("a", json!({"cpu": "4"})));
         cache.set_node(node("b", json!({"cpu": "4"})));

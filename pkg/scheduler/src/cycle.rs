@@ -154,7 +154,12 @@ pub fn decide(cycle: &Cycle<'_>, start: usize, pick: impl FnOnce(usize) -> usize
     }
 }
 
-fn best(cycle: &Cycle<'_>, panel: &Panel<'_>, feasible: &[usize], pick: impl FnOnce(usize) -> usize) -> usize {
+fn best(
+    cycle: &Cycle<'_>,
+    panel: &Panel<'_>,
+    feasible: &[usize],
+    pick: impl FnOnce(usize) -> usize,
+) -> usize {
     let mut totals = vec![0_i64; feasible.len()];
     for (i, plugin) in panel {
         let weight = PLUGINS[*i].weight;
@@ -168,7 +173,8 @@ fn best(cycle: &Cycle<'_>, panel: &Panel<'_>, feasible: &[usize], pick: impl FnO
         }
     }
     let top = totals.iter().copied().max().unwrap_or(0);
-    let equal: Vec<usize> = totals.iter().zip(feasible).filter(|(t, _)| **t == top).map(|(_, at)| *at).collect();
+    let equal: Vec<usize> =
+        totals.iter().zip(feasible).filter(|(t, _)| **t == top).map(|(_, at)| *at).collect();
     equal.get(pick(equal.len())).or(equal.first()).copied().unwrap_or(feasible[0])
 }
 
@@ -207,10 +213,16 @@ mod tests {
     #[test]
     fn messages() {
         let mut cache = Cache::default();
-        let p = pod("p", json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "2", "memory": "2Gi"}}}]}));
+        let p = pod(
+            "p",
+            json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "2", "memory": "2Gi"}}}]}),
+        );
         assert_eq!(run(&cache, &p).unwrap_err(), "no nodes available to schedule pods");
         cache.set_node(node("a", json!({"cpu": "1", "memory": "1Gi"})));
-        assert_eq!(run(&cache, &p).unwrap_err(), "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory.");
+        assert_eq!(
+            run(&cache, &p).unwrap_err(),
+            "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory."
+        );
         cache.set_node(node_with("b", json!({"cpu": "8", "memory": "8Gi"}), json!({}), json!({"unschedulable": true, "taints": [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]})));
         assert_eq!(
             run(&cache, &p).unwrap_err(),

@@ -81,7 +81,8 @@ impl Term {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let here = self.namespaces.iter().any(|n| n == namespace)
             || self.namespace_selector.as_ref().is_some_and(|selector| {
-                selector.is_everything() || namespace_labels(namespace).is_some_and(|labels| selector.matches(&labels))
+                selector.is_everything()
+                    || namespace_labels(namespace).is_some_and(|labels| selector.matches(&labels))
             });
         here && matches(&self.selector, pod)
     }
@@ -188,7 +189,9 @@ fn host_ports(pod: &Pod) -> Vec<HostPort> {
 }
 
 fn affinities(pod: &Pod) -> Affinities {
-    let Some(affinity) = pod.spec.as_ref().and_then(|s| s.affinity.as_ref()) else { return Affinities::default() };
+    let Some(affinity) = pod.spec.as_ref().and_then(|s| s.affinity.as_ref()) else {
+        return Affinities::default();
+    };
     let mut all = Affinities::default();
     if let Some(near) = affinity.pod_affinity.as_ref() {
         let required = near.required_during_scheduling_ignored_during_execution.iter().flatten();

@@ -44,8 +44,12 @@ pub fn decide(
     if pod.pod.spec.as_ref().and_then(|s| s.preemption_policy.as_deref()) == Some("Never") {
         return Outcome::Useless("preemption: not eligible due to preemptionPolicy=Never.".to_owned());
     }
-    let leaving = |p: &Arc<PodInfo>| p.priority() < pod.priority() && p.pod.metadata.deletion_timestamp.is_some();
-    if nominated.and_then(|name| nodes.iter().find(|n| n.name() == name)).is_some_and(|n| n.pods.iter().any(leaving)) {
+    let leaving =
+        |p: &Arc<PodInfo>| p.priority() < pod.priority() && p.pod.metadata.deletion_timestamp.is_some();
+    if nominated
+        .and_then(|name| nodes.iter().find(|n| n.name() == name))
+        .is_some_and(|n| n.pods.iter().any(leaving))
+    {
         let why = "preemption: not eligible due to terminating pod on the nominated node.";
         return Outcome::Pending(why.to_owned());
     }
@@ -139,7 +143,10 @@ mod tests {
     use serde_json::json;
 
     fn sized(name: &str, cpu: &str, priority: i32) -> Arc<PodInfo> {
-        pod(name, json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}))
+        pod(
+            name,
+            json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}),
+        )
     }
 
     fn run(cache: &Cache, p: &PodInfo) -> Result<(String, Vec<String>), String> {

@@ -71,16 +71,13 @@ impl Queue {
         let uid = pod.uid().to_owned();
         let open = PLUGINS.iter().all(|p| (p.admits)(&pod.pod));
         if let Some(entry) = self.entries.get_mut(&uid) {
-            let differs = entry.pod.pod.spec != pod.pod.spec || entry.pod.pod.metadata.labels != pod.pod.metadata.labels;
-            entry.pod = pod.clone();
+            let differs = entry.pod.pod.spec != pod.pod.spec
+                || entry.pod.pod.metadata.labels != pod.pod.metadata.labels;
+            let helped = differs && refusers(entry.refused_by).any(|p| (p.wakes)(&Change::Own, &pod));
+            entry.pod = pod;
             match entry.place {
-                Place::Out => return,
                 Place::Gated if open => self.activate(&uid),
-                Place::Refused(..) if differs => {
-                    if refusers(self.entries[&uid].refused_by).any(|p| (p.wakes)(&Change::Own, &pod)) {
-                        self.wake(&uid, now);
-                    }
-                }
+                Place::Refused(..) if helped => self.wake(&uid, now),
                 // The priority may have changed.
                 Place::Active(_) => self.activate(&uid),
                 _ => {}

@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn sums() {
-        let container = |cpu: &str| json!({"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "1Mi"}}});
+        let container =
+            |cpu: &str| json!({"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "1Mi"}}});
         let mut sidecar = container("300m");
         sidecar["restartPolicy"] = json!("Always");
         let pod: Pod = serde_json::from_value(json!({"spec": {

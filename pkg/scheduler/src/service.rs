@@ -49,7 +49,11 @@ pub async fn run(client: Client, shutdown: CancellationToken) -> Result<(), Erro
 ///
 /// # Errors
 /// It cannot go on.
-pub async fn run_with(informers: Arc<Informers>, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run_with(
+    informers: Arc<Informers>,
+    client: Client,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let scheduler = Arc::new(Scheduler {
         state: Mutex::new(State::default()),
         wake: Notify::new(),
@@ -250,17 +254,18 @@ impl Scheduler {
                 if nofit.nodes == 0 {
                     return Some(Decision::Wait { pod, message, eviction: None });
                 }
-                let (why, eviction) = match preemption::decide(&pod, &nodes, &nofit, at.as_deref(), &spread, &labels) {
-                    Outcome::Evict(eviction) => {
-                        nominated.insert(pod.uid().to_owned(), (eviction.node.clone(), pod.clone()));
-                        (None, Some(eviction))
-                    }
-                    Outcome::Pending(why) => (Some(why), None),
-                    Outcome::Useless(why) => {
-                        nominated.remove(pod.uid());
-                        (Some(why), None)
-                    }
-                };
+                let (why, eviction) =
+                    match preemption::decide(&pod, &nodes, &nofit, at.as_deref(), &spread, &labels) {
+                        Outcome::Evict(eviction) => {
+                            nominated.insert(pod.uid().to_owned(), (eviction.node.clone(), pod.clone()));
+                            (None, Some(eviction))
+                        }
+                        Outcome::Pending(why) => (Some(why), None),
+                        Outcome::Useless(why) => {
+                            nominated.remove(pod.uid());
+                            (Some(why), None)
+                        }
+                    };
                 let message = why.map_or(message.clone(), |why| format!("{message} {why}"));
                 Some(Decision::Wait { pod, message, eviction })
             }
@@ -380,7 +385,10 @@ impl Scheduler {
             tracing::debug!(pod = victim.name(), %error, "reason for preemption not written");
         }
         let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: victim.pod.metadata.uid.clone(), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: victim.pod.metadata.uid.clone(),
+                resource_version: None,
+            }),
             ..DeleteParams::default()
         };
         match api.delete(victim.name(), &params).await {
@@ -399,7 +407,11 @@ fn seconds(time: Timestamp) -> String {
 }
 
 /// The nodes with the room that is kept for pods of at least the same priority.
-fn with_nominated(nodes: Snapshot, nominated: &HashMap<String, (String, Arc<PodInfo>)>, pod: &PodInfo) -> Snapshot {
+fn with_nominated(
+    nodes: Snapshot,
+    nominated: &HashMap<String, (String, Arc<PodInfo>)>,
+    pod: &PodInfo,
+) -> Snapshot {
     let others = nominated.iter().filter(|(uid, (_, n))| *uid != pod.uid() && n.priority() >= pod.priority());
     let others: Vec<_> = others.map(|(_, value)| value).collect();
     if others.is_empty() {

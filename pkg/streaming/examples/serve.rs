@@ -17,15 +17,10 @@ async fn exec(mut request: Request) -> Response {
     let command: Vec<String> = query
         .split('&')
         .filter_map(|pair| pair.strip_prefix("command="))
-        .map(|word| {
-            word.replace('+', " ")
-                .replace("%20", " ")
-                .replace("%3B", ";")
-                .replace("%2F", "/")
-        })
+        .map(|word| word.replace('+', " ").replace("%20", " ").replace("%3B", ";").replace("%2F", "/"))
         .collect();
-    let accepted = Options::from_query(&query)
-        .and_then(|options| remotecommand::accept(&mut request, options));
+    let accepted =
+        Options::from_query(&query).and_then(|options| remotecommand::accept(&mut request, options));
     let (response, pending) = match accepted {
         Ok(accepted) => accepted,
         Err(refusal) => return refusal.into_response(),
@@ -39,11 +34,8 @@ async fn exec(mut request: Request) -> Response {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let (mut stdin, mut stdout, mut stderr) = (
-            child.stdin.take().unwrap(),
-            child.stdout.take().unwrap(),
-            child.stderr.take().unwrap(),
-        );
+        let (mut stdin, mut stdout, mut stderr) =
+            (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child.stderr.take().unwrap());
         if let Some(mut from) = session.stdin.take() {
             tokio::spawn(async move {
                 let _ = tokio::io::copy(&mut from, &mut stdin).await;
@@ -64,19 +56,14 @@ async fn exec(mut request: Request) -> Response {
         };
         tokio::join!(out, err);
         let status = child.wait().await.unwrap();
-        session
-            .finish(&Outcome::exit(status.code().unwrap_or(137)))
-            .await;
+        session.finish(&Outcome::exit(status.code().unwrap_or(137))).await;
     });
     response
 }
 
 async fn relayed(mut request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default().to_string();
-    let runtime = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("runtime="))
-        .unwrap();
+    let runtime = query.split('&').find_map(|pair| pair.strip_prefix("runtime=")).unwrap();
     let options = Options::from_query(&query).unwrap();
     let url = format!("http://{runtime}/exec?{query}");
     let (response, pending) = remotecommand::accept(&mut request, options).unwrap();
@@ -107,13 +94,9 @@ async fn forward(mut request: Request) -> Response {
 
 #[tokio::main]
 async fn main() {
-    let address = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "127.0.0.1:9999".into());
-    let router = Router::new()
-        .route("/exec", any(exec))
-        .route("/relay", any(relayed))
-        .route("/forward", any(forward));
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9999".into());
+    let router =
+        Router::new().route("/exec", any(exec)).route("/relay", any(relayed)).route("/forward", any(forward));
     let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
     axum::serve(listener, router).await.unwrap();
 }

@@ -3,6 +3,7 @@
 //! A server [`accept`]s a client's request, sends the response and lets [`Pending::serve`] run. Three ways in: SPDY, SPDY
 //! inside a WebSocket (kubectl since 1.30), and a WebSocket channel pair per port (other clients).
 
+use crate::io::copy_both;
 use crate::spdy::{RstStatus, Stream};
 use crate::websocket::{self, ChannelWriter, Codec, Mux};
 use crate::{BoxIo, BoxRead, Io, Refusal, spdy, upgrade};
@@ -50,36 +51,21 @@ pub fn accept<B>(request: &mut Request<B>) -> Result<(Response<Body>, Pending), 
     let headers = request.headers();
     let (response, wire) = if websocket::is_requested(headers) {
         let (response, protocol) = websocket::negotiate(headers, WEBSOCKET)?;
-        let codec = if protocol.contains("base64") {
-            Codec::Base64
-        } else {
-            Codec::Raw
-        };
+        let codec = if protocol.contains("base64") { Codec::Base64 } else { Codec::Raw };
         let wire = match protocol {
             TUNNEL => Wire::Tunnel,
-            _ => Wire::Channels {
-                codec,
-                ports: ports(request.uri().query().unwrap_or_default())?,
-            },
+            _ => Wire::Channels { codec, ports: ports(request.uri().query().unwrap_or_default())? },
         };
         (response, wire)
     } else {
         (upgrade::spdy(headers, SPDY)?.0, Wire::Spdy)
     };
-    Ok((
-        response,
-        Pending {
-            upgrade: hyper::upgrade::on(request),
-            wire,
-        },
-    ))
+    Ok((response, Pending { upgrade: hyper::upgrade::on(request), wire }))
 }
 
 fn ports(query: &str) -> Result<Vec<u16>, Refusal> {
-    let values = query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .filter(|(name, _)| *name == "ports");
+    let values =
+        query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| *name == "ports");
     let values = values.flat_map(|(_, value)| value.split(',').flat_map(|part| part.split("%2C")));
     let mut ports = Vec::new();
     for value in values {
@@ -93,12 +79,10 @@ fn ports(query: &str) -> Result<Vec<u16>, Refusal> {
         }
     }
     match ports.len() {
-        0 => Err(Refusal::bad_request(
-            "query parameter \"ports\" is required",
-        )),
-        n if n > MAX_PORTS => Err(Refusal::bad_request(format!(
-            "{n} ports, at most {MAX_PORTS} are forwarded"
-        ))),
+        0 => Err(Refusal::bad_request("query parameter \"ports\" is required")),
+        n if n > MAX_PORTS => {
+            Err(Refusal::bad_request(format!("{n} ports, at most {MAX_PORTS} are forwarded")))
+        }
         _ => Ok(ports),
     }
 }
@@ -110,9 +94,7 @@ impl Pending {
         match self.wire {
             Wire::Spdy => serve_spdy(io, target, connect).await,
             Wire::Tunnel => serve_spdy(websocket::tunnel(io).await, target, connect).await,
-            Wire::Channels { codec, ports } => {
-                serve_channels(io, codec, &ports, target, connect).await
-            }
+            Wire::Channels { codec, ports } => serve_channels(io, codec, &ports, target, connect).await,
         }
         Ok(())
     }
@@ -163,60 +145,28 @@ pub async fn serve_spdy(io: impl Io + 'static, target: &str, connect: Connect) {
 
 /// Puts a stream with the other of its pair; refuses what makes no sense.
 fn pair_up(pairs: &mut HashMap<String, Pair>, stream: Stream) -> Option<(Stream, Stream, u16)> {
-    let port = stream
-        .headers()
-        .get("port")
-        .and_then(|port| port.parse().ok())
-        .filter(|port| *port != 0);
-    let kind = stream
-        .headers()
-        .get("streamtype")
-        .unwrap_or_default()
-        .to_string();
+    let port = stream.headers().get("port").and_then(|port| port.parse().ok()).filter(|port| *port != 0);
+    let kind = stream.headers().get("streamtype").unwrap_or_default().to_string();
     let (Some(port), "data" | "error") = (port, kind.as_str()) else {
-        tracing::debug!(
-            ?stream,
-            "port-forward stream without a proper type and port"
-        );
+        tracing::debug!(?stream, "port-forward stream without a proper type and port");
         stream.reset(RstStatus::REFUSED_STREAM);
         return None;
     };
     let id = match stream.headers().get("requestid") {
         Some(id) => id.to_string(),
         // Old clients give none; they open the error stream first and the data stream right after it.
-        None => format!(
-            "#{}",
-            if kind == "error" {
-                stream.id()
-            } else {
-                stream.id().wrapping_sub(2)
-            }
-        ),
+        None => format!("#{}", if kind == "error" { stream.id() } else { stream.id().wrapping_sub(2) }),
     };
     let deadline = Instant::now() + STREAM_CREATION;
-    let pair = pairs.entry(id.clone()).or_insert(Pair {
-        port,
-        data: None,
-        error: None,
-        deadline,
-    });
-    let place = if kind == "data" {
-        &mut pair.data
-    } else {
-        &mut pair.error
-    };
+    let pair = pairs.entry(id.clone()).or_insert(Pair { port, data: None, error: None, deadline });
+    let place = if kind == "data" { &mut pair.data } else { &mut pair.error };
     if place.is_some() || pair.port != port {
         stream.reset(RstStatus::REFUSED_STREAM);
         return None;
     }
     *place = Some(stream);
     match pairs.remove(&id)? {
-        Pair {
-            data: Some(data),
-            error: Some(error),
-            port,
-            ..
-        } => Some((data, error, port)),
+        Pair { data: Some(data), error: Some(error), port, .. } => Some((data, error, port)),
         half => {
             pairs.insert(id, half);
             None
@@ -237,42 +187,32 @@ async fn tell(mut stream: impl tokio::io::AsyncWrite + Unpin, message: &str) {
     }
 }
 
-async fn forward(
-    mut data: Stream,
-    mut error: Stream,
-    port: u16,
-    target: Arc<str>,
-    connect: Connect,
-) {
+async fn forward(mut data: Stream, mut error: Stream, port: u16, target: Arc<str>, connect: Connect) {
     let gone = data.dead();
     let work = async {
-        let mut io = connect(port).await?;
-        tokio::io::copy_bidirectional(&mut data, &mut io).await
-    };
-    let done = tokio::select! {
-        done = work => done,
-        () = gone.cancelled() => return,
-    };
-    match done {
-        Ok(_) => {
-            let _ = error.shutdown().await;
+        match connect(port).await {
+            // A broken conversation is the two ends' affair: kubectl takes any error here as the end of everything.
+            Ok(mut io) => {
+                if let Err(error) = copy_both(&mut data, &mut io, None).await {
+                    tracing::debug!(%error, port, "forwarded connection");
+                }
+                let _ = error.shutdown().await;
+            }
+            Err(cause) => tell(error, &failure(port, &target, &cause)).await,
         }
-        Err(cause) => tell(error, &failure(port, &target, &cause)).await,
+        let _ = data.shutdown().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = gone.cancelled() => {}
     }
-    let _ = data.shutdown().await;
 }
 
 fn failure(port: u16, target: &str, cause: &io::Error) -> String {
     format!("error forwarding port {port} to {target}: {cause}")
 }
 
-async fn serve_channels(
-    io: impl Io + 'static,
-    codec: Codec,
-    ports: &[u16],
-    target: &str,
-    connect: Connect,
-) {
+async fn serve_channels(io: impl Io + 'static, codec: Codec, ports: &[u16], target: &str, connect: Connect) {
     let readable: Vec<bool> = ports.iter().flat_map(|_| [true, false]).collect();
     let mut mux = Mux::start(io, codec, false, &readable).await;
     let closed = mux.closed();
@@ -283,14 +223,7 @@ async fn serve_channels(
             continue;
         };
         let (to, error) = (mux.writer(channel), mux.writer(channel + 1));
-        running.spawn(forward_channel(
-            from,
-            to,
-            error,
-            *port,
-            target.to_string(),
-            connect.clone(),
-        ));
+        running.spawn(forward_channel(from, to, error, *port, target.to_string(), connect.clone()));
     }
     tokio::select! {
         () = async { while running.join_next().await.is_some() {} } => mux.close().await,
@@ -312,14 +245,22 @@ async fn forward_channel(
         error.write_all(&port.to_le_bytes()).await?;
         let (mut reading, mut writing) = tokio::io::split(connect(port).await?);
         let upload = async {
-            tokio::io::copy(&mut from, &mut writing).await?;
-            writing.shutdown().await
+            let copied = tokio::io::copy(&mut from, &mut writing).await;
+            if let Err(error) = copied.map(drop).and(writing.shutdown().await) {
+                tracing::debug!(%error, port, "forwarded connection");
+            }
+            std::future::pending().await
         };
-        let download = async { tokio::io::copy(&mut reading, &mut to).await.map(drop) };
+        let download = async { tokio::io::copy(&mut reading, &mut to).await };
         // The target's end is the end: there is no half-close towards the client.
         tokio::select! {
-            done = download => done,
-            Err(failed) = upload => Err(failed),
+            done = download => {
+                if let Err(error) = done {
+                    tracing::debug!(%error, port, "forwarded connection");
+                }
+                Ok(())
+            }
+            done = upload => done,
         }
     };
     if let Err(cause) = work.await {

@@ -3,15 +3,15 @@
 //! Entry point: [`forward`]. The caller has judged the request and rewritten what must not pass (path, credentials).
 
 use crate::Io;
+use crate::io::copy_both;
 use crate::upgrade::list;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, UPGRADE};
 use http::{Request, Response, StatusCode, Uri, Version};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 
 /// How long one direction goes on after the other has ended.
 const LINGER: Duration = Duration::from_secs(10);
@@ -38,10 +38,8 @@ pub struct Error {
 }
 
 fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = list(headers, CONNECTION.as_str())
-        .iter()
-        .filter_map(|n| n.parse().ok())
-        .collect();
+    let named: Vec<HeaderName> =
+        list(headers, CONNECTION.as_str()).iter().filter_map(|n| n.parse().ok()).collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
@@ -49,23 +47,14 @@ fn strip(headers: &mut HeaderMap) {
 
 /// Sends `request` over `backend` (a connection to it, with TLS if need be) and gives its response. If that is "101
 /// Switching Protocols", bytes are copied both ways from the moment the response has been sent to the client.
-pub async fn forward<B>(
-    mut request: Request<B>,
-    backend: impl Io + 'static,
-) -> Result<Response<Body>, Error>
+pub async fn forward<B>(mut request: Request<B>, backend: impl Io + 'static) -> Result<Response<Body>, Error>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let host = request
-        .uri()
-        .authority()
-        .map(|authority| authority.to_string());
+    let host = request.uri().authority().map(|authority| authority.to_string());
     let named = host.clone().unwrap_or_else(|| "connection".into());
-    let failed = |error: hyper::Error| Error {
-        backend: named.clone(),
-        detail: chain(&error),
-    };
+    let failed = |error: hyper::Error| Error { backend: named.clone(), detail: chain(&error) };
     let upgrade = request.headers().get(UPGRADE).cloned();
     let client = hyper::upgrade::on(&mut request);
     let headers = request.headers_mut();
@@ -81,9 +70,8 @@ where
     *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
     *request.version_mut() = Version::HTTP_11;
 
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(backend))
-        .await
-        .map_err(failed)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(backend)).await.map_err(failed)?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "connection to the backend");
@@ -111,29 +99,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 async fn join(client: OnUpgrade, backend: OnUpgrade) {
     match tokio::try_join!(client, backend) {
-        Ok((client, backend)) => copy(client, backend).await,
+        Ok((client, backend)) => {
+            let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+            // When one direction has ended, so has the conversation, but for what is under way.
+            if let Err(error) = copy_both(&mut client, &mut backend, Some(LINGER)).await {
+                tracing::debug!(%error, "proxied connection");
+            }
+        }
         Err(error) => tracing::debug!(%error, "upgrade of a proxied connection"),
-    }
-}
-
-/// Copies both ways. When one direction has ended, so has the conversation, but for what is under way.
-async fn copy(client: Upgraded, backend: Upgraded) {
-    let (mut client_in, mut client_out) = tokio::io::split(TokioIo::new(client));
-    let (mut backend_in, mut backend_out) = tokio::io::split(TokioIo::new(backend));
-    let up = async {
-        let copied = tokio::io::copy(&mut client_in, &mut backend_out).await;
-        copied.map(drop).and(backend_out.shutdown().await)
-    };
-    let down = async {
-        let copied = tokio::io::copy(&mut backend_in, &mut client_out).await;
-        copied.map(drop).and(client_out.shutdown().await)
-    };
-    tokio::pin!(up, down);
-    let first = tokio::select! {
-        done = &mut up => done.and(tokio::time::timeout(LINGER, down).await.unwrap_or(Ok(()))),
-        done = &mut down => done.and(tokio::time::timeout(LINGER, up).await.unwrap_or(Ok(()))),
-    };
-    if let Err(error) = first {
-        tracing::debug!(%error, "proxied connection");
     }
 }

@@ -59,37 +59,23 @@ pub fn offered(headers: &HeaderMap) -> Vec<&str> {
 
 /// The hand-shake: the first subprotocol that the client offers and we know, with the response. A client that offers
 /// none gets "" if that is known.
-pub fn negotiate<'k>(
-    headers: &HeaderMap,
-    known: &[&'k str],
-) -> Result<(Response<Body>, &'k str), Refusal> {
-    let version = headers
-        .get("sec-websocket-version")
-        .and_then(|value| value.to_str().ok());
+pub fn negotiate<'k>(headers: &HeaderMap, known: &[&'k str]) -> Result<(Response<Body>, &'k str), Refusal> {
+    let version = headers.get("sec-websocket-version").and_then(|value| value.to_str().ok());
     if version != Some("13") {
-        let mut refusal = Refusal::bad_request(format!(
-            "WebSocket version {version:?} is not supported, 13 is"
-        ));
-        refusal
-            .headers
-            .push((http::header::SEC_WEBSOCKET_VERSION, "13".into()));
+        let mut refusal =
+            Refusal::bad_request(format!("WebSocket version {version:?} is not supported, 13 is"));
+        refusal.headers.push((http::header::SEC_WEBSOCKET_VERSION, "13".into()));
         return Err(refusal);
     }
     let Some(key) = headers.get("sec-websocket-key") else {
-        return Err(Refusal::bad_request(
-            "header Sec-WebSocket-Key is missing from the request",
-        ));
+        return Err(Refusal::bad_request("header Sec-WebSocket-Key is missing from the request"));
     };
     let mut offers = offered(headers);
     if offers.is_empty() {
         offers.push("");
     }
-    let Some(chosen) = offers
-        .iter()
-        .find_map(|offer| known.iter().find(|name| *name == offer))
-    else {
-        let message =
-            format!("requested protocol(s) are not supported: {offers:?}; supports {known:?}");
+    let Some(chosen) = offers.iter().find_map(|offer| known.iter().find(|name| *name == offer)) else {
+        let message = format!("requested protocol(s) are not supported: {offers:?}; supports {known:?}");
         return Err(Refusal::new(http::StatusCode::FORBIDDEN, message));
     };
     let mut response = switching("websocket");
@@ -107,9 +93,8 @@ pub fn negotiate<'k>(
 type Socket = WebSocketStream<BoxIo>;
 
 async fn socket(io: impl Io + 'static, role: Role) -> Socket {
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE));
+    let config =
+        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
     WebSocketStream::from_raw_socket(Box::new(io) as BoxIo, role, Some(config)).await
 }
 
@@ -122,10 +107,7 @@ fn bytes_of(message: Message) -> Option<Bytes> {
 }
 
 fn goodbye() -> Message {
-    Message::Close(Some(CloseFrame {
-        code: CloseCode::Normal,
-        reason: "".into(),
-    }))
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
 /// Channels over a WebSocket.
@@ -139,12 +121,7 @@ pub struct Mux {
 
 impl Mux {
     /// Serves channels `0..readable.len()`; those marked are read by us. `half_close`: the client can end a channel.
-    pub async fn start(
-        io: impl Io + 'static,
-        codec: Codec,
-        half_close: bool,
-        readable: &[bool],
-    ) -> Self {
+    pub async fn start(io: impl Io + 'static, codec: Codec, half_close: bool, readable: &[bool]) -> Self {
         let (sink, stream) = socket(io, Role::Server).await.split();
         let (outgoing, queue) = mpsc::channel(QUEUED);
         let (closed, flushed) = (CancellationToken::new(), CancellationToken::new());
@@ -155,19 +132,9 @@ impl Mux {
             inlets.push(readable.then_some(far));
         }
         tokio::spawn(write(sink, queue, closed.clone(), flushed.clone()));
-        let demux = Demux {
-            codec,
-            half_close,
-            inlets,
-        };
+        let demux = Demux { codec, half_close, inlets };
         tokio::spawn(demux.run(stream, closed.clone(), flushed.clone()));
-        Self {
-            outgoing,
-            codec,
-            readers,
-            closed,
-            flushed,
-        }
+        Self { outgoing, codec, readers, closed, flushed }
     }
 
     /// What the client sends on a channel; once.
@@ -178,11 +145,7 @@ impl Mux {
 
     /// Sends on a channel. Shutting it down does nothing: the protocol has no half-close towards clients.
     pub fn writer(&self, channel: u8) -> ChannelWriter {
-        ChannelWriter {
-            channel,
-            codec: self.codec,
-            sender: PollSender::new(self.outgoing.clone()),
-        }
+        ChannelWriter { channel, codec: self.codec, sender: PollSender::new(self.outgoing.clone()) }
     }
 
     /// Ends when the client has gone.
@@ -207,11 +170,8 @@ async fn write(
     let work = async {
         while let Some(message) = queue.recv().await {
             let last = matches!(message, Message::Close(_));
-            let sent = if queue.is_empty() || last {
-                sink.send(message).await
-            } else {
-                sink.feed(message).await
-            };
+            let sent =
+                if queue.is_empty() || last { sink.send(message).await } else { sink.feed(message).await };
             if let Err(error) = sent {
                 tracing::debug!(%error, "WebSocket");
                 closed.cancel();
@@ -284,11 +244,7 @@ impl Demux {
             // Dropping the inlet ends the channel.
             return channel.map(Option::take).is_some();
         }
-        let channel = if self.codec == Codec::Base64 {
-            first.wrapping_sub(b'0')
-        } else {
-            *first
-        };
+        let channel = if self.codec == Codec::Base64 { first.wrapping_sub(b'0') } else { *first };
         let Some(inlet) = self.inlets.get_mut(usize::from(channel)) else {
             return true;
         };
@@ -334,9 +290,7 @@ impl ChannelWriter {
 
     /// Sends a message without bytes: tells the client that the connection stands.
     pub async fn announce(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_message(cx, &[]))
-            .await
-            .map(drop)
+        std::future::poll_fn(|cx| self.poll_message(cx, &[])).await.map(drop)
     }
 
     fn poll_message(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
@@ -345,21 +299,12 @@ impl ChannelWriter {
             return Poll::Ready(Err(gone()));
         }
         let message = self.message(data);
-        Poll::Ready(
-            self.sender
-                .send_item(message)
-                .map(|()| data.len())
-                .map_err(|_| gone()),
-        )
+        Poll::Ready(self.sender.send_item(message).map(|()| data.len()).map_err(|_| gone()))
     }
 }
 
 impl AsyncWrite for ChannelWriter {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -396,8 +341,7 @@ fn carry(socket: Socket) -> DuplexStream {
             };
             if incoming.write_all(&bytes).await.is_err() {
                 // We said goodbye: read on for a while, so that it is not lost to a reset.
-                let drain =
-                    async { while stream.next().await.is_some_and(|message| message.is_ok()) {} };
+                let drain = async { while stream.next().await.is_some_and(|message| message.is_ok()) {} };
                 let _ = tokio::time::timeout(LINGER, drain).await;
                 return;
             }
@@ -407,11 +351,8 @@ fn carry(socket: Socket) -> DuplexStream {
     tokio::spawn(async move {
         let mut buffer = vec![0; MAX_PIECE];
         while let Ok(n) = outgoing.read(&mut buffer).await {
-            let message = if n == 0 {
-                goodbye()
-            } else {
-                Message::Binary(Bytes::copy_from_slice(&buffer[..n]))
-            };
+            let message =
+                if n == 0 { goodbye() } else { Message::Binary(Bytes::copy_from_slice(&buffer[..n])) };
             if sink.send(message).await.is_err() || n == 0 {
                 return;
             }

@@ -11,9 +11,7 @@ fn pair() -> (DuplexStream, DuplexStream) {
 }
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(20), work)
-        .await
-        .expect("in time")
+    timeout(Duration::from_secs(20), work).await.expect("in time")
 }
 
 /// Echoes every stream, whole.
@@ -39,10 +37,7 @@ async fn many_streams_echo_with_half_close() {
     for n in 0..20usize {
         let connection = connection.clone();
         tasks.push(tokio::spawn(async move {
-            let stream = connection
-                .open(Headers::new([("kind", "echo")]))
-                .await
-                .unwrap();
+            let stream = connection.open(Headers::new([("kind", "echo")])).await.unwrap();
             assert_eq!(stream.id() % 2, 1);
             let sent: Vec<u8> = (0..n * 40_000).map(|i| (i % 251) as u8 ^ n as u8).collect();
             let (mut from, mut to) = tokio::io::split(stream);
@@ -70,24 +65,15 @@ async fn a_stream_that_nobody_reads_holds_up_only_itself() {
     let (near, far) = pair();
     let (server, mut incoming) = spdy::server(far);
     let (client, _incoming) = spdy::client(near);
-    let mut stuck = client
-        .open(Headers::new([("kind", "stuck")]))
-        .await
-        .unwrap();
+    let mut stuck = client.open(Headers::new([("kind", "stuck")])).await.unwrap();
     let unread = incoming.accept().await.unwrap();
     let chunk = vec![1; 16 << 10];
     let mut written = 0;
-    while timeout(Duration::from_millis(200), stuck.write_all(&chunk))
-        .await
-        .is_ok()
-    {
+    while timeout(Duration::from_millis(200), stuck.write_all(&chunk)).await.is_ok() {
         written += chunk.len();
         assert!(written < 1 << 20, "nothing holds the writer back");
     }
-    let mut other = client
-        .open(Headers::new([("kind", "other")]))
-        .await
-        .unwrap();
+    let mut other = client.open(Headers::new([("kind", "other")])).await.unwrap();
     let mut peer = incoming.accept().await.unwrap();
     in_time(other.write_all(b"through")).await.unwrap();
     let mut got = [0; 7];
@@ -139,10 +125,73 @@ async fn streams_are_refused_when_nobody_accepts() {
 async fn rubbish_ends_the_connection() {
     let (mut near, far) = pair();
     let (server, mut incoming) = spdy::server(far);
-    near.write_all(b"GET / HTTP/1.1\r\n\r\n................")
-        .await
-        .unwrap();
+    near.write_all(b"GET / HTTP/1.1\r\n\r\n................").await.unwrap();
     near.shutdown().await.unwrap();
     in_time(server.closed()).await;
     assert!(incoming.accept().await.is_none());
+}
+
+/// A connection that cannot be written to any more, although the peer's last words can still be read.
+struct Deaf {
+    inner: DuplexStream,
+    left: usize,
+}
+
+impl tokio::io::AsyncRead for Deaf {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl tokio::io::AsyncWrite for Deaf {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        if self.left == 0 {
+            return std::task::Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()));
+        }
+        let n = buf.len().min(self.left);
+        let written = std::task::ready!(std::pin::Pin::new(&mut self.inner).poll_write(cx, &buf[..n]))?;
+        self.left -= written;
+        std::task::Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn last_words_arrive_though_nobody_listens() {
+    let (near, far) = pair();
+    let (client, _incoming) = spdy::client(Deaf { inner: near, left: 20_000 });
+    let (server, mut incoming) = spdy::server(far);
+    let mut words = client.open(Headers::new([("kind", "words")])).await.unwrap();
+    let mut input = client.open(Headers::new([("kind", "input")])).await.unwrap();
+    let mut speaker = incoming.accept().await.unwrap();
+    let _unread = incoming.accept().await.unwrap();
+    let chunk = [0; 4096];
+    in_time(async { while input.write_all(&chunk).await.is_ok() {} }).await;
+    speaker.write_all(b"exit 3").await.unwrap();
+    in_time(server.close()).await;
+    let mut got = Vec::new();
+    in_time(words.read_to_end(&mut got)).await.unwrap();
+    assert_eq!(got, b"exit 3");
+    in_time(client.closed()).await;
 }

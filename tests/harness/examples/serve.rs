@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use knarr_apiserver::{ApiServer, Config};
-use knarr_auth::{AuthError, Authenticator, Union};
+use knarr_auth::{AuthError, Authenticator};
 use knarr_datastore::Datastore;
 use knarr_machinery::UserInfo;
 use knarr_pki::{Ca, Leaf};
@@ -62,8 +62,11 @@ async fn main() {
     let shutdown = CancellationToken::new();
     let config = Config { advertise_address: [192, 0, 2, 1].into(), ..Config::default() };
     let store = Datastore::open(&store).await.unwrap();
-    let api = ApiServer::build(config, store, vec![Arc::new(Token(token))], shutdown.clone()).await.unwrap();
-    api.set_authorizer(Arc::new(Union::new(Vec::new())));
+    let api = ApiServer::build(config, store, Vec::new(), shutdown.clone()).await.unwrap();
+    let key = Ca::create("tokens").unwrap();
+    let signer = knarr_auth::jwt::SigningKey::from_pem(key.key_pem()).unwrap();
+    api.enable_auth(signer, Vec::new(), vec![Arc::new(Token(token))]).await.unwrap();
+    api.enable_admission(&[]);
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     println!("ready: export KUBECONFIG={dir}/kubeconfig");
     api.serve_tls(listener, Arc::new(tls), shutdown).await.unwrap();

@@ -98,20 +98,31 @@ impl TestServer {
 
     /// Starts a server over a datastore.
     pub async fn start_on(store: Datastore) -> Self {
+        Self::start_as(store, |_| {}).await
+    }
+
+    /// Starts a server over an empty memory datastore with a changed configuration.
+    pub async fn start_with(configure: impl FnOnce(&mut Config)) -> Self {
+        Self::start_as(Datastore::open("memory://").await.unwrap(), configure).await
+    }
+
+    async fn start_as(store: Datastore, configure: impl FnOnce(&mut Config)) -> Self {
         let shutdown = CancellationToken::new();
-        let config = Config { advertise_address: [192, 0, 2, 1].into(), ..Config::default() };
+        let mut config = Config { advertise_address: [192, 0, 2, 1].into(), ..Config::default() };
+        configure(&mut config);
         let api = ApiServer::build(config, store, Vec::new(), shutdown.clone()).await.unwrap();
         let router = api.router();
         Self { api, router, shutdown }
     }
 
-    /// Starts a server with RBAC, node authorization and service-account tokens in force.
+    /// Starts a server with RBAC, node authorization, service-account tokens and admission in force.
     pub async fn start_with_auth() -> Self {
         let server = Self::start().await;
         // The key of any authority will do for a test.
         let key = knarr_pki::Ca::create("tokens").unwrap();
         let signer = knarr_auth::jwt::SigningKey::from_pem(key.key_pem()).unwrap();
         server.api.enable_auth(signer, Vec::new(), Vec::new()).await.unwrap();
+        server.api.enable_admission(&[]);
         server
     }
 

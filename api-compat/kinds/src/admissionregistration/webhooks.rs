@@ -48,22 +48,27 @@ fn validate_hook(errors: &mut Errors, hook: &Value, path: &Path, mutating: bool)
     let versions = list(hook, "/admissionReviewVersions");
     let at = path.child("admissionReviewVersions");
     if versions.is_empty() {
-        errors.push(FieldError::required(
-            &at,
-            "must specify one of v1, v1beta1",
-        ));
+        errors.push(FieldError::required(&at, "must specify one of v1, v1beta1"));
     } else if !versions.iter().any(|v| matches!(v.as_str(), Some("v1" | "v1beta1"))) {
-        errors.push(FieldError::invalid(
-            &at,
-            versions.to_vec(),
-            "must include at least one of v1, v1beta1",
-        ));
+        errors.push(FieldError::invalid(&at, versions.to_vec(), "must include at least one of v1, v1beta1"));
     }
     for (i, rule) in list(hook, "/rules").iter().enumerate() {
         validate_rule(errors, rule, &path.child("rules").index(i));
     }
-    check::one_of(errors, text(hook, "/failurePolicy"), &path.child("failurePolicy"), &["Fail", "Ignore"], None);
-    check::one_of(errors, text(hook, "/matchPolicy"), &path.child("matchPolicy"), &["Equivalent", "Exact"], None);
+    check::one_of(
+        errors,
+        text(hook, "/failurePolicy"),
+        &path.child("failurePolicy"),
+        &["Fail", "Ignore"],
+        None,
+    );
+    check::one_of(
+        errors,
+        text(hook, "/matchPolicy"),
+        &path.child("matchPolicy"),
+        &["Equivalent", "Exact"],
+        None,
+    );
     let effects = text(hook, "/sideEffects");
     check::one_of(
         errors,
@@ -86,12 +91,18 @@ fn validate_hook(errors: &mut Errors, hook: &Value, path: &Path, mutating: bool)
     }
     check::label_selector(errors, hook.get("namespaceSelector"), &path.child("namespaceSelector"));
     check::label_selector(errors, hook.get("objectSelector"), &path.child("objectSelector"));
-    let config = path.child("clientConfig");
+    validate_client_config(errors, hook, &path.child("clientConfig"));
+}
+
+fn validate_client_config(errors: &mut Errors, hook: &Value, config: &Path) {
     let url = text(hook, "/clientConfig/url");
     match hook.pointer("/clientConfig/service").filter(|s| !s.is_null()) {
         Some(service) => {
             if !url.is_empty() {
-                errors.push(FieldError::required(&config.child("url"), "exactly one of url or service is required"));
+                errors.push(FieldError::required(
+                    &config.child("url"),
+                    "exactly one of url or service is required",
+                ));
             }
             for key in ["name", "namespace"] {
                 if text(service, &format!("/{key}")).is_empty() {
@@ -102,7 +113,7 @@ fn validate_hook(errors: &mut Errors, hook: &Value, path: &Path, mutating: bool)
             check::port(errors, int(service, "/port").unwrap_or(443), &config.child("service").child("port"));
         }
         None if url.is_empty() => {
-            errors.push(FieldError::required(&config, "exactly one of url or service is required"));
+            errors.push(FieldError::required(config, "exactly one of url or service is required"));
         }
         None if !url.starts_with("https://") => errors.push(FieldError::invalid(
             &config.child("url"),

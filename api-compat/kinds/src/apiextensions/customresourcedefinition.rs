@@ -11,7 +11,9 @@ use crate::value::{each, fill, fill_text, flag, is_empty, list, text, with};
 
 static RULES: RuleSet = RuleSet {
     default,
-    status: Some(|| json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": null})),
+    status: Some(
+        || json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": null}),
+    ),
     create,
     validate,
     validate_update: Some(update),
@@ -71,10 +73,20 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     } else {
         check::dns_subdomain(&mut errors, group, &spec.child("group"));
         if !group.contains('.') {
-            errors.push(FieldError::invalid(&spec.child("group"), group, "should be a domain with at least one dot"));
+            errors.push(FieldError::invalid(
+                &spec.child("group"),
+                group,
+                "should be a domain with at least one dot",
+            ));
         }
     }
-    check::one_of(&mut errors, text(obj, "/spec/scope"), &spec.child("scope"), &["Cluster", "Namespaced"], Some(""));
+    check::one_of(
+        &mut errors,
+        text(obj, "/spec/scope"),
+        &spec.child("scope"),
+        &["Cluster", "Namespaced"],
+        Some(""),
+    );
     if flag(obj, "/spec/preserveUnknownFields") {
         errors.push(FieldError::invalid(
             &spec.child("preserveUnknownFields"),
@@ -89,10 +101,16 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     check::one_of(&mut errors, strategy, &conversion.child("strategy"), &["None", "Webhook"], Some(""));
     let webhook = obj.pointer("/spec/conversion/webhook").is_some_and(|w| !w.is_null());
     if strategy == "None" && webhook {
-        errors.push(FieldError::forbidden(&conversion.child("webhook"), "should not be set when strategy is not set to Webhook"));
+        errors.push(FieldError::forbidden(
+            &conversion.child("webhook"),
+            "should not be set when strategy is not set to Webhook",
+        ));
     }
     if strategy == "Webhook" && !webhook {
-        errors.push(FieldError::required(&conversion.child("webhook"), "required when strategy is set to Webhook"));
+        errors.push(FieldError::required(
+            &conversion.child("webhook"),
+            "required when strategy is set to Webhook",
+        ));
     }
     errors
 }
@@ -110,7 +128,11 @@ fn validate_names(errors: &mut Errors, given: &Value, path: &Path) {
     }
     let (kind, list_kind) = (text(given, "/kind"), text(given, "/listKind"));
     if !kind.is_empty() && kind == list_kind {
-        errors.push(FieldError::invalid(&path.child("listKind"), list_kind, "kind and listKind may not be the same"));
+        errors.push(FieldError::invalid(
+            &path.child("listKind"),
+            list_kind,
+            "kind and listKind may not be the same",
+        ));
     }
     for key in ["shortNames", "categories"] {
         for (i, n) in list(given, &format!("/{key}")).iter().filter_map(Value::as_str).enumerate() {
@@ -131,7 +153,10 @@ fn validate_versions(errors: &mut Errors, obj: &Value, path: &Path) {
         }
         seen.push(given);
         if is_empty(version.pointer("/schema/openAPIV3Schema")) {
-            errors.push(FieldError::required(&here.child("schema").child("openAPIV3Schema"), "schemas are required"));
+            errors.push(FieldError::required(
+                &here.child("schema").child("openAPIV3Schema"),
+                "schemas are required",
+            ));
         } else {
             let root = here.child("schema").child("openAPIV3Schema").child("type");
             let kind = text(version, "/schema/openAPIV3Schema/type");

@@ -9,8 +9,7 @@ use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet};
 use crate::value::{age, flag, int, list, name, number, or_none, text};
 
-static RULES: RuleSet =
-    RuleSet { validate, validate_update: Some(validate_update), row, ..PLAIN };
+static RULES: RuleSet = RuleSet { validate, validate_update: Some(validate_update), row, ..PLAIN };
 
 pub(crate) fn kind() -> Kind {
     Facts::new("apps", "v1", "ControllerRevision", "controllerrevisions")

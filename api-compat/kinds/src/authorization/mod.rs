@@ -15,8 +15,7 @@ fn validate_review(obj: &Value, with_subject: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let spec = Path::new("spec");
     let given = |key: &str| obj.pointer(key).is_some_and(|v| !v.is_null());
-    let (resource, other) =
-        (given("/spec/resourceAttributes"), given("/spec/nonResourceAttributes"));
+    let (resource, other) = (given("/spec/resourceAttributes"), given("/spec/nonResourceAttributes"));
     if resource && other {
         errors.push(FieldError::invalid(
             &spec.child("nonResourceAttributes"),

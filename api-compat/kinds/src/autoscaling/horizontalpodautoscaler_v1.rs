@@ -30,7 +30,6 @@ pub(crate) fn kind() -> Kind {
         .short(&["hpa"])
         .categories(&["all"])
         .status()
-        .generation()
         .stored_as("autoscaling", "horizontalpodautoscalers", "v2")
         .columns(v2::COLUMNS)
         .build(&RULES)

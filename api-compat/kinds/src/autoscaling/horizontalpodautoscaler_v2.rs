@@ -34,7 +34,6 @@ pub(crate) fn kind() -> Kind {
         .short(&["hpa"])
         .categories(&["all"])
         .status()
-        .generation()
         .columns(COLUMNS)
         .build(&RULES)
 }
@@ -46,13 +45,21 @@ fn default(obj: &mut Value) {
             spec["metrics"] = json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
         }
         if let Some(behavior) = spec.get_mut("behavior").filter(|b| b.is_object()) {
-            default_direction(behavior, "scaleUp", json!({
-                "stabilizationWindowSeconds": 0, "selectPolicy": "Max",
-                "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}],
-            }));
-            default_direction(behavior, "scaleDown", json!({
-                "selectPolicy": "Max", "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}],
-            }));
+            default_direction(
+                behavior,
+                "scaleUp",
+                json!({
+                    "stabilizationWindowSeconds": 0, "selectPolicy": "Max",
+                    "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}, {"type": "Percent", "value": 100, "periodSeconds": 15}],
+                }),
+            );
+            default_direction(
+                behavior,
+                "scaleDown",
+                json!({
+                    "selectPolicy": "Max", "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}],
+                }),
+            );
         }
     });
 }
@@ -75,7 +82,11 @@ pub(crate) fn validate_common(errors: &mut Errors, obj: &Value) {
         errors.push(FieldError::invalid(&spec.child("maxReplicas"), max, "must be greater than 0"));
     }
     if min.is_some_and(|m| max < m) {
-        errors.push(FieldError::invalid(&spec.child("maxReplicas"), max, "must be greater than or equal to `minReplicas`"));
+        errors.push(FieldError::invalid(
+            &spec.child("maxReplicas"),
+            max,
+            "must be greater than or equal to `minReplicas`",
+        ));
     }
     for key in ["kind", "name"] {
         if text(obj, &format!("/spec/scaleTargetRef/{key}")).is_empty() {
@@ -91,13 +102,22 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     for (i, metric) in list(obj, "/spec/metrics").iter().enumerate() {
         let path = Path::new("spec").child("metrics").index(i);
         let kind = text(metric, "/type");
-        check::one_of(&mut errors, kind, &path.child("type"), &types, Some("must specify a metric source type"));
+        check::one_of(
+            &mut errors,
+            kind,
+            &path.child("type"),
+            &types,
+            Some("must specify a metric source type"),
+        );
         let mut source = kind.to_string();
         if let Some(c) = source.get_mut(..1) {
             c.make_ascii_lowercase();
         }
         if types.contains(&kind) && is_empty(metric.get(&source)) {
-            errors.push(FieldError::required(&path.child(&source), "must populate information for the given metric source"));
+            errors.push(FieldError::required(
+                &path.child(&source),
+                "must populate information for the given metric source",
+            ));
         }
     }
     errors
@@ -136,7 +156,8 @@ fn targets(obj: &Value) -> String {
             let suffix = if matches!(key, "object" | "external") { " (avg)" } else { "" };
             format!("{}/{}{suffix}", quantity(average.1), quantity(average.0))
         } else if utilization.0.is_some() {
-            let now = utilization.1.filter(|v| !v.is_null()).map_or("<unknown>".to_string(), |v| format!("{v}%"));
+            let now =
+                utilization.1.filter(|v| !v.is_null()).map_or("<unknown>".to_string(), |v| format!("{v}%"));
             format!("{now}/{}%", quantity(utilization.0))
         } else {
             let value = field("value");
@@ -155,7 +176,8 @@ pub(crate) fn row(obj: &Value, now: &str) -> Vec<Value> {
     let min = int(obj, "/spec/minReplicas").map_or("<unset>".to_string(), |m| m.to_string());
     vec![
         name(obj),
-        format!("{}/{}", text(obj, "/spec/scaleTargetRef/kind"), text(obj, "/spec/scaleTargetRef/name")).into(),
+        format!("{}/{}", text(obj, "/spec/scaleTargetRef/kind"), text(obj, "/spec/scaleTargetRef/name"))
+            .into(),
         targets(obj).into(),
         min.into(),
         number(obj, "/spec/maxReplicas"),

@@ -12,6 +12,8 @@ use crate::ruleset::{PLAIN, RuleSet, keep};
 use crate::value::{age, fill, int, is_empty, list, name, sub, text, with};
 
 static RULES: RuleSet = RuleSet {
+    // Any name will do that is a path segment.
+    name: knarr_machinery::names::path_segment_name,
     default,
     create,
     update,
@@ -85,21 +87,27 @@ fn update(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
                 list(old, "/status/conditions").iter().filter(|c| !decides(c)).cloned().collect();
             conditions.extend(given.into_iter().filter(decides));
             keep(obj, old, "spec");
-            if !conditions.is_empty() {
-                sub(obj, "status")["conditions"] = conditions.into();
-            }
+            set_conditions(obj, conditions);
             stamp(ctx, obj, old);
         }
         Some("status") => {
-            let mut conditions: Vec<Value> = list(old, "/status/conditions").iter().filter(|c| decides(c)).cloned().collect();
+            let mut conditions: Vec<Value> =
+                list(old, "/status/conditions").iter().filter(|c| decides(c)).cloned().collect();
             conditions.extend(list(obj, "/status/conditions").iter().filter(|c| !decides(c)).cloned());
-            if !conditions.is_empty() {
-                sub(obj, "status")["conditions"] = conditions.into();
-            }
+            set_conditions(obj, conditions);
             keep(obj, old, "spec");
             stamp(ctx, obj, old);
         }
         _ => keep(obj, old, "spec"),
+    }
+}
+
+fn set_conditions(obj: &mut Value, conditions: Vec<Value>) {
+    let status = sub(obj, "status");
+    if conditions.is_empty() {
+        crate::value::drop_key(status, "conditions");
+    } else {
+        status["conditions"] = conditions.into();
     }
 }
 
@@ -145,10 +153,29 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
 }
 
 const USAGES: &[&str] = &[
-    "signing", "digital signature", "content commitment", "key encipherment", "key agreement",
-    "data encipherment", "cert sign", "crl sign", "encipher only", "decipher only", "any",
-    "server auth", "client auth", "code signing", "email protection", "s/mime", "ipsec end system",
-    "ipsec tunnel", "ipsec user", "timestamping", "ocsp signing", "microsoft sgc", "netscape sgc",
+    "signing",
+    "digital signature",
+    "content commitment",
+    "key encipherment",
+    "key agreement",
+    "data encipherment",
+    "cert sign",
+    "crl sign",
+    "encipher only",
+    "decipher only",
+    "any",
+    "server auth",
+    "client auth",
+    "code signing",
+    "email protection",
+    "s/mime",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "timestamping",
+    "ocsp signing",
+    "microsoft sgc",
+    "netscape sgc",
 ];
 
 fn parse_request(request: &str) -> Result<(), String> {
@@ -174,7 +201,11 @@ fn signer_name(errors: &mut Errors, signer: &str, path: &Path) {
             check::dns_subdomain(errors, domain, path);
             check::dns_subdomain(errors, rest, path);
             if !domain.contains('.') {
-                errors.push(FieldError::invalid(path, signer, "should be a domain with at least two segments separated by dots"));
+                errors.push(FieldError::invalid(
+                    path,
+                    signer,
+                    "should be a domain with at least two segments separated by dots",
+                ));
             }
         }
         _ => errors.push(FieldError::invalid(
@@ -191,15 +222,25 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     for kind in ["Approved", "Denied", "Failed"] {
         let has = |v: &Value| list(v, "/status/conditions").iter().any(|c| text(c, "/type") == kind);
         if has(old) && !has(obj) {
-            errors.push(FieldError::forbidden(&conditions, format!("updates may not remove a condition of type {kind:?}")));
+            errors.push(FieldError::forbidden(
+                &conditions,
+                format!("updates may not remove a condition of type {kind:?}"),
+            ));
         }
         if !has(old) && has(obj) && kind != "Failed" && ctx.subresource != Some("approval") {
-            errors.push(FieldError::forbidden(&conditions, format!("updates may not add a condition of type {kind:?}")));
+            errors.push(FieldError::forbidden(
+                &conditions,
+                format!("updates may not add a condition of type {kind:?}"),
+            ));
         }
     }
     let types: Vec<&str> = list(obj, "/status/conditions").iter().map(|c| text(c, "/type")).collect();
     if types.contains(&"Approved") && types.contains(&"Denied") {
-        errors.push(FieldError::invalid(&conditions, "Denied", "Approved and Denied conditions are mutually exclusive"));
+        errors.push(FieldError::invalid(
+            &conditions,
+            "Denied",
+            "Approved and Denied conditions are mutually exclusive",
+        ));
     }
     let certificate = Path::new("status").child("certificate");
     let (new, before) = (text(obj, "/status/certificate"), text(old, "/status/certificate"));

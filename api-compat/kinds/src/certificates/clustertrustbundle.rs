@@ -30,7 +30,11 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let pem = text(obj, "/spec/trustBundle");
     match pem::parse_many(pem) {
         Ok(blocks) if blocks.is_empty() => {
-            errors.push(FieldError::invalid(&bundle, "<value omitted>", "at least one trust anchor must be provided"));
+            errors.push(FieldError::invalid(
+                &bundle,
+                "<value omitted>",
+                "at least one trust anchor must be provided",
+            ));
         }
         Ok(blocks) => {
             for (i, block) in blocks.iter().enumerate() {
@@ -47,12 +51,17 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let at = Path::new("metadata").child("name");
     if signer.is_empty() {
         if object_name.contains(':') {
-            errors.push(FieldError::invalid(&at, object_name, "ClusterTrustBundle without signer name must not have \":\" in its name"));
+            errors.push(FieldError::invalid(
+                &at,
+                object_name,
+                "ClusterTrustBundle without signer name must not have \":\" in its name",
+            ));
         }
     } else {
         let prefix = format!("{}:", signer.replace('/', ":"));
         if !object_name.starts_with(&prefix) {
-            let detail = format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}");
+            let detail =
+                format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}");
             errors.push(FieldError::invalid(&at, object_name, detail));
         }
     }

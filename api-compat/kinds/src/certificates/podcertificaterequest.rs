@@ -38,7 +38,9 @@ pub(crate) fn kind() -> Kind {
 
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for key in ["signerName", "podName", "podUID", "serviceAccountName", "serviceAccountUID", "nodeName", "nodeUID"] {
+    for key in
+        ["signerName", "podName", "podUID", "serviceAccountName", "serviceAccountUID", "nodeName", "nodeUID"]
+    {
         if text(obj, &format!("/spec/{key}")).is_empty() {
             errors.push(FieldError::required(&Path::new("spec").child(key), ""));
         }

@@ -8,8 +8,7 @@ use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet};
 use crate::value::{int, name, since, text};
 
-static RULES: RuleSet =
-    RuleSet { validate, row: row_core, fields, create_on_update: true, ..PLAIN };
+static RULES: RuleSet = RuleSet { validate, row: row_core, fields, create_on_update: true, ..PLAIN };
 
 /// Columns of both kinds of events.
 pub(crate) const EVENT_COLUMNS: &[Col] = &[
@@ -26,9 +25,17 @@ pub(crate) const EVENT_COLUMNS: &[Col] = &[
 ];
 
 const SELECTABLE: &[&str] = &[
-    "involvedObject.apiVersion", "involvedObject.fieldPath", "involvedObject.kind", "involvedObject.name",
-    "involvedObject.namespace", "involvedObject.resourceVersion", "involvedObject.uid", "reason",
-    "reportingComponent", "source", "type",
+    "involvedObject.apiVersion",
+    "involvedObject.fieldPath",
+    "involvedObject.kind",
+    "involvedObject.name",
+    "involvedObject.namespace",
+    "involvedObject.resourceVersion",
+    "involvedObject.uid",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
 ];
 
 pub(crate) fn kind() -> Kind {
@@ -56,7 +63,11 @@ pub(crate) fn namespace_matches(obj: &Value, key: &str) -> Vec<FieldError> {
 }
 
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
-    namespace_matches(obj, "involvedObject")
+    let mut errors = namespace_matches(obj, "involvedObject");
+    if obj.get("eventTime").is_some_and(|t| !t.is_null()) {
+        crate::events::event::reporter(&mut errors, obj, "reportingComponent", "message");
+    }
+    errors
 }
 
 fn fields(obj: &Value) -> Vec<(Str, String)> {

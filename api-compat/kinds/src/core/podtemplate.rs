@@ -9,12 +9,8 @@ use crate::podspec;
 use crate::ruleset::{PLAIN, RuleSet};
 use crate::value::{container_cells, labels_text, map, name, with};
 
-static RULES: RuleSet = RuleSet {
-    default: |obj| with(obj, "/template", podspec::default_template),
-    validate,
-    row,
-    ..PLAIN
-};
+static RULES: RuleSet =
+    RuleSet { default: |obj| with(obj, "/template", podspec::default_template), validate, row, ..PLAIN };
 
 pub(crate) fn kind() -> Kind {
     Facts::new("", "v1", "PodTemplate", "podtemplates")

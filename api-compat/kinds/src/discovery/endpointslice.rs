@@ -70,9 +70,13 @@ fn validate_endpoint(errors: &mut Errors, endpoint: &Value, kind: &str, path: &P
             ("IPv6", Some(ip)) if !ip.is_ipv6() => {
                 errors.push(FieldError::invalid(&here, address, "must be an IPv6 address"));
             }
-            ("IPv4" | "IPv6", None) => check::names(errors, names::is_valid_ip(address), address.into(), &here),
+            ("IPv4" | "IPv6", None) => {
+                check::names(errors, names::is_valid_ip(address), address.into(), &here)
+            }
             ("IPv4" | "IPv6", Some(ip)) => endpoint_ip(errors, ip, address, &here),
-            ("FQDN", _) => check::names(errors, names::is_fully_qualified_name(address), address.into(), &here),
+            ("FQDN", _) => {
+                check::names(errors, names::is_fully_qualified_name(address), address.into(), &here)
+            }
             _ => {}
         }
     }
@@ -86,7 +90,11 @@ fn validate_endpoint(errors: &mut Errors, endpoint: &Value, kind: &str, path: &P
     }
     if endpoint.pointer("/deprecatedTopology/kubernetes.io~1hostname").is_some() {
         let at = path.child("deprecatedTopology").key("kubernetes.io/hostname");
-        errors.push(FieldError::invalid(&at, "kubernetes.io/hostname", "may not be set unless nodeName is set to the same value"));
+        errors.push(FieldError::invalid(
+            &at,
+            "kubernetes.io/hostname",
+            "may not be set unless nodeName is set to the same value",
+        ));
     }
 }
 
@@ -104,7 +112,10 @@ pub(crate) fn endpoint_ip(errors: &mut Errors, ip: std::net::IpAddr, text: &str,
         (ip.is_unspecified(), format!("may not be unspecified ({text})")),
         (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_string()),
         (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_string()),
-        (link_local_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_string()),
+        (
+            link_local_multicast,
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_string(),
+        ),
     ] {
         if wrong {
             errors.push(FieldError::invalid(path, text, what));

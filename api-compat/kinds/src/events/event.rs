@@ -22,8 +22,16 @@ static RULES: RuleSet = RuleSet {
 };
 
 const SELECTABLE: &[&str] = &[
-    "reason", "regarding.apiVersion", "regarding.fieldPath", "regarding.kind", "regarding.name",
-    "regarding.namespace", "regarding.resourceVersion", "regarding.uid", "reportingController", "type",
+    "reason",
+    "regarding.apiVersion",
+    "regarding.fieldPath",
+    "regarding.kind",
+    "regarding.name",
+    "regarding.namespace",
+    "regarding.resourceVersion",
+    "regarding.uid",
+    "reportingController",
+    "type",
 ];
 
 pub(crate) fn kind() -> Kind {
@@ -77,31 +85,49 @@ fn to_storage(obj: Value) -> Result<Value, ApiError> {
     Ok(obj)
 }
 
-fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    if obj.get("eventTime").is_none_or(Value::is_null) {
-        errors.push(FieldError::required(&Path::new("eventTime"), ""));
-    }
-    if !matches!(text(obj, "/type"), "Normal" | "Warning") {
-        errors.push(FieldError::invalid(&Path::new("type"), "", format!("has invalid value: {}", text(obj, "/type"))));
-    }
-    let controller = text(obj, "/reportingController");
+/// What events of the new style need: a reporter, an action and a reason. `note` is the name of the message field.
+pub(crate) fn reporter(errors: &mut Vec<FieldError>, obj: &Value, controller_key: &str, note: &str) {
+    let controller = text(obj, &format!("/{controller_key}"));
     if controller.is_empty() {
         errors.push(FieldError::required(&Path::new("reportingController"), ""));
     } else {
-        check::names(&mut errors, names::is_qualified_name(controller), controller.into(), &Path::new("reportingController"));
+        check::names(
+            errors,
+            names::is_qualified_name(controller),
+            controller.into(),
+            &Path::new("reportingController"),
+        );
     }
     for (key, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
         let value = text(obj, &format!("/{key}"));
         if value.is_empty() {
             errors.push(FieldError::required(&Path::new(key), ""));
         } else if value.len() > max {
-            errors.push(FieldError::invalid(&Path::new(key), "", format!("can have at most {max} characters")));
+            errors.push(FieldError::invalid(
+                &Path::new(key),
+                "",
+                format!("can have at most {max} characters"),
+            ));
         }
     }
-    if text(obj, "/note").len() > 1024 {
+    if text(obj, &format!("/{note}")).len() > 1024 {
         errors.push(FieldError::invalid(&Path::new("message"), "", "can have at most 1024 characters"));
     }
+}
+
+fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if obj.get("eventTime").is_none_or(Value::is_null) {
+        errors.push(FieldError::required(&Path::new("eventTime"), ""));
+    }
+    if !matches!(text(obj, "/type"), "Normal" | "Warning") {
+        errors.push(FieldError::invalid(
+            &Path::new("type"),
+            "",
+            format!("has invalid value: {}", text(obj, "/type")),
+        ));
+    }
+    reporter(&mut errors, obj, "reportingController", "note");
     errors.extend(crate::core::event::namespace_matches(obj, "regarding"));
     errors
 }
@@ -110,8 +136,19 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
 fn update(_ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for key in [
-        "regarding", "reason", "note", "type", "eventTime", "action", "related", "reportingController",
-        "reportingInstance", "deprecatedSource", "deprecatedFirstTimestamp", "deprecatedLastTimestamp", "deprecatedCount",
+        "regarding",
+        "reason",
+        "note",
+        "type",
+        "eventTime",
+        "action",
+        "related",
+        "reportingController",
+        "reportingInstance",
+        "deprecatedSource",
+        "deprecatedFirstTimestamp",
+        "deprecatedLastTimestamp",
+        "deprecatedCount",
     ] {
         check::immutable(&mut errors, obj.get(key), old.get(key), &Path::new(key));
     }

@@ -36,9 +36,17 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let spec = Path::new("spec");
     let precedence = int(obj, "/spec/matchingPrecedence").unwrap_or(0);
     if precedence <= 0 {
-        errors.push(FieldError::invalid(&spec.child("matchingPrecedence"), precedence, "must be a positive value"));
+        errors.push(FieldError::invalid(
+            &spec.child("matchingPrecedence"),
+            precedence,
+            "must be a positive value",
+        ));
     } else if precedence > 10_000 {
-        errors.push(FieldError::invalid(&spec.child("matchingPrecedence"), precedence, "must not be greater than 10000"));
+        errors.push(FieldError::invalid(
+            &spec.child("matchingPrecedence"),
+            precedence,
+            "must not be greater than 10000",
+        ));
     }
     if text(obj, "/spec/priorityLevelConfiguration/name").is_empty() {
         let path = spec.child("priorityLevelConfiguration").child("name");

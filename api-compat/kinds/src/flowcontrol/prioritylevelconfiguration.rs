@@ -9,8 +9,7 @@ use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet, empty_status};
 use crate::value::{age, fill, int, name, text, with};
 
-static RULES: RuleSet =
-    RuleSet { default, status: Some(empty_status), validate, row, ..PLAIN };
+static RULES: RuleSet = RuleSet { default, status: Some(empty_status), validate, row, ..PLAIN };
 
 pub(crate) fn kind() -> Kind {
     Facts::new(super::GROUP, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations")
@@ -63,10 +62,14 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let limited = obj.pointer("/spec/limited").is_some_and(|v| !v.is_null());
     match kind {
         "Exempt" if limited => {
-            errors.push(FieldError::forbidden(&spec.child("limited"), "must be nil if the type is not Limited"));
+            errors.push(FieldError::forbidden(
+                &spec.child("limited"),
+                "must be nil if the type is not Limited",
+            ));
         }
         "Limited" if !limited => {
-            errors.push(FieldError::required(&spec.child("limited"), "must not be empty when type is Limited"));
+            errors
+                .push(FieldError::required(&spec.child("limited"), "must not be empty when type is Limited"));
         }
         _ => check::one_of(&mut errors, kind, &spec.child("type"), &["Exempt", "Limited"], Some("")),
     }

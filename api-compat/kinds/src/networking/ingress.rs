@@ -9,8 +9,7 @@ use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet};
 use crate::value::{age, int, list, name, or_none, text};
 
-static RULES: RuleSet =
-    RuleSet { status: Some(|| json!({"loadBalancer": {}})), validate, row, ..PLAIN };
+static RULES: RuleSet = RuleSet { status: Some(|| json!({"loadBalancer": {}})), validate, row, ..PLAIN };
 
 pub(crate) fn kind() -> Kind {
     Facts::new(super::GROUP, "v1", "Ingress", "ingresses")
@@ -58,7 +57,11 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         let host = text(rule, "/host");
         if !host.is_empty() {
             if host.parse::<std::net::IpAddr>().is_ok() {
-                errors.push(FieldError::invalid(&path.child("host"), host, "must be a DNS name, not an IP address"));
+                errors.push(FieldError::invalid(
+                    &path.child("host"),
+                    host,
+                    "must be a DNS name, not an IP address",
+                ));
             } else {
                 validate_host(&mut errors, host, &path.child("host"));
             }
@@ -106,12 +109,20 @@ fn validate_paths(errors: &mut Errors, paths: &[Value], at: &Path) {
                 }
                 for bad in ["//", "/./", "/../", "%2f", "%2F"] {
                     if path.contains(bad) {
-                        errors.push(FieldError::invalid(&here.child("path"), path, format!("must not contain '{bad}'")));
+                        errors.push(FieldError::invalid(
+                            &here.child("path"),
+                            path,
+                            format!("must not contain '{bad}'"),
+                        ));
                     }
                 }
                 for bad in ["/..", "/."] {
                     if path.ends_with(bad) {
-                        errors.push(FieldError::invalid(&here.child("path"), path, format!("cannot end with '{bad}'")));
+                        errors.push(FieldError::invalid(
+                            &here.child("path"),
+                            path,
+                            format!("cannot end with '{bad}'"),
+                        ));
                     }
                 }
             }
@@ -133,7 +144,9 @@ fn validate_paths(errors: &mut Errors, paths: &[Value], at: &Path) {
 fn validate_backend(errors: &mut Errors, backend: &Value, path: &Path) {
     let given = |key: &str| backend.get(key).filter(|v| !v.is_null());
     match (given("resource"), given("service")) {
-        (Some(_), Some(_)) => errors.push(FieldError::invalid(path, "", "cannot set both resource and service backends")),
+        (Some(_), Some(_)) => {
+            errors.push(FieldError::invalid(path, "", "cannot set both resource and service backends"))
+        }
         (Some(resource), None) => {
             for key in ["kind", "name"] {
                 if text(resource, &format!("/{key}")).is_empty() {
@@ -152,10 +165,19 @@ fn validate_backend(errors: &mut Errors, backend: &Value, path: &Path) {
             }
             let (port, port_name) = (int(service, "/port/number").unwrap_or(0), text(service, "/port/name"));
             match (port, port_name.is_empty()) {
-                (0, true) => errors.push(FieldError::required(&path.child("port"), "port name or number is required")),
-                (0, false) => check::names(errors, names::is_valid_port_name(port_name), port_name.into(), &at.child("port").child("name")),
+                (0, true) => {
+                    errors.push(FieldError::required(&path.child("port"), "port name or number is required"))
+                }
+                (0, false) => check::names(
+                    errors,
+                    names::is_valid_port_name(port_name),
+                    port_name.into(),
+                    &at.child("port").child("name"),
+                ),
                 (n, true) => check::port(errors, n, &at.child("port").child("number")),
-                (_, false) => errors.push(FieldError::invalid(path, "", "cannot set both port name & port number")),
+                (_, false) => {
+                    errors.push(FieldError::invalid(path, "", "cannot set both port name & port number"))
+                }
             }
         }
         (None, None) => errors.push(FieldError::required(path, "port name or number is required")),
@@ -163,7 +185,8 @@ fn validate_backend(errors: &mut Errors, backend: &Value, path: &Path) {
 }
 
 fn row(obj: &Value, now: &str) -> Vec<Value> {
-    let hosts: Vec<&str> = list(obj, "/spec/rules").iter().map(|r| text(r, "/host")).filter(|h| !h.is_empty()).collect();
+    let hosts: Vec<&str> =
+        list(obj, "/spec/rules").iter().map(|r| text(r, "/host")).filter(|h| !h.is_empty()).collect();
     let hosts = match hosts.len() {
         0 => "*".to_string(),
         n if n > 3 => format!("{} + {} more...", hosts[..3].join(","), n - 3),

@@ -39,7 +39,12 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     if controller.is_empty() {
         errors.push(FieldError::required(&spec.child("controller"), ""));
     } else {
-        check::names(&mut errors, names::is_domain_prefixed_path(controller), controller.into(), &spec.child("controller"));
+        check::names(
+            &mut errors,
+            names::is_domain_prefixed_path(controller),
+            controller.into(),
+            &spec.child("controller"),
+        );
     }
     if let Some(p) = obj.pointer("/spec/parameters").filter(|p| !p.is_null()) {
         let path = spec.child("parameters");
@@ -52,10 +57,16 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         check::one_of(&mut errors, scope, &path.child("scope"), &["Cluster", "Namespace"], Some(""));
         let namespace = text(p, "/namespace");
         if scope == "Namespace" && namespace.is_empty() {
-            errors.push(FieldError::required(&path.child("namespace"), "`parameters.scope` is set to 'Namespace'"));
+            errors.push(FieldError::required(
+                &path.child("namespace"),
+                "`parameters.scope` is set to 'Namespace'",
+            ));
         }
         if scope == "Cluster" && !namespace.is_empty() {
-            errors.push(FieldError::forbidden(&path.child("namespace"), "`parameters.scope` is set to 'Cluster'"));
+            errors.push(FieldError::forbidden(
+                &path.child("namespace"),
+                "`parameters.scope` is set to 'Cluster'",
+            ));
         }
     }
     errors

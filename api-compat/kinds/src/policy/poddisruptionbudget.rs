@@ -10,7 +10,9 @@ use crate::ruleset::{PLAIN, RuleSet};
 use crate::value::{age, name, number, text};
 
 static RULES: RuleSet = RuleSet {
-    status: Some(|| json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0})),
+    status: Some(
+        || json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}),
+    ),
     validate,
     row,
     unconditional_update: false,

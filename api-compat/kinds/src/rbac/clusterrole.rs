@@ -9,12 +9,7 @@ use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet};
 use crate::value::list;
 
-static RULES: RuleSet = RuleSet {
-    name: names::path_segment_name,
-    validate,
-    create_on_update: true,
-    ..PLAIN
-};
+static RULES: RuleSet = RuleSet { name: names::path_segment_name, validate, create_on_update: true, ..PLAIN };
 
 pub(crate) fn kind() -> Kind {
     Facts::new(super::GROUP, "v1", "ClusterRole", "clusterroles").build(&RULES)
@@ -26,7 +21,10 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         let path = Path::new("aggregationRule").child("clusterRoleSelectors");
         let selectors = list(obj, "/aggregationRule/clusterRoleSelectors");
         if selectors.is_empty() {
-            errors.push(FieldError::required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil"));
+            errors.push(FieldError::required(
+                &path,
+                "at least one clusterRoleSelector required if aggregationRule is non-nil",
+            ));
         }
         for (i, s) in selectors.iter().enumerate() {
             check::label_selector(&mut errors, Some(s), &path.index(i));

@@ -52,10 +52,16 @@ fn validate_rules(rules: &[Value], namespaced: bool) -> Vec<FieldError> {
             continue;
         }
         if empty("/apiGroups") {
-            errors.push(FieldError::required(&path.child("apiGroups"), "resource rules must supply at least one api group"));
+            errors.push(FieldError::required(
+                &path.child("apiGroups"),
+                "resource rules must supply at least one api group",
+            ));
         }
         if empty("/resources") {
-            errors.push(FieldError::required(&path.child("resources"), "resource rules must supply at least one resource"));
+            errors.push(FieldError::required(
+                &path.child("resources"),
+                "resource rules must supply at least one resource",
+            ));
         }
     }
     errors
@@ -87,7 +93,12 @@ fn validate_binding(obj: &Value, roles: &[&str], namespaced: bool) -> Vec<FieldE
     if role_name.is_empty() {
         errors.push(FieldError::required(&role.child("name"), ""));
     } else {
-        check::names(&mut errors, names::path_segment_name(role_name, false), role_name.into(), &role.child("name"));
+        check::names(
+            &mut errors,
+            names::path_segment_name(role_name, false),
+            role_name.into(),
+            &role.child("name"),
+        );
     }
     for (i, subject) in list(obj, "/subjects").iter().enumerate() {
         validate_subject(&mut errors, subject, &Path::new("subjects").index(i), namespaced);
@@ -103,7 +114,12 @@ fn validate_subject(errors: &mut Vec<FieldError>, subject: &Value, path: &Path, 
     match kind {
         "ServiceAccount" => {
             if !given.is_empty() {
-                check::names(errors, names::name_is_dns_subdomain(given, false), given.into(), &path.child("name"));
+                check::names(
+                    errors,
+                    names::name_is_dns_subdomain(given, false),
+                    given.into(),
+                    &path.child("name"),
+                );
             }
             if !group.is_empty() {
                 errors.push(FieldError::not_supported(&path.child("apiGroup"), group, &[""]));
@@ -128,10 +144,14 @@ fn validate_subject(errors: &mut Vec<FieldError>, subject: &Value, path: &Path, 
 /// A binding may not change its role.
 fn validate_binding_update(obj: &Value, old: &Value) -> Vec<FieldError> {
     let (new, before) = (obj.get("roleRef"), old.get("roleRef"));
-    if new == before {
+    if check::same(new, before) {
         return Vec::new();
     }
-    vec![FieldError::invalid(&Path::new("roleRef"), new.cloned().unwrap_or(json!({})), "cannot change roleRef")]
+    vec![FieldError::invalid(
+        &Path::new("roleRef"),
+        new.cloned().unwrap_or(json!({})),
+        "cannot change roleRef",
+    )]
 }
 
 fn binding_row(obj: &Value, now: &str) -> Vec<Value> {

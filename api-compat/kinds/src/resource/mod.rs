@@ -1,6 +1,7 @@
 //! `resource.k8s.io/v1`.
 
 pub(crate) mod deviceclass;
+mod devices;
 pub(crate) mod devicetaintrule;
 pub(crate) mod resourceclaim;
 pub(crate) mod resourceclaimtemplate;

@@ -12,6 +12,12 @@ use crate::value::{age, each, fill, fill_text, is_empty, list, name, text};
 static RULES: RuleSet = RuleSet {
     default: |obj| default_requests(obj, "/spec/devices/requests"),
     status: Some(empty_status),
+    validate: |_, obj| {
+        let mut errors = Vec::new();
+        let spec = obj.get("spec").unwrap_or(&Value::Null);
+        super::devices::claim_spec(&mut errors, spec, &Path::new("spec"));
+        errors
+    },
     validate_update: Some(update),
     row,
     ..PLAIN

@@ -48,7 +48,13 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         check::one_of(&mut errors, m, &spec.child("volumeLifecycleModes").index(i), &modes, None);
     }
     let policies = ["File", "None", "ReadWriteOnceWithFSType"];
-    check::one_of(&mut errors, text(obj, "/spec/fsGroupPolicy"), &spec.child("fsGroupPolicy"), &policies, None);
+    check::one_of(
+        &mut errors,
+        text(obj, "/spec/fsGroupPolicy"),
+        &spec.child("fsGroupPolicy"),
+        &policies,
+        None,
+    );
     errors
 }
 

@@ -5,13 +5,14 @@ use serde_json::Value;
 
 use crate::facts::{AGE, Facts, NAME};
 use crate::kind::{Ctx, Kind};
-use crate::ruleset::{PLAIN, RuleSet};
+use crate::ruleset::{PLAIN, RuleSet, empty_status};
 use crate::value::{age, list, name, text};
 
-static RULES: RuleSet = RuleSet { validate, row, ..PLAIN };
+static RULES: RuleSet = RuleSet { status: Some(empty_status), validate, row, ..PLAIN };
 
 pub(crate) fn kind() -> Kind {
     Facts::new(super::GROUP, "v1", "CSINode", "csinodes")
+        .status()
         .columns(&[NAME, ("Drivers", "integer", 0, "Number of drivers on the node."), AGE])
         .build(&RULES)
 }

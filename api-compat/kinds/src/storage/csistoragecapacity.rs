@@ -38,8 +38,8 @@ fn update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 fn row(obj: &Value, _now: &str) -> Vec<Value> {
-    let capacity = obj.get("capacity").map_or("<unset>".to_string(), |c| {
-        c.as_str().map_or_else(|| c.to_string(), str::to_string)
-    });
+    let capacity = obj
+        .get("capacity")
+        .map_or("<unset>".to_string(), |c| c.as_str().map_or_else(|| c.to_string(), str::to_string));
     vec![name(obj), text(obj, "/storageClassName").into(), capacity.into()]
 }

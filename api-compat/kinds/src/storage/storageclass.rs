@@ -67,10 +67,12 @@ fn update(_ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 fn row(obj: &Value, now: &str) -> Vec<Value> {
-    let is_default = ["storageclass.kubernetes.io~1is-default-class", "storageclass.beta.kubernetes.io~1is-default-class"]
-        .iter()
-        .any(|k| text(obj, &format!("/metadata/annotations/{k}")) == "true");
-    let shown = if is_default { format!("{} (default)", text(obj, "/metadata/name")).into() } else { name(obj) };
+    let is_default =
+        ["storageclass.kubernetes.io~1is-default-class", "storageclass.beta.kubernetes.io~1is-default-class"]
+            .iter()
+            .any(|k| text(obj, &format!("/metadata/annotations/{k}")) == "true");
+    let shown =
+        if is_default { format!("{} (default)", text(obj, "/metadata/name")).into() } else { name(obj) };
     vec![
         shown,
         text(obj, "/provisioner").into(),

@@ -46,10 +46,16 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let volume = !text(obj, "/spec/source/persistentVolumeName").is_empty();
     let inline = obj.pointer("/spec/source/inlineVolumeSpec").is_some_and(|v| !v.is_null());
     if !volume && !inline {
-        errors.push(FieldError::required(&spec.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"));
+        errors.push(FieldError::required(
+            &spec.child("source"),
+            "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+        ));
     }
     if volume && inline {
-        errors.push(FieldError::forbidden(&spec.child("source"), "must specify exactly one of inlineVolumeSpec and persistentVolumeName"));
+        errors.push(FieldError::forbidden(
+            &spec.child("source"),
+            "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+        ));
     }
     errors
 }

@@ -35,7 +35,8 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         errors.push(FieldError::required(&Path::new("driverName"), ""));
     }
     if is_empty(obj.get("parameters")) {
-        errors.push(FieldError::required(&Path::new("parameters"), "must contain at least one key/value pair"));
+        errors
+            .push(FieldError::required(&Path::new("parameters"), "must contain at least one key/value pair"));
     }
     errors
 }

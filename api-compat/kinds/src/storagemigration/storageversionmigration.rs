@@ -9,13 +9,8 @@ use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet, empty_status};
 use crate::value::{age, name, text};
 
-static RULES: RuleSet = RuleSet {
-    status: Some(empty_status),
-    validate,
-    validate_update: Some(update),
-    row,
-    ..PLAIN
-};
+static RULES: RuleSet =
+    RuleSet { status: Some(empty_status), validate, validate_update: Some(update), row, ..PLAIN };
 
 pub(crate) fn kind() -> Kind {
     Facts::new("storagemigration.k8s.io", "v1", "StorageVersionMigration", "storageversionmigrations")

@@ -37,58 +37,37 @@ fn verbs(text: &str) -> Vec<Verb> {
     match text {
         "ALL" => ALL.to_vec(),
         "GPU" => vec![Verb::Get, Verb::Patch, Verb::Update],
-        list => list
-            .split(',')
-            .map(|v| *ALL.iter().find(|a| a.as_str() == v).unwrap())
-            .collect(),
+        list => list.split(',').map(|v| *ALL.iter().find(|a| a.as_str() == v).unwrap()).collect(),
     }
 }
 
 pub fn lines() -> Vec<Line> {
-    STOCK
-        .lines()
-        .filter(|l| !l.starts_with('#') && !l.is_empty())
-        .map(line)
-        .collect()
+    STOCK.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).map(line).collect()
 }
 
 fn line(text: &str) -> Line {
     let words: Vec<&str> = text.split(' ').collect();
     let gv = GroupVersion::parse(words[0]).unwrap();
     let extra = |key: &str| -> Vec<String> {
-        let found = words[6..]
-            .iter()
-            .find_map(|w| w.strip_prefix(key)?.strip_prefix('='));
-        found
-            .map(|l| l.split(',').map(str::to_owned).collect())
-            .unwrap_or_default()
+        let found = words[6..].iter().find_map(|w| w.strip_prefix(key)?.strip_prefix('='));
+        found.map(|l| l.split(',').map(str::to_owned).collect()).unwrap_or_default()
     };
     let kind = match words[2].rsplit_once('/') {
         Some((gv, kind)) => {
             let gv = GroupVersion::parse(gv).unwrap();
-            GroupVersionKind {
-                group: gv.group,
-                version: gv.version,
-                kind: kind.to_owned().into(),
-            }
+            GroupVersionKind { group: gv.group, version: gv.version, kind: kind.to_owned().into() }
         }
         None => GroupVersionKind::new(gv.group.clone(), gv.version.clone(), words[2].to_owned()),
     };
     Line {
         gv,
         name: words[1].to_owned(),
-        scope: if words[3] == "N" {
-            Scope::Namespaced
-        } else {
-            Scope::Cluster
-        },
+        scope: if words[3] == "N" { Scope::Namespaced } else { Scope::Cluster },
         verbs: verbs(words[4]),
         stored: words[5].to_owned(),
         short: extra("short"),
         categories: extra("cat"),
-        singular: extra("singular")
-            .pop()
-            .unwrap_or_else(|| words[2].to_lowercase()),
+        singular: extra("singular").pop().unwrap_or_else(|| words[2].to_lowercase()),
         kind,
     }
 }
@@ -114,10 +93,7 @@ fn storage(line: &Line) -> Option<Storage> {
             _ => (line.gv.group.clone(), other.to_owned().into()),
         },
     };
-    let resource = GroupResource {
-        group,
-        resource: line.name.clone().into(),
-    };
+    let resource = GroupResource { group, resource: line.name.clone().into() };
     Some(Storage { resource, version })
 }
 
@@ -128,14 +104,11 @@ pub fn stock_kinds() -> Vec<Kind> {
         if let Some((plural, sub)) = line.name.split_once('/') {
             let parent = kinds.last_mut().unwrap();
             assert_eq!(parent.info.plural, plural);
-            Arc::get_mut(&mut parent.info)
-                .unwrap()
-                .subresources
-                .push(Subresource {
-                    name: sub.to_owned().into(),
-                    gvk: line.kind.clone(),
-                    verbs: line.verbs,
-                });
+            Arc::get_mut(&mut parent.info).unwrap().subresources.push(Subresource {
+                name: sub.to_owned().into(),
+                gvk: line.kind.clone(),
+                verbs: line.verbs,
+            });
             continue;
         }
         let owned = |l: &[String]| l.iter().map(|s| Str::Owned(s.clone())).collect();
@@ -157,10 +130,7 @@ pub fn stock_kinds() -> Vec<Kind> {
             verbs: line.verbs,
             gvk: line.kind,
         };
-        kinds.push(Kind {
-            info: Arc::new(info),
-            rules: Arc::new(NoRules),
-        });
+        kinds.push(Kind { info: Arc::new(info), rules: Arc::new(NoRules) });
     }
     kinds
 }
@@ -194,8 +164,5 @@ pub fn custom_kind() -> Kind {
         custom: true,
         gvk,
     };
-    Kind {
-        info: Arc::new(info),
-        rules: Arc::new(NoRules),
-    }
+    Kind { info: Arc::new(info), rules: Arc::new(NoRules) }
 }

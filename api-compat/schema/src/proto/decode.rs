@@ -47,20 +47,14 @@ impl Decoder<'_> {
         depth: usize,
     ) -> Result<bool, ProtoError> {
         if depth > MAX_DEPTH {
-            return Err(ProtoError::decode(
-                base,
-                format!("messages nest deeper than {MAX_DEPTH}"),
-            ));
+            return Err(ProtoError::decode(base, format!("messages nest deeper than {MAX_DEPTH}")));
         }
         let members = &self.facts.members[id.0 as usize];
         let by_tag = &self.facts.by_tag[id.0 as usize];
         let mut slots: Vec<Slot> = Vec::new();
         slots.resize_with(members.len(), || Slot::Absent);
         let find = |tag: u32| {
-            by_tag
-                .binary_search_by_key(&tag, |i| members[*i as usize].tag)
-                .ok()
-                .map(|p| by_tag[p] as usize)
+            by_tag.binary_search_by_key(&tag, |i| members[*i as usize].tag).ok().map(|p| by_tag[p] as usize)
         };
         let mut reader = Reader::new(buf, base);
         loop {
@@ -74,8 +68,7 @@ impl Decoder<'_> {
                 continue;
             };
             let member = &members[index];
-            self.occurrence(member, field, &mut slots[index], depth)
-                .map_err(|e| e.under(member.name))?;
+            self.occurrence(member, field, &mut slots[index], depth).map_err(|e| e.under(member.name))?;
         }
         let mut zero = true;
         for (member, slot) in members.iter().zip(slots) {
@@ -136,19 +129,12 @@ impl Decoder<'_> {
             }
             return Ok(());
         }
-        let (value, _) = self
-            .value(wire, field, depth)
-            .map_err(|e| e.at_index(list.len()))?;
+        let (value, _) = self.value(wire, field, depth).map_err(|e| e.at_index(list.len()))?;
         list.push(value);
         Ok(())
     }
 
-    fn entry(
-        &self,
-        wire: &Wire,
-        field: WireField<'_>,
-        depth: usize,
-    ) -> Result<(String, Value), ProtoError> {
+    fn entry(&self, wire: &Wire, field: WireField<'_>, depth: usize) -> Result<(String, Value), ProtoError> {
         let mut reader = field.reader()?;
         let (mut key, mut value) = (String::new(), None);
         while let Some(f) = reader.field()? {
@@ -168,12 +154,7 @@ impl Decoder<'_> {
         Ok((key, value))
     }
 
-    fn value(
-        &self,
-        wire: &Wire,
-        field: WireField<'_>,
-        depth: usize,
-    ) -> Result<Decoded, ProtoError> {
+    fn value(&self, wire: &Wire, field: WireField<'_>, depth: usize) -> Result<Decoded, ProtoError> {
         Ok(match wire {
             Wire::String => {
                 let s = field.string()?;
@@ -212,10 +193,7 @@ impl Decoder<'_> {
                 self.union(wire, *id, field, depth)?
             }
             Wire::List(_) | Wire::Map(_) => {
-                return Err(ProtoError::decode(
-                    field.offset,
-                    "a list inside a list has no protobuf form",
-                ));
+                return Err(ProtoError::decode(field.offset, "a list inside a list has no protobuf form"));
             }
         })
     }
@@ -255,11 +233,7 @@ impl Decoder<'_> {
         field: WireField<'_>,
         depth: usize,
     ) -> Result<Decoded, ProtoError> {
-        let schema_tag = if matches!(wire, Wire::OrBool(_)) {
-            2
-        } else {
-            1
-        };
+        let schema_tag = if matches!(wire, Wire::OrBool(_)) { 2 } else { 1 };
         let (mut schema, mut list, mut allows) = (None, Vec::new(), false);
         let mut reader = field.reader()?;
         while let Some(f) = reader.field()? {
@@ -299,9 +273,7 @@ impl Decoder<'_> {
                 return Ok(zero);
             }
             Slot::Absent if member.name.is_empty() => {
-                if let (Wire::Message(id), false, true) =
-                    (&member.wire, member.pointer, member.tag != 0)
-                {
+                if let (Wire::Message(id), false, true) = (&member.wire, member.pointer, member.tag != 0) {
                     self.message(*id, &[], 0, out, depth + 1)?;
                 }
                 return Ok(true);
@@ -367,10 +339,7 @@ impl Member {
 /// Puts the field's name where the wire reader noted its number.
 fn name_error(e: ProtoError, name: impl Fn(u32) -> Option<&'static str>) -> ProtoError {
     let Some(tag) = e.noted() else { return e };
-    let e = ProtoError {
-        path: String::new(),
-        ..e
-    };
+    let e = ProtoError { path: String::new(), ..e };
     match name(tag) {
         Some(name) => e.under(name),
         None => e,
@@ -423,10 +392,7 @@ fn int_or_string(field: WireField<'_>) -> Result<Decoded, ProtoError> {
     match kind {
         0 => Ok((Value::from(number), number == 0)),
         1 => Ok((Value::String(text.to_owned()), false)),
-        other => Err(ProtoError::decode(
-            field.offset,
-            format!("{other} is no type of an IntOrString"),
-        )),
+        other => Err(ProtoError::decode(field.offset, format!("{other} is no type of an IntOrString"))),
     }
 }
 
@@ -445,10 +411,7 @@ fn time(field: WireField<'_>, micro: bool) -> Result<Decoded, ProtoError> {
         }
     }
     let value = forms::time_to_json(seconds, nanos, micro).ok_or_else(|| {
-        ProtoError::decode(
-            at,
-            format!("{seconds} seconds are outside the years 1 to 9999"),
-        )
+        ProtoError::decode(at, format!("{seconds} seconds are outside the years 1 to 9999"))
     })?;
     let zero = value.is_null();
     Ok((value, zero))

@@ -25,9 +25,7 @@ impl Encoder<'_> {
         depth: usize,
     ) -> Result<(), ProtoError> {
         if depth > MAX_DEPTH {
-            return Err(ProtoError::encode(format!(
-                "objects nest deeper than {MAX_DEPTH}"
-            )));
+            return Err(ProtoError::encode(format!("objects nest deeper than {MAX_DEPTH}")));
         }
         let members = &self.facts.members[id.0 as usize];
         for index in &self.facts.by_tag[id.0 as usize] {
@@ -59,11 +57,7 @@ impl Encoder<'_> {
             return Ok(());
         };
         let inner = &self.facts.members[id.0 as usize];
-        if member.pointer
-            && !inner
-                .iter()
-                .any(|m| obj.get(m.name).is_some_and(|v| !v.is_null()))
-        {
+        if member.pointer && !inner.iter().any(|m| obj.get(m.name).is_some_and(|v| !v.is_null())) {
             return Ok(());
         }
         let at = out.begin(member.tag);
@@ -248,9 +242,7 @@ fn leaf(wire: &Wire, tag: u32, value: &Value, out: &mut Writer) -> Result<(), Pr
         Wire::Int32 => out.varint(tag, int32(value)? as u64),
         Wire::Int64 => out.varint(tag, int64(value)? as u64),
         Wire::Bool => {
-            let b = value
-                .as_bool()
-                .ok_or_else(|| expected("a boolean", value))?;
+            let b = value.as_bool().ok_or_else(|| expected("a boolean", value))?;
             out.varint(tag, u64::from(b));
         }
         Wire::Double => {
@@ -258,10 +250,7 @@ fn leaf(wire: &Wire, tag: u32, value: &Value, out: &mut Writer) -> Result<(), Pr
             out.fixed64(tag, n.to_bits());
         }
         Wire::Bytes => {
-            out.bytes(
-                tag,
-                &forms::bytes_from_json(text(value)?).map_err(ProtoError::encode)?,
-            );
+            out.bytes(tag, &forms::bytes_from_json(text(value)?).map_err(ProtoError::encode)?);
         }
         Wire::Quantity => {
             let quantity = match value {
@@ -276,9 +265,8 @@ fn leaf(wire: &Wire, tag: u32, value: &Value, out: &mut Writer) -> Result<(), Pr
             _ => return Err(expected("an integer or a string", value)),
         },
         Wire::Time | Wire::MicroTime => {
-            let (seconds, nanos) =
-                forms::time_from_json(text(value)?, matches!(wire, Wire::MicroTime))
-                    .map_err(ProtoError::encode)?;
+            let (seconds, nanos) = forms::time_from_json(text(value)?, matches!(wire, Wire::MicroTime))
+                .map_err(ProtoError::encode)?;
             leaf_in(tag, out, |o| {
                 o.varint(1, seconds as u64);
                 o.varint(2, i64::from(nanos) as u64);

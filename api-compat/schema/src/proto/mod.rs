@@ -45,19 +45,11 @@ pub struct ProtoError {
 
 impl ProtoError {
     pub(crate) fn decode(offset: usize, message: impl Into<String>) -> Self {
-        Self {
-            path: String::new(),
-            offset: Some(offset),
-            message: message.into(),
-        }
+        Self { path: String::new(), offset: Some(offset), message: message.into() }
     }
 
     pub(crate) fn encode(message: impl Into<String>) -> Self {
-        Self {
-            path: String::new(),
-            offset: None,
-            message: message.into(),
-        }
+        Self { path: String::new(), offset: None, message: message.into() }
     }
 
     /// Puts a field name in front of the path.
@@ -110,11 +102,7 @@ pub type Lookup<'a> = &'a dyn Fn(&GroupVersionKind) -> Option<TypeRef>;
 /// The type has no protobuf form, or a value is not of its field's type.
 pub fn encode(types: &TypeRef, gvk: &GroupVersionKind, obj: &Value) -> Result<Vec<u8>, ProtoError> {
     let mut out = Writer::default();
-    let named = if has_type_meta(root(types)?) {
-        gvk
-    } else {
-        &GroupVersionKind::default()
-    };
+    let named = if has_type_meta(root(types)?) { gvk } else { &GroupVersionKind::default() };
     let raw = begin_unknown(&mut out, named);
     encode_into(types, obj, &mut out)?;
     Ok(end_unknown(out, raw))
@@ -144,14 +132,9 @@ pub fn transcode_raw(types: &TypeRef, json: &[u8]) -> Result<Vec<u8>, ProtoError
 fn transcode_into(id: StructId, json: &[u8], out: &mut Writer) -> Result<(), ProtoError> {
     let start = out.len();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let seed = transcode::MessageSeed {
-        facts: facts(),
-        id,
-        out: &mut *out,
-        depth: 0,
-    };
-    let done = serde::de::DeserializeSeed::deserialize(seed, &mut deserializer)
-        .and_then(|()| deserializer.end());
+    let seed = transcode::MessageSeed { facts: facts(), id, out: &mut *out, depth: 0 };
+    let done =
+        serde::de::DeserializeSeed::deserialize(seed, &mut deserializer).and_then(|()| deserializer.end());
     if done.is_ok() {
         return Ok(());
     }
@@ -160,10 +143,7 @@ fn transcode_into(id: StructId, json: &[u8], out: &mut Writer) -> Result<(), Pro
     let value: Value = serde_json::from_slice(json)
         .map_err(|e| ProtoError::encode(format!("the document is not JSON: {e}")))?;
     let Value::Object(map) = &value else {
-        return Err(ProtoError::encode(format!(
-            "expected an object, got {}",
-            forms::kind_of(&value)
-        )));
+        return Err(ProtoError::encode(format!("expected an object, got {}", forms::kind_of(&value))));
     };
     encode::Encoder { facts: facts() }.message(id, map, out, 0)
 }
@@ -250,23 +230,18 @@ pub fn decode_as(
     let gvk = envelope.gvk(default)?;
     let types = lookup(&gvk).ok_or_else(|| {
         let (kind, version) = (&gvk.kind, gvk.group_version());
-        ProtoError::decode(
-            0,
-            format!("no kind \"{kind}\" is registered for version \"{version}\""),
-        )
+        ProtoError::decode(0, format!("no kind \"{kind}\" is registered for version \"{version}\""))
     })?;
     let id = root(&types)?;
     let mut map = Map::new();
-    decode::Decoder {
-        facts: facts(),
-        lookup: Some(lookup),
-    }
-    .root(id, envelope.raw, envelope.base, &mut map)?;
+    decode::Decoder { facts: facts(), lookup: Some(lookup) }.root(
+        id,
+        envelope.raw,
+        envelope.base,
+        &mut map,
+    )?;
     if has_type_meta(id) {
-        map.insert(
-            "apiVersion".into(),
-            Value::String(gvk.group_version().to_string()),
-        );
+        map.insert("apiVersion".into(), Value::String(gvk.group_version().to_string()));
         map.insert("kind".into(), Value::String(gvk.kind.to_string()));
     }
     Ok((gvk, Value::Object(map)))
@@ -279,11 +254,7 @@ pub fn decode_as(
 pub fn decode_raw(types: &TypeRef, bytes: &[u8]) -> Result<Value, ProtoError> {
     let mut map = Map::new();
     let lookup: Lookup<'_> = &crate::type_of;
-    decode::Decoder {
-        facts: facts(),
-        lookup: Some(lookup),
-    }
-    .root(root(types)?, bytes, 0, &mut map)?;
+    decode::Decoder { facts: facts(), lookup: Some(lookup) }.root(root(types)?, bytes, 0, &mut map)?;
     Ok(Value::Object(map))
 }
 
@@ -311,10 +282,7 @@ impl Envelope<'_> {
             (Some(gv), _) => gv,
             (None, Some(gvk)) if self.api_version.is_empty() => gvk.group_version(),
             _ => {
-                return Err(bad(format!(
-                    "the envelope has no valid apiVersion: \"{}\"",
-                    self.api_version
-                )));
+                return Err(bad(format!("the envelope has no valid apiVersion: \"{}\"", self.api_version)));
             }
         };
         let kind = match (self.kind, default) {
@@ -322,25 +290,16 @@ impl Envelope<'_> {
             ("", None) => return Err(bad("the envelope has no kind".into())),
             (kind, _) => kind.to_owned().into(),
         };
-        Ok(GroupVersionKind {
-            group: gv.group,
-            version: gv.version,
-            kind,
-        })
+        Ok(GroupVersionKind { group: gv.group, version: gv.version, kind })
     }
 }
 
 fn open_any(bytes: &[u8]) -> Result<Envelope<'_>, ProtoError> {
-    let body = bytes.strip_prefix(&MAGIC).ok_or_else(|| {
-        ProtoError::decode(0, "the body does not begin with the protobuf marker k8s\\0")
-    })?;
+    let body = bytes
+        .strip_prefix(&MAGIC)
+        .ok_or_else(|| ProtoError::decode(0, "the body does not begin with the protobuf marker k8s\\0"))?;
     let mut reader = Reader::new(body, MAGIC.len());
-    let mut envelope = Envelope {
-        api_version: "",
-        kind: "",
-        raw: &[],
-        base: bytes.len(),
-    };
+    let mut envelope = Envelope { api_version: "", kind: "", raw: &[], base: bytes.len() };
     let mut encoding = "";
     while let Some(field) = reader.noted_field().map_err(ProtoError::of_envelope)? {
         match field.tag {
@@ -360,10 +319,7 @@ fn open_any(bytes: &[u8]) -> Result<Envelope<'_>, ProtoError> {
         }
     }
     if !encoding.is_empty() {
-        return Err(ProtoError::decode(
-            0,
-            format!("contentEncoding \"{encoding}\" is not supported"),
-        ));
+        return Err(ProtoError::decode(0, format!("contentEncoding \"{encoding}\" is not supported")));
     }
     Ok(envelope)
 }
@@ -399,15 +355,8 @@ pub fn open_watch_event(body: &[u8]) -> Result<(&str, &[u8]), ProtoError> {
     let mut reader = Reader::new(body, 0);
     let (mut event, mut object): (&str, &[u8]) = ("", &[]);
     while let Some(field) = reader.noted_field().map_err(|e| {
-        let name = if e.noted() == Some(1) {
-            "type"
-        } else {
-            "object"
-        };
-        ProtoError {
-            path: name.into(),
-            ..e
-        }
+        let name = if e.noted() == Some(1) { "type" } else { "object" };
+        ProtoError { path: name.into(), ..e }
     })? {
         match field.tag {
             1 => event = field.string().map_err(|e| e.under("type"))?,
@@ -438,16 +387,11 @@ fn root(types: &TypeRef) -> Result<StructId, ProtoError> {
     let facts = facts();
     if !Arc::ptr_eq(&types.set, &facts.types) {
         let name = &types.set.get(id).name;
-        return Err(ProtoError::encode(format!(
-            "{name} is not built in and has no protobuf form"
-        )));
+        return Err(ProtoError::encode(format!("{name} is not built in and has no protobuf form")));
     }
     let (members, tagged) = (&facts.members[id.0 as usize], &facts.by_tag[id.0 as usize]);
     if tagged.is_empty() && !members.is_empty() {
-        return Err(ProtoError::encode(format!(
-            "{} has no protobuf form",
-            types.set.get(id).name
-        )));
+        return Err(ProtoError::encode(format!("{} has no protobuf form", types.set.get(id).name)));
     }
     Ok(id)
 }
@@ -455,10 +399,7 @@ fn root(types: &TypeRef) -> Result<StructId, ProtoError> {
 fn encode_into(types: &TypeRef, obj: &Value, out: &mut Writer) -> Result<(), ProtoError> {
     let id = root(types)?;
     let Value::Object(map) = obj else {
-        return Err(ProtoError::encode(format!(
-            "expected an object, got {}",
-            forms::kind_of(obj)
-        )));
+        return Err(ProtoError::encode(format!("expected an object, got {}", forms::kind_of(obj))));
     };
     encode::Encoder { facts: facts() }.message(id, map, out, 0)
 }

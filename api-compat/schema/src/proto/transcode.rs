@@ -1,20 +1,18 @@
 //! JSON text to protobuf without a document in between, for lists and watches that are served from stored JSON.
 //!
 //! The message is the same as that of [`super::encode_raw`], with its fields in the order of the JSON. A structure that
-//! needs more than one look at its JSON (embedded structs, the unions of a CRD's schema) goes through a document.
+//! needs more than one look at its JSON (structs embedded twice, the unions of a CRD's schema) goes through a document.
 
 use std::fmt;
 
 use knarr_machinery::types::StructId;
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::encode::{Encoder, int_or_string, leaf_in};
 use super::wire::Writer;
-use super::{MAX_DEPTH, forms};
+use super::{MAX_DEPTH, ProtoError, forms};
 use crate::facts::{Facts, Wire};
 
 /// Writes a message from a JSON object.
@@ -32,9 +30,7 @@ impl MessageSeed<'_, '_> {
             object.insert(key, value);
         }
         let encoder = Encoder { facts: self.facts };
-        encoder
-            .message(self.id, &object, self.out, self.depth)
-            .map_err(A::Error::custom)
+        encoder.message(self.id, &object, self.out, self.depth).map_err(A::Error::custom)
     }
 }
 
@@ -57,42 +53,86 @@ impl<'de> Visitor<'de> for MessageSeed<'_, '_> {
         if self.depth > MAX_DEPTH {
             return Err(A::Error::custom("too deep"));
         }
-        let at = self.id.0 as usize;
-        let (members, by_name) = (&self.facts.members[at], &self.facts.by_name[at]);
-        if self.facts.embeds[at] || members.len() > 128 {
+        let facts = self.facts;
+        let members = &facts.members[self.id.0 as usize];
+        let Some(mut parts) = Part::all(facts, self.id) else {
             return self.through_document(map);
-        }
-        let mut seen = 0u128;
-        while let Some(index) = map.next_key_seed(KeySeed(|key: &str| {
-            by_name
-                .binary_search_by_key(&key, |i| members[*i as usize].name)
-                .ok()
-                .map(|p| by_name[p])
+        };
+        while let Some(place) = map.next_key_seed(KeySeed(|key: &str| {
+            parts.iter().enumerate().find_map(|(at, part)| Some((at, part.find(facts, key)?)))
         }))? {
-            let Some(index) = index.filter(|i| members[*i as usize].tag != 0) else {
+            let Some((at, index)) = place else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
-            let member = &members[index as usize];
-            seen |= 1 << index;
+            let part = &mut parts[at];
+            let member = &facts.members[part.id.0 as usize][index as usize];
+            part.seen |= 1 << index;
             map.next_value_seed(ValueSeed {
-                facts: self.facts,
+                facts,
                 wire: &member.wire,
                 tag: member.tag,
                 pointer: member.pointer,
-                out: &mut *self.out,
+                out: if at == 0 { &mut *self.out } else { &mut part.out },
                 depth: self.depth,
             })?;
         }
-        let encoder = Encoder { facts: self.facts };
-        for (index, member) in members.iter().enumerate() {
-            if seen & (1 << index) == 0 && member.tag != 0 && !member.pointer {
-                encoder
-                    .zero(&member.wire, member.tag, self.out, self.depth)
-                    .map_err(A::Error::custom)?;
+        for (at, part) in parts.iter_mut().enumerate().rev() {
+            let out = if at == 0 { &mut *self.out } else { &mut part.out };
+            zeros(facts, part.id, part.seen, out, self.depth).map_err(A::Error::custom)?;
+        }
+        for part in parts.drain(1..) {
+            let member = &members[part.member as usize];
+            if part.seen != 0 || !member.pointer {
+                self.out.bytes(member.tag, &part.out.into_bytes());
             }
         }
         Ok(())
+    }
+}
+
+/// Writes the values (not pointers) that the JSON did not name.
+fn zeros(facts: &Facts, id: StructId, seen: u128, out: &mut Writer, depth: usize) -> Result<(), ProtoError> {
+    let encoder = Encoder { facts };
+    for (index, member) in facts.members[id.0 as usize].iter().enumerate() {
+        if seen & (1 << index) == 0 && member.tag != 0 && !member.pointer && !member.name.is_empty() {
+            encoder.zero(&member.wire, member.tag, out, depth)?;
+        }
+    }
+    Ok(())
+}
+
+/// A message that takes fields of the JSON object at hand: the struct itself, or one that it embeds.
+struct Part {
+    id: StructId,
+    /// Position of the embedding member; of no meaning for the struct itself.
+    member: u16,
+    seen: u128,
+    /// What an embedded struct's message has so far.
+    out: Writer,
+}
+
+impl Part {
+    /// The struct and the structs it embeds; `None` where that is not enough (these embed others, or have too many fields).
+    fn all(facts: &Facts, id: StructId) -> Option<Vec<Self>> {
+        let part = |id, member| Self { id, member, seen: 0, out: Writer::default() };
+        let mut parts = vec![part(id, 0)];
+        let members = &facts.members[id.0 as usize];
+        if facts.embeds[id.0 as usize] {
+            for (index, member) in members.iter().enumerate() {
+                if let (Wire::Message(inner), "", true) = (&member.wire, member.name, member.tag != 0) {
+                    parts.push(part(*inner, index as u16));
+                }
+            }
+        }
+        let fits = |p: &Self| facts.members[p.id.0 as usize].len() <= 128;
+        let flat = parts[1..].iter().all(|p| !facts.embeds[p.id.0 as usize]);
+        (flat && parts.iter().all(fits)).then_some(parts)
+    }
+
+    fn find(&self, facts: &Facts, key: &str) -> Option<u16> {
+        let index = facts.member_named(self.id, key)?;
+        (facts.members[self.id.0 as usize][index as usize].tag != 0).then_some(index)
     }
 }
 
@@ -149,9 +189,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_, '_> {
                     return self.visit_unit();
                 }
                 let encoder = Encoder { facts: self.facts };
-                encoder
-                    .field(self.wire, self.tag, &value, self.out, self.depth)
-                    .map_err(D::Error::custom)
+                encoder.field(self.wire, self.tag, &value, self.out, self.depth).map_err(D::Error::custom)
             }
             _ => deserializer.deserialize_any(self),
         }
@@ -170,9 +208,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
             return Ok(());
         }
         let encoder = Encoder { facts: self.facts };
-        encoder
-            .zero(self.wire, self.tag, self.out, self.depth)
-            .map_err(E::custom)
+        encoder.zero(self.wire, self.tag, self.out, self.depth).map_err(E::custom)
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
@@ -190,9 +226,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
             Wire::Int32 if small => self.out.varint(self.tag, value as u64),
             Wire::IntOrString if small => int_or_string(self.tag, 0, value, "", self.out),
             Wire::Double => self.out.fixed64(self.tag, (value as f64).to_bits()),
-            Wire::Quantity => leaf_in(self.tag, self.out, |o| {
-                o.bytes(1, value.to_string().as_bytes())
-            }),
+            Wire::Quantity => leaf_in(self.tag, self.out, |o| o.bytes(1, value.to_string().as_bytes())),
             _ => return Err(E::custom("an integer")),
         }
         Ok(())
@@ -216,9 +250,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
         match self.wire {
             Wire::String => self.out.bytes(self.tag, text.as_bytes()),
-            Wire::Bytes => self
-                .out
-                .bytes(self.tag, &forms::bytes_from_json(text).map_err(E::custom)?),
+            Wire::Bytes => self.out.bytes(self.tag, &forms::bytes_from_json(text).map_err(E::custom)?),
             Wire::Quantity => leaf_in(self.tag, self.out, |o| o.bytes(1, text.as_bytes())),
             Wire::IntOrString => int_or_string(self.tag, 1, 0, text, self.out),
             Wire::Time | Wire::MicroTime => {
@@ -267,13 +299,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_, '_> {
             Wire::Message(id) => {
                 let at = self.out.begin(self.tag);
                 let depth = self.depth + 1;
-                MessageSeed {
-                    facts: self.facts,
-                    id: *id,
-                    out: &mut *self.out,
-                    depth,
-                }
-                .visit_map(map)?;
+                MessageSeed { facts: self.facts, id: *id, out: &mut *self.out, depth }.visit_map(map)?;
                 self.out.end(at);
             }
             Wire::Map(item) => loop {

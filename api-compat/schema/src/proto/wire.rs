@@ -31,10 +31,7 @@ impl<'a> WireField<'a> {
         };
         ProtoError::decode(
             self.offset,
-            format!(
-                "field {} of the message is {got}, expected {want}",
-                self.tag
-            ),
+            format!("field {} of the message is {got}, expected {want}", self.tag),
         )
     }
 
@@ -100,10 +97,7 @@ impl<'a> Reader<'a> {
         let mut n = 0u64;
         for shift in (0..70).step_by(7) {
             let Some(byte) = self.buf.get(self.pos) else {
-                return Err(ProtoError::decode(
-                    self.offset(),
-                    "the body ends inside a number",
-                ));
+                return Err(ProtoError::decode(self.offset(), "the body ends inside a number"));
             };
             self.pos += 1;
             if shift == 63 && *byte > 1 {
@@ -126,10 +120,7 @@ impl<'a> Reader<'a> {
             }
             None => Err(ProtoError::decode(
                 self.base + self.buf.len(),
-                format!(
-                    "unexpected end: {length} bytes announced, {} left",
-                    rest.len()
-                ),
+                format!("unexpected end: {length} bytes announced, {} left", rest.len()),
             )),
         }
     }
@@ -151,10 +142,7 @@ impl<'a> Reader<'a> {
         let tag = match u32::try_from(key >> 3) {
             Ok(tag) if tag != 0 => tag,
             _ => {
-                return Err(ProtoError::decode(
-                    offset,
-                    format!("{} is no field number", key >> 3),
-                ));
+                return Err(ProtoError::decode(offset, format!("{} is no field number", key >> 3)));
             }
         };
         self.value(tag, key & 7, offset).map(Some)
@@ -162,11 +150,7 @@ impl<'a> Reader<'a> {
 
     /// The next key, `None` at the end.
     fn key(&mut self) -> Result<Option<u64>, ProtoError> {
-        if self.is_empty() {
-            Ok(None)
-        } else {
-            self.varint().map(Some)
-        }
+        if self.is_empty() { Ok(None) } else { self.varint().map(Some) }
     }
 
     fn value(&mut self, tag: u32, kind: u64, offset: usize) -> Result<WireField<'a>, ProtoError> {
@@ -219,9 +203,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn with_capacity(n: usize) -> Self {
-        Self {
-            buf: Vec::with_capacity(n),
-        }
+        Self { buf: Vec::with_capacity(n) }
     }
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
@@ -284,13 +266,9 @@ impl Writer {
         }
         let width = (usize::BITS - length.leading_zeros()).div_ceil(7) as usize;
         self.buf.resize(self.buf.len() + width - 1, 0);
-        self.buf
-            .copy_within(start..start + length, start + width - 1);
+        self.buf.copy_within(start..start + length, start + width - 1);
         let mut rest = length;
-        for (i, byte) in self.buf[start - 1..start - 1 + width]
-            .iter_mut()
-            .enumerate()
-        {
+        for (i, byte) in self.buf[start - 1..start - 1 + width].iter_mut().enumerate() {
             *byte = (rest & 0x7f) as u8 | if i + 1 < width { 0x80 } else { 0 };
             rest >>= 7;
         }

@@ -39,7 +39,7 @@ pub(crate) async fn elements(
     loop {
         let received = socket.recv_msg().await.map_err(std::io::Error::other)?;
         let mut rest = received.as_slice();
-        while let Some((kind, flags, number, body, after)) = message(rest) {
+        while let Some((Reply { kind, flags, seq: number, body }, after)) = message(rest) {
             rest = after;
             if number != seq {
                 continue;
@@ -59,14 +59,21 @@ pub(crate) async fn elements(
     }
 }
 
-/// The first message: type, flags, sequence number, body, and what follows.
-fn message(bytes: &[u8]) -> Option<(u16, u16, u32, &[u8], &[u8])> {
+struct Reply<'a> {
+    kind: u16,
+    flags: u16,
+    seq: u32,
+    body: &'a [u8],
+}
+
+/// The first message and what follows it.
+fn message(bytes: &[u8]) -> Option<(Reply<'_>, &[u8])> {
     let len = u32::from_ne_bytes(*bytes.first_chunk::<4>()?) as usize;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
     let flags = u16::from_ne_bytes(bytes.get(6..8)?.try_into().ok()?);
     let seq = u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);
     let body = bytes.get(HEADER..len)?;
-    Some((kind, flags, seq, body, bytes.get(len.next_multiple_of(4)..).unwrap_or_default()))
+    Some((Reply { kind, flags, seq, body }, bytes.get(len.next_multiple_of(4)..).unwrap_or_default()))
 }
 
 fn attr(bytes: &[u8], wanted: u16) -> Option<&[u8]> {

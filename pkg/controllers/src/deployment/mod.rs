@@ -22,8 +22,11 @@ use crate::pods::controller_of;
 use crate::selector;
 
 /// Table row.
-pub const CONTROLLER: Controller =
-    Controller { name: "deployment-controller", account: "deployment-controller", start: |ctx| Box::pin(run(ctx)) };
+pub const CONTROLLER: Controller = Controller {
+    name: "deployment-controller",
+    account: "deployment-controller",
+    start: |ctx| Box::pin(run(ctx)),
+};
 
 type Key = (String, String);
 
@@ -51,7 +54,8 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
         ctx.store::<Pod>().on_event(move |event| {
             if let Event::Deleted(pod) = event
                 && let Some(owner) = controller_of(&pod.metadata).filter(|o| o.kind == "ReplicaSet")
-                && let Some(set) = sets.get(pod.metadata.namespace.as_deref().unwrap_or_default(), &owner.name)
+                && let Some(set) =
+                    sets.get(pod.metadata.namespace.as_deref().unwrap_or_default(), &owner.name)
                 && let Some(owner) = deployment_of(&set.metadata)
             {
                 queue.add((set.namespace().unwrap_or_default(), owner.name.clone()));

@@ -17,7 +17,7 @@ use super::status;
 use crate::claim::{Claimer, controller_ref};
 use crate::context::{Action, Ctx, EventType, reference};
 use crate::error::{During, Error};
-use crate::pods::{is_finished, is_active};
+use crate::pods::{is_active, is_finished};
 use crate::selector;
 use crate::template::{POD_TEMPLATE_HASH, hash, same, with_label};
 
@@ -181,7 +181,8 @@ impl Rollouts {
     fn old_pods_run(&self, family: &Family) -> bool {
         let runs = |set: &ReplicaSet| {
             let pods = self.ctx.pods.get(&format!("uid:{}", set.uid().unwrap_or_default()));
-            set.status.as_ref().is_some_and(|s| s.replicas > 0) || pods.iter().any(|p| is_active(p) || !is_finished(p))
+            set.status.as_ref().is_some_and(|s| s.replicas > 0)
+                || pods.iter().any(|p| is_active(p) || !is_finished(p))
         };
         family.old.iter().any(runs)
     }
@@ -247,7 +248,12 @@ impl Rollouts {
         Ok(())
     }
 
-    async fn sync_existing(&self, d: &Deployment, set: ReplicaSet, revision: i64) -> Result<ReplicaSet, Error> {
+    async fn sync_existing(
+        &self,
+        d: &Deployment,
+        set: ReplicaSet,
+        revision: i64,
+    ) -> Result<ReplicaSet, Error> {
         let mut next = set.clone();
         let none = BTreeMap::new();
         let present = set.metadata.annotations.as_ref().unwrap_or(&none);
@@ -265,13 +271,19 @@ impl Rollouts {
         result.during("update", "ReplicaSet", &namespace, &name)
     }
 
-    async fn create_new(&self, d: &mut Deployment, family: &Family, revision: i64) -> Result<Option<ReplicaSet>, Error> {
+    async fn create_new(
+        &self,
+        d: &mut Deployment,
+        family: &Family,
+        revision: i64,
+    ) -> Result<Option<ReplicaSet>, Error> {
         let total = family.old.iter().map(size).sum();
         let replicas = rollout::new_set_size(d, 0, total);
         let set = new_set(d, replicas, revision)?;
         let (namespace, name) = (d.namespace().unwrap_or_default(), set.name_any());
         let api = self.ctx.api::<ReplicaSet>(&namespace);
-        let result = api.create(&PostParams::default(), &set).await.during("create", "ReplicaSet", &namespace, &name);
+        let result =
+            api.create(&PostParams::default(), &set).await.during("create", "ReplicaSet", &namespace, &name);
         match result {
             Ok(made) => {
                 if replicas > 0 {
@@ -289,7 +301,8 @@ impl Rollouts {
                 if status::deadline(d).is_some() {
                     let mut next = d.status.clone().unwrap_or_default();
                     let now = Timestamp::now();
-                    let told = status::new_condition("Progressing", "False", "ReplicaSetCreateError", &note, now);
+                    let told =
+                        status::new_condition("Progressing", "False", "ReplicaSetCreateError", &note, now);
                     status::set_condition(&mut next, told);
                     self.write_status(d, next).await?;
                 }
@@ -309,7 +322,8 @@ impl Rollouts {
         let live = self.ctx.api::<ReplicaSet>(&namespace).get(&name).await;
         let live = live.during("get", "ReplicaSet", &namespace, &name)?;
         let template = |s: &ReplicaSet| s.spec.template.clone().unwrap_or_default();
-        let ours = crate::pods::controller_of(&live.metadata).is_some_and(|o| Some(&o.uid) == d.metadata.uid.as_ref());
+        let ours = crate::pods::controller_of(&live.metadata)
+            .is_some_and(|o| Some(&o.uid) == d.metadata.uid.as_ref());
         if ours && same(&template(&live), &d.spec.template) {
             return Ok(live);
         }
@@ -396,7 +410,10 @@ fn new_set(d: &Deployment, replicas: i32, revision: i64) -> Result<ReplicaSet, E
     let hash = hash(&spec.template, d.status.as_ref().and_then(|s| s.collision_count))?;
     let template = with_label(&spec.template, POD_TEMPLATE_HASH, &hash);
     let mut selector = spec.selector.clone();
-    selector.match_labels.get_or_insert_with(BTreeMap::new).insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
+    selector
+        .match_labels
+        .get_or_insert_with(BTreeMap::new)
+        .insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
     Ok(ReplicaSet {
         metadata: ObjectMeta {
             name: Some(format!("{}-{hash}", d.name_any())),

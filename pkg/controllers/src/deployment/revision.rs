@@ -58,9 +58,7 @@ pub fn is_scaled(d: &Deployment, sets: &[&ReplicaSet]) -> bool {
 /// The set of the present template: the oldest one when there are several.
 pub fn find_new<'a>(d: &Deployment, sets: &[&'a ReplicaSet]) -> Option<&'a ReplicaSet> {
     let template = &d.spec.template;
-    let fits = |s: &&&ReplicaSet| {
-        s.spec.template.as_ref().is_some_and(|t| same(t, template))
-    };
+    let fits = |s: &&&ReplicaSet| s.spec.template.as_ref().is_some_and(|t| same(t, template));
     sets.iter().filter(fits).min_by_key(|s| (created(s), s.metadata.name.clone())).copied()
 }
 
@@ -84,8 +82,10 @@ pub fn annotations(d: &Deployment, present: Option<&Annotations>, revision: i64)
     if old_number < revision {
         next.insert(REVISION.to_owned(), revision.to_string());
         if let Some(old) = old.filter(|o| !o.is_empty()) {
-            let mut history: Vec<String> =
-                next.get(REVISION_HISTORY).map(|h| h.split(',').map(str::to_owned).collect()).unwrap_or_default();
+            let mut history: Vec<String> = next
+                .get(REVISION_HISTORY)
+                .map(|h| h.split(',').map(str::to_owned).collect())
+                .unwrap_or_default();
             history.retain(|h| !h.is_empty());
             history.push(old);
             while history.len() > 1 && history.iter().map(|h| h.len() + 1).sum::<usize>() > HISTORY_LENGTH {

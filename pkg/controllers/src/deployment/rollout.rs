@@ -312,6 +312,9 @@ mod tests {
         assert_eq!(got, [Resize { name: "o".into(), to: 14 }, Resize { name: "n".into(), to: 6 }]);
         let d = deployment(5, "1", "0");
         assert_eq!(scale(&d, Some(&set("n", 3, 3)), &[]), [Resize { name: "n".into(), to: 5 }]);
-        assert_eq!(scale(&d, Some(&set("n", 5, 5)), &[&set("o", 0, 0)]), [Resize { name: "n".into(), to: 5 }]);
+        assert_eq!(
+            scale(&d, Some(&set("n", 5, 5)), &[&set("o", 0, 0)]),
+            [Resize { name: "n".into(), to: 5 }]
+        );
     }
 }

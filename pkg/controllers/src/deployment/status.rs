@@ -17,7 +17,13 @@ pub fn condition<'a>(status: &'a DeploymentStatus, kind: &str) -> Option<&'a Dep
 }
 
 /// A condition that changes now.
-pub fn new_condition(kind: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> DeploymentCondition {
+pub fn new_condition(
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) -> DeploymentCondition {
     DeploymentCondition {
         type_: Some(kind.to_owned()),
         status: Some(status.to_owned()),
@@ -55,7 +61,12 @@ pub fn deadline(d: &Deployment) -> Option<i64> {
 }
 
 /// Counts over all sets, and whether the deployment is available.
-pub fn counts(d: &Deployment, all: &[&ReplicaSet], new: Option<&ReplicaSet>, now: Timestamp) -> DeploymentStatus {
+pub fn counts(
+    d: &Deployment,
+    all: &[&ReplicaSet],
+    new: Option<&ReplicaSet>,
+    now: Timestamp,
+) -> DeploymentStatus {
     let old = d.status.clone().unwrap_or_default();
     let sum = |f: &dyn Fn(&ReplicaSet) -> i32| all.iter().map(|s| f(s)).sum::<i32>();
     let of = |s: &ReplicaSet| s.status.clone().unwrap_or_default();
@@ -74,7 +85,13 @@ pub fn counts(d: &Deployment, all: &[&ReplicaSet], new: Option<&ReplicaSet>, now
         conditions: old.conditions,
     };
     let next = if available >= wanted(d) - max_unavailable(d) {
-        new_condition("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.", now)
+        new_condition(
+            "Available",
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.",
+            now,
+        )
     } else {
         let message = "Deployment does not have minimum availability.";
         new_condition("Available", "False", "MinimumReplicasUnavailable", message, now)
@@ -103,7 +120,9 @@ fn is_progressing(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
 }
 
 fn has_timed_out(d: &Deployment, status: &DeploymentStatus, now: Timestamp) -> bool {
-    let (Some(deadline), Some(progress)) = (deadline(d), condition(status, "Progressing")) else { return false };
+    let (Some(deadline), Some(progress)) = (deadline(d), condition(status, "Progressing")) else {
+        return false;
+    };
     match progress.reason.as_deref() {
         Some(NEW_SET_AVAILABLE) => false,
         Some(TIMED_OUT) => true,
@@ -112,7 +131,12 @@ fn has_timed_out(d: &Deployment, status: &DeploymentStatus, now: Timestamp) -> b
 }
 
 /// The whole status during a rollout, with `Progressing` and `ReplicaFailure`.
-pub fn rollout(d: &Deployment, all: &[&ReplicaSet], new: Option<&ReplicaSet>, now: Timestamp) -> DeploymentStatus {
+pub fn rollout(
+    d: &Deployment,
+    all: &[&ReplicaSet],
+    new: Option<&ReplicaSet>,
+    now: Timestamp,
+) -> DeploymentStatus {
     let old = d.status.clone().unwrap_or_default();
     let mut status = counts(d, all, new, now);
     if deadline(d).is_none() {
@@ -243,7 +267,8 @@ mod tests {
         let step = |d: &mut Deployment, set: &ReplicaSet, second: i64| {
             let status = rollout(d, &[set], Some(set), at(second));
             d.status = Some(status.clone());
-            let progress = condition(&status, "Progressing").map(|c| (c.reason.clone().unwrap(), c.status.clone().unwrap()));
+            let progress = condition(&status, "Progressing")
+                .map(|c| (c.reason.clone().unwrap(), c.status.clone().unwrap()));
             let available = condition(&status, "Available").unwrap().status.clone().unwrap();
             (progress, available)
         };

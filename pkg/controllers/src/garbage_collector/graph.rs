@@ -111,8 +111,9 @@ impl Graph {
         };
         let mut work = Vec::new();
         let old = self.nodes.remove(&uid);
-        let (old_owners, was_foreground, was_orphaning) =
-            old.as_ref().map_or((Vec::new(), false, false), |o| (o.owners.clone(), o.foreground, o.orphaning));
+        let (old_owners, was_foreground, was_orphaning) = old
+            .as_ref()
+            .map_or((Vec::new(), false, false), |o| (o.owners.clone(), o.foreground, o.orphaning));
         let dependents = old.map(|o| o.dependents).unwrap_or_default();
         self.relink(&uid, &old_owners, &next, meta, &mut work);
         if next.orphaning && !was_orphaning {
@@ -201,12 +202,18 @@ pub struct Names {
 impl Names {
     /// Of a resource.
     pub fn of(resource: &ServedResource) -> Self {
-        Self { api_version: resource.api.api_version.as_str().into(), kind: resource.api.kind.as_str().into() }
+        Self {
+            api_version: resource.api.api_version.as_str().into(),
+            kind: resource.api.kind.as_str().into(),
+        }
     }
 }
 
 fn owners(meta: &ObjectMeta) -> Vec<Owner> {
-    let of = |r: &OwnerReference| Owner { uid: r.uid.as_str().into(), blocks: r.block_owner_deletion == Some(true) };
+    let of = |r: &OwnerReference| Owner {
+        uid: r.uid.as_str().into(),
+        blocks: r.block_owner_deletion == Some(true),
+    };
     meta.owner_references.iter().flatten().map(of).collect()
 }
 
@@ -248,8 +255,7 @@ mod tests {
     fn meta(uid: &str, owner: Option<&str>, extra: Value) -> ObjectMeta {
         let mut value = json!({"name": uid, "namespace": "n", "uid": uid});
         if let Some(owner) = owner {
-            value["ownerReferences"] =
-                json!([{"apiVersion": "v1", "kind": "X", "name": owner, "uid": owner, "blockOwnerDeletion": true}]);
+            value["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "X", "name": owner, "uid": owner, "blockOwnerDeletion": true}]);
         }
         if let (Some(map), Value::Object(more)) = (value.as_object_mut(), extra) {
             map.extend(more);

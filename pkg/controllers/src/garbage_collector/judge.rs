@@ -1,6 +1,5 @@
 //! Decides about one object and acts. The live object and live owners have the last word, not the graph.
 
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::json;
@@ -35,7 +34,8 @@ enum Verdict {
 fn decide(owners: &[(OwnerReference, State)], meta: &ObjectMeta, has_dependents: bool) -> Verdict {
     let of = |state: State| owners.iter().filter(move |(_, s)| *s == state);
     if of(State::Solid).next().is_some() {
-        let loose: Vec<_> = owners.iter().filter(|(_, s)| *s != State::Solid).map(|(o, _)| o.uid.clone()).collect();
+        let loose: Vec<_> =
+            owners.iter().filter(|(_, s)| *s != State::Solid).map(|(o, _)| o.uid.clone()).collect();
         return if loose.is_empty() { Verdict::Keep } else { Verdict::Trim(loose) };
     }
     let has = |f: &str| meta.finalizers.iter().flatten().any(|x| x == f);
@@ -85,7 +85,8 @@ impl Target {
     }
 
     async fn drop_owners(&self, seen: &ObjectMeta, uids: &[String]) -> Result<(), Error> {
-        let left: Vec<_> = seen.owner_references.iter().flatten().filter(|o| !uids.contains(&o.uid)).collect();
+        let left: Vec<_> =
+            seen.owner_references.iter().flatten().filter(|o| !uids.contains(&o.uid)).collect();
         if Some(left.len()) == seen.owner_references.as_ref().map(Vec::len) {
             return Ok(());
         }
@@ -101,7 +102,12 @@ impl Target {
             }),
             ..DeleteParams::default()
         };
-        match self.api.delete(&self.name, &params).await.during("delete", &self.kind, &self.namespace, &self.name) {
+        match self.api.delete(&self.name, &params).await.during(
+            "delete",
+            &self.kind,
+            &self.namespace,
+            &self.name,
+        ) {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
@@ -205,7 +211,12 @@ impl Collector {
         }))
     }
 
-    async fn advance_foreground(&self, uid: &Uid, target: &Target, live: &ObjectMeta) -> Result<Action, Error> {
+    async fn advance_foreground(
+        &self,
+        uid: &Uid,
+        target: &Target,
+        live: &ObjectMeta,
+    ) -> Result<Action, Error> {
         let blockers = self.graph.lock().blockers(uid);
         if blockers.is_empty() {
             target.drop_finalizer(live, FOREGROUND).await?;
@@ -254,7 +265,8 @@ mod tests {
         let orphaning = ObjectMeta { finalizers: Some(vec![ORPHAN.into()]), ..ObjectMeta::default() };
         use State::{Dangling, Solid, Waiting};
         let check = |states: &[State], meta: &ObjectMeta, dependents: bool, expected: Verdict| {
-            let owners: Vec<_> = states.iter().enumerate().map(|(i, s)| (owner(&i.to_string()), *s)).collect();
+            let owners: Vec<_> =
+                states.iter().enumerate().map(|(i, s)| (owner(&i.to_string()), *s)).collect();
             assert_eq!(decide(&owners, meta, dependents), expected, "{states:?}");
         };
         check(&[Solid], &plain, false, Verdict::Keep);

@@ -59,9 +59,8 @@ pub async fn run(collector: Arc<Collector>, shutdown: CancellationToken) {
                 true
             }
         };
-        let again = async {
-            if incomplete { tokio::time::sleep(retry).await } else { std::future::pending().await }
-        };
+        let again =
+            async { if incomplete { tokio::time::sleep(retry).await } else { std::future::pending().await } };
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = again => retry = (retry * 2).min(Duration::from_secs(60)),

@@ -75,7 +75,8 @@ pub fn account(job: &Job, pods: &[Arc<Pod>], ended: bool) -> Account {
     let uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
     let tracked: HashSet<&str> =
         pods.iter().filter(|p| is_tracked(p)).filter_map(|p| p.metadata.uid.as_deref()).collect();
-    let mut completed = indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions(job));
+    let mut completed =
+        indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions(job));
     // Noted pods that have lost their finalizer are counted now.
     let (still_succeeded, done): (Vec<_>, Vec<_>) =
         uncounted.succeeded.unwrap_or_default().into_iter().partition(|uid| tracked.contains(uid.as_str()));
@@ -123,10 +124,8 @@ pub fn account(job: &Job, pods: &[Arc<Pod>], ended: bool) -> Account {
     status.succeeded = Some(succeeded_total).filter(|n| *n != 0);
     status.failed = Some(failed_total).filter(|n| *n != 0);
     let some = |v: Vec<String>| Some(v).filter(|v| !v.is_empty());
-    status.uncounted_terminated_pods = Some(UncountedTerminatedPods {
-        succeeded: some(noted_succeeded),
-        failed: some(noted_failed),
-    });
+    status.uncounted_terminated_pods =
+        Some(UncountedTerminatedPods { succeeded: some(noted_succeeded), failed: some(noted_failed) });
     out.completed = completed;
     out.noted = status;
     out
@@ -164,12 +163,20 @@ mod tests {
     #[test]
     fn a_pod_is_counted_once() {
         let mut j = job("NonIndexed");
-        let first = account(&j, &[finished("a", "Succeeded", None, true), finished("b", "Failed", None, true)], false);
+        let first = account(
+            &j,
+            &[finished("a", "Succeeded", None, true), finished("b", "Failed", None, true)],
+            false,
+        );
         assert_eq!((first.succeeded, first.failed, first.release.len()), (1, 1, 2));
         assert_eq!(first.noted.succeeded, None, "noted, not counted yet");
         j.status = Some(first.noted);
         // A crash before the finalizers went: nothing is counted twice.
-        let again = account(&j, &[finished("a", "Succeeded", None, true), finished("b", "Failed", None, true)], false);
+        let again = account(
+            &j,
+            &[finished("a", "Succeeded", None, true), finished("b", "Failed", None, true)],
+            false,
+        );
         assert_eq!((again.succeeded, again.failed, again.release.len()), (1, 1, 2));
         // The finalizers are gone, one pod with them.
         let then = account(&j, &[finished("a", "Succeeded", None, false)], false);
@@ -189,7 +196,10 @@ mod tests {
             finished("c", "Succeeded", Some(9), true),
         ];
         let got = account(&j, &pods, false);
-        assert_eq!((got.succeeded, got.noted.completed_indexes.as_deref(), got.release.len()), (1, Some("1"), 3));
+        assert_eq!(
+            (got.succeeded, got.noted.completed_indexes.as_deref(), got.release.len()),
+            (1, Some("1"), 3)
+        );
         j.status = Some(got.noted);
         assert_eq!(account(&j, &[], false).succeeded, 1);
     }

@@ -55,7 +55,8 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
                 Event::Applied { new, old } => (new, old.is_none()),
                 Event::Deleted(old) => (old, false),
             };
-            let Some(owner) = controller_of(&pod.metadata).filter(|o| o.kind == "Job" && o.api_version == "batch/v1")
+            let Some(owner) =
+                controller_of(&pod.metadata).filter(|o| o.kind == "Job" && o.api_version == "batch/v1")
             else {
                 return;
             };

@@ -54,7 +54,10 @@ pub fn set_condition(
     let known = all.iter().position(|c| c.type_ == kind);
     if let Some(at) = known {
         let old = &all[at];
-        if old.status == value && old.reason.as_deref() == Some(reason) && old.message.as_deref() == Some(message) {
+        if old.status == value
+            && old.reason.as_deref() == Some(reason)
+            && old.message.as_deref() == Some(message)
+        {
             return false;
         }
     } else if value == "False" {
@@ -77,7 +80,10 @@ pub fn set_condition(
 
 fn restarts(pod: &Pod) -> i32 {
     let status = pod.status.as_ref();
-    let all = [status.and_then(|s| s.container_statuses.as_ref()), status.and_then(|s| s.init_container_statuses.as_ref())];
+    let all = [
+        status.and_then(|s| s.container_statuses.as_ref()),
+        status.and_then(|s| s.init_container_statuses.as_ref()),
+    ];
     all.into_iter().flatten().flatten().map(|c| c.restart_count).sum()
 }
 
@@ -85,7 +91,8 @@ fn restarts(pod: &Pod) -> i32 {
 pub fn end(job: &Job, pods: &[Arc<Pod>], succeeded: i32, failed: i32, now: Timestamp) -> Option<End> {
     let spec = job.spec.as_ref()?;
     let limit = spec.backoff_limit.unwrap_or(6);
-    let on_failure = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) == Some("OnFailure");
+    let on_failure =
+        spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) == Some("OnFailure");
     let running = || pods.iter().filter(|p| matches!(pods::phase(p), "Running" | "Pending"));
     let restarted: i32 = if on_failure { running().map(|p| restarts(p)).sum() } else { 0 };
     let too_many_restarts = on_failure && restarted > 0 && (limit == 0 || restarted >= limit);
@@ -119,9 +126,11 @@ pub fn deadline_in(job: &Job, now: Timestamp) -> Option<Duration> {
 pub fn backoff_in(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
     let ended = |p: &Pod| {
         let statuses = p.status.as_ref().and_then(|s| s.container_statuses.as_ref()).into_iter().flatten();
-        let times = statuses.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|t| t.0));
-        times.max().or(p.metadata.deletion_timestamp.as_ref().map(|t| t.0))
-            .or_else(|| pods::condition(p, "Ready").and_then(|c| c.last_transition_time.as_ref().map(|t| t.0)))
+        let times =
+            statuses.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|t| t.0));
+        times.max().or(p.metadata.deletion_timestamp.as_ref().map(|t| t.0)).or_else(|| {
+            pods::condition(p, "Ready").and_then(|c| c.last_transition_time.as_ref().map(|t| t.0))
+        })
     };
     let last_success = pods.iter().filter(|p| pods::phase(p) == "Succeeded").filter_map(|p| ended(p)).max();
     let failures: Vec<Timestamp> = pods
@@ -228,10 +237,15 @@ mod tests {
             (None, 3, false, 0, 0, 3, 0),
             (None, 3, false, 2, 1, 0, 0),
         ] {
-            let job = job(json!({"completions": completions, "parallelism": parallelism, "suspend": suspend}));
+            let job =
+                job(json!({"completions": completions, "parallelism": parallelism, "suspend": suspend}));
             let pods: Vec<_> = (0..active).map(|i| running(&format!("p{i}"), None)).collect();
             let plan = decide(&job, &pods, succeeded, &BTreeSet::new());
-            assert_eq!((plan.create.len(), plan.delete.len()), (create, delete), "{completions:?} {parallelism} {active}");
+            assert_eq!(
+                (plan.create.len(), plan.delete.len()),
+                (create, delete),
+                "{completions:?} {parallelism} {active}"
+            );
         }
     }
 
@@ -263,9 +277,11 @@ mod tests {
     fn backoff_grows() {
         let now: Timestamp = "2026-01-01T00:00:05Z".parse().unwrap();
         let failed = |name: &str| {
-            Arc::new(pod(json!({"metadata": {"name": name, "uid": name}, "status": {"phase": "Failed", "containerStatuses": [
+            Arc::new(pod(
+                json!({"metadata": {"name": name, "uid": name}, "status": {"phase": "Failed", "containerStatuses": [
                 {"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-                 "state": {"terminated": {"exitCode": 1, "finishedAt": "2026-01-01T00:00:00Z"}}}]}})))
+                 "state": {"terminated": {"exitCode": 1, "finishedAt": "2026-01-01T00:00:00Z"}}}]}}),
+            ))
         };
         let j = job(json!({}));
         assert_eq!(backoff_in(&j, &[], now), None);

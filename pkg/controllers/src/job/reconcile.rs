@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, EnvVarSource, ObjectFieldSelector, ObjectReference, Pod,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
 use knarr_client::Store;
@@ -82,9 +84,13 @@ impl Runner {
         let mut job = Job::clone(&job);
         let now = Timestamp::now();
         self.start(&mut job, now);
-        let ending = is_true(job.status.as_ref(), "FailureTarget") || is_true(job.status.as_ref(), "SuccessCriteriaMet");
+        let ending = is_true(job.status.as_ref(), "FailureTarget")
+            || is_true(job.status.as_ref(), "SuccessCriteriaMet");
         let sums = account(&job, &pods, ending);
-        let mut status = JobStatus { conditions: job.status.as_ref().and_then(|s| s.conditions.clone()), ..sums.noted.clone() };
+        let mut status = JobStatus {
+            conditions: job.status.as_ref().and_then(|s| s.conditions.clone()),
+            ..sums.noted.clone()
+        };
         status.start_time = job.status.as_ref().and_then(|s| s.start_time.clone());
         let end = self.told_end(&job).or_else(|| plan::end(&job, &pods, sums.succeeded, sums.failed, now));
         let mut action = Action::Done;
@@ -174,7 +180,13 @@ impl Runner {
             .await
     }
 
-    async fn adjust(&self, job: &Job, pods: &[Arc<Pod>], sums: &Account, now: Timestamp) -> Result<Action, Error> {
+    async fn adjust(
+        &self,
+        job: &Job,
+        pods: &[Arc<Pod>],
+        sums: &Account,
+        now: Timestamp,
+    ) -> Result<Action, Error> {
         let plan = plan::decide(job, pods, sums.succeeded, &sums.completed);
         let Plan { mut create, delete } = plan;
         let mut action = Action::Done;
@@ -364,7 +376,8 @@ fn announce(status: &mut JobStatus, end: &End, now: Timestamp) {
 }
 
 fn count(status: &mut JobStatus, pods: &[Arc<Pod>]) {
-    let number = |f: &dyn Fn(&Pod) -> bool| i32::try_from(pods.iter().filter(|p| f(p)).count()).unwrap_or(i32::MAX);
+    let number =
+        |f: &dyn Fn(&Pod) -> bool| i32::try_from(pods.iter().filter(|p| f(p)).count()).unwrap_or(i32::MAX);
     status.active = Some(number(&pods::is_active)).filter(|n| *n != 0);
     status.ready = Some(number(&|p| pods::is_active(p) && pods::is_ready(p)));
     status.terminating = Some(number(&pods::is_terminating));

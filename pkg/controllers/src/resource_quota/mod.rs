@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Reso
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use knarr_client::{Event, Store, WorkQueue};
 use knarr_machinery::quantity::{Format, Quantity};
+use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams, PartialObjectMeta, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Resource, ResourceExt};
 use parking_lot::Mutex;
 
 use crate::context::{Action, Cached, Controller, Ctx, work};
@@ -164,7 +164,9 @@ impl Quotas {
         let served = discover(&self.ctx.client).await?;
         for name in names {
             let Some(wanted) = counted(name) else { continue };
-            let Some(resource) = served.resources.iter().find(|r| r.namespaced && r.name() == wanted) else { continue };
+            let Some(resource) = served.resources.iter().find(|r| r.namespaced && r.name() == wanted) else {
+                continue;
+            };
             self.watch(resource);
             let api = self.ctx.api_dynamic(&resource.api, Some(namespace));
             let list = api.list_metadata(&ListParams::default()).await;
@@ -179,7 +181,8 @@ impl Quotas {
         if !resource.can(&["watch"]) || !self.watched.lock().insert(resource.name()) {
             return;
         }
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.ctx.client.clone(), &resource.api);
+        let api: Api<PartialObjectMeta<DynamicObject>> =
+            Api::all_with(self.ctx.client.clone(), &resource.api);
         let (this, name) = (self.clone(), resource.name());
         tokio::spawn(async move {
             let stream = watcher(api, watcher::Config::default().streaming_lists()).default_backoff();
@@ -221,9 +224,10 @@ mod tests {
 
     #[test]
     fn used_follows_hard() {
-        let hard: BTreeMap<String, Text> = [("pods", "10"), ("requests.memory", "1Gi"), ("count/jobs.batch", "3")]
-            .map(|(k, v)| (k.to_owned(), Text(v.to_owned())))
-            .into();
+        let hard: BTreeMap<String, Text> =
+            [("pods", "10"), ("requests.memory", "1Gi"), ("count/jobs.batch", "3")]
+                .map(|(k, v)| (k.to_owned(), Text(v.to_owned())))
+                .into();
         let found = Amounts::from([("pods".to_owned(), Quantity::from_value(2, Format::DecimalSi))]);
         let used: Vec<_> = decide(&hard, &found).into_iter().map(|(k, v)| format!("{k}={}", v.0)).collect();
         assert_eq!(used, ["count/jobs.batch=0", "pods=2", "requests.memory=0"]);

@@ -119,7 +119,10 @@ pub fn of_service(service: &Service) -> Amounts {
 pub fn of_claim(claim: &PersistentVolumeClaim) -> Amounts {
     let mut used = Amounts::new();
     let spec = claim.spec.as_ref();
-    let size = spec.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref()).and_then(|r| r.get("storage"));
+    let size = spec
+        .and_then(|s| s.resources.as_ref())
+        .and_then(|r| r.requests.as_ref())
+        .and_then(|r| r.get("storage"));
     let size = size.and_then(|t| Quantity::parse(&t.0).ok());
     let mut note = |prefix: &str| {
         add(&mut used, &format!("{prefix}persistentvolumeclaims"), &one());
@@ -208,7 +211,10 @@ pub fn covers(quota: &ResourceQuota, pod: &Pod) -> bool {
 pub fn is_scoped(quota: &ResourceQuota) -> bool {
     quota.spec.as_ref().is_some_and(|s| {
         s.scopes.as_ref().is_some_and(|x| !x.is_empty())
-            || s.scope_selector.as_ref().and_then(|x| x.match_expressions.as_ref()).is_some_and(|x| !x.is_empty())
+            || s.scope_selector
+                .as_ref()
+                .and_then(|x| x.match_expressions.as_ref())
+                .is_some_and(|x| !x.is_empty())
     })
 }
 
@@ -225,8 +231,14 @@ mod tests {
             {"name": "b", "resources": {"requests": {"cpu": "400m", "x.io/gpu": "2"}}}]}}));
         let used = of_pod(&p);
         let text = |k: &str| used.get(k).map(ToString::to_string).unwrap_or_default();
-        assert_eq!((text("cpu"), text("requests.cpu"), text("limits.cpu")), ("500m".into(), "500m".into(), "1".into()));
-        assert_eq!((text("requests.memory"), text("requests.x.io/gpu"), text("pods")), ("64Mi".into(), "2".into(), "1".into()));
+        assert_eq!(
+            (text("cpu"), text("requests.cpu"), text("limits.cpu")),
+            ("500m".into(), "500m".into(), "1".into())
+        );
+        assert_eq!(
+            (text("requests.memory"), text("requests.x.io/gpu"), text("pods")),
+            ("64Mi".into(), "2".into(), "1".into())
+        );
         let done = pod(json!({"status": {"phase": "Failed"}}));
         assert_eq!(of_pod(&done).keys().collect::<Vec<_>>(), ["count/pods"]);
     }
@@ -237,8 +249,15 @@ mod tests {
             serde_json::from_value::<ResourceQuota>(json!({"spec": {"scopes": [scope]}})).unwrap()
         };
         let plain = pod(json!({"spec": {"containers": [{"name": "c"}]}}));
-        let limited = pod(json!({"spec": {"activeDeadlineSeconds": 5, "containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}]}}));
-        for (scope, a, b) in [("BestEffort", true, false), ("NotBestEffort", false, true), ("Terminating", false, true), ("NotTerminating", true, false)] {
+        let limited = pod(
+            json!({"spec": {"activeDeadlineSeconds": 5, "containers": [{"name": "c", "resources": {"limits": {"cpu": "1"}}}]}}),
+        );
+        for (scope, a, b) in [
+            ("BestEffort", true, false),
+            ("NotBestEffort", false, true),
+            ("Terminating", false, true),
+            ("NotTerminating", true, false),
+        ] {
             assert_eq!((covers(&quota(scope), &plain), covers(&quota(scope), &limited)), (a, b), "{scope}");
         }
     }

@@ -1,8 +1,6 @@
 //! `memory://`: plain maps. The oracle for the other drivers: whatever can be done the slow and obvious way is.
 
-use super::{
-    Commit, Driver, History, LeaseChange, LeaseRow, Loaded, Plan, Position, Row, Selection,
-};
+use super::{Commit, Driver, History, LeaseChange, LeaseRow, Loaded, Plan, Position, Row, Selection};
 use super::{last_position, revision_of};
 use crate::api::{Error, KeyValue, LeaseId, Options, Range, Revision};
 use crate::bounds::Bounds;
@@ -29,16 +27,9 @@ struct Memory {
 
 pub(super) async fn open(endpoint: String, options: Options) -> Result<Arc<dyn Driver>, Error> {
     if endpoint != "memory://" {
-        return Err(Error::Unsupported {
-            path: endpoint,
-            detail: "memory:// takes no path".into(),
-        });
+        return Err(Error::Unsupported { path: endpoint, detail: "memory:// takes no path".into() });
     }
-    Ok(Arc::new(Memory {
-        path: endpoint,
-        max_bytes: options.max_bytes,
-        tables: RwLock::default(),
-    }))
+    Ok(Arc::new(Memory { path: endpoint, max_bytes: options.max_bytes, tables: RwLock::default() }))
 }
 
 fn row_bytes(row: &Row) -> u64 {
@@ -51,10 +42,7 @@ impl Tables {
     }
 
     fn revision(&self) -> Revision {
-        self.log
-            .last_key_value()
-            .map_or(0, |(position, _)| revision_of(*position))
-            .max(self.compacted)
+        self.log.last_key_value().map_or(0, |(position, _)| revision_of(*position)).max(self.compacted)
     }
 
     fn write(&mut self, commit: Commit) {
@@ -75,23 +63,14 @@ impl Tables {
     }
 
     fn present(&self, bounds: &Bounds) -> BTreeMap<&str, &Row> {
-        let living = self
-            .kv
-            .range(bounds.start.clone()..)
-            .take_while(|(key, _)| bounds.contains(key));
-        living
-            .filter_map(|(key, position)| Some((key.as_str(), self.log.get(position)?)))
-            .collect()
+        let living = self.kv.range(bounds.start.clone()..).take_while(|(key, _)| bounds.contains(key));
+        living.filter_map(|(key, position)| Some((key.as_str(), self.log.get(position)?))).collect()
     }
 
     /// The state at a revision, by replaying the log.
     fn state_at(&self, revision: Revision, bounds: &Bounds) -> BTreeMap<&str, &Row> {
         let mut state = BTreeMap::new();
-        for row in self
-            .log
-            .range(..=last_position(revision))
-            .map(|(_, row)| row)
-        {
+        for row in self.log.range(..=last_position(revision)).map(|(_, row)| row) {
             if !bounds.contains(&row.kv.key) {
                 continue;
             }
@@ -125,11 +104,7 @@ impl Driver for Memory {
         let mut tables = self.tables.write();
         let mut present = HashMap::new();
         for key in keys {
-            if let Some(row) = tables
-                .kv
-                .get(key)
-                .and_then(|position| tables.log.get(position))
-            {
+            if let Some(row) = tables.kv.get(key).and_then(|position| tables.log.get(position)) {
                 present.insert(key.clone(), row.clone());
             }
         }
@@ -137,9 +112,7 @@ impl Driver for Memory {
         if let Some(max) = self.max_bytes
             && tables.bytes() + commit.rows.iter().map(row_bytes).sum::<u64>() > max
         {
-            return Err(Error::Full {
-                path: self.path.clone(),
-            });
+            return Err(Error::Full { path: self.path.clone() });
         }
         tables.write(commit);
         Ok(())
@@ -167,12 +140,7 @@ impl Driver for Memory {
             kv
         };
         let kvs: Vec<_> = state.values().take(take).map(entry).collect();
-        Ok(Selection {
-            more: !range.count_only && kvs.len() < count,
-            kvs,
-            count,
-            revision: newest,
-        })
+        Ok(Selection { more: !range.count_only && kvs.len() < count, kvs, count, revision: newest })
     }
 
     async fn history(
@@ -183,18 +151,12 @@ impl Driver for Memory {
         max: usize,
     ) -> Result<History, Error> {
         let tables = self.tables.read();
-        let mut history = History {
-            rows: Vec::new(),
-            covered: upto,
-        };
+        let mut history = History { rows: Vec::new(), covered: upto };
         let mut bytes = 0;
         if after >= upto {
             return Ok(history);
         }
-        for (position, row) in tables
-            .log
-            .range(last_position(after) + 1..=last_position(upto))
-        {
+        for (position, row) in tables.log.range(last_position(after) + 1..=last_position(upto)) {
             if !bounds.contains(&row.kv.key) {
                 continue;
             }
@@ -214,18 +176,8 @@ impl Driver for Memory {
 
     async fn leased_keys(&self, lease: LeaseId) -> Result<Vec<String>, Error> {
         let tables = self.tables.read();
-        let bound = |position: &Position| {
-            tables
-                .log
-                .get(position)
-                .is_some_and(|row| row.kv.lease == lease)
-        };
-        Ok(tables
-            .kv
-            .iter()
-            .filter(|(_, position)| bound(position))
-            .map(|(key, _)| key.clone())
-            .collect())
+        let bound = |position: &Position| tables.log.get(position).is_some_and(|row| row.kv.lease == lease);
+        Ok(tables.kv.iter().filter(|(_, position)| bound(position)).map(|(key, _)| key.clone()).collect())
     }
 
     async fn set_compacted(&self, revision: Revision) -> Result<(), Error> {

@@ -9,6 +9,7 @@
 
 mod memory;
 mod sqlite;
+mod sqlite_reader;
 mod sqlite_sql;
 mod sqlite_writer;
 
@@ -93,10 +94,7 @@ impl Commit {
 
     /// The last row of every key.
     pub fn final_rows(&self) -> HashMap<&str, &Row> {
-        self.rows
-            .iter()
-            .map(|row| (row.kv.key.as_str(), row))
-            .collect()
+        self.rows.iter().map(|row| (row.kv.key.as_str(), row)).collect()
     }
 }
 
@@ -186,14 +184,8 @@ pub struct Entry {
 
 /// All drivers, by scheme.
 pub const DRIVERS: &[Entry] = &[
-    Entry {
-        scheme: "memory",
-        open: |endpoint, options| Box::pin(memory::open(endpoint, options)),
-    },
-    Entry {
-        scheme: "sqlite",
-        open: |endpoint, options| Box::pin(sqlite::open(endpoint, options)),
-    },
+    Entry { scheme: "memory", open: |endpoint, options| Box::pin(memory::open(endpoint, options)) },
+    Entry { scheme: "sqlite", open: |endpoint, options| Box::pin(sqlite::open(endpoint, options)) },
 ];
 
 /// Opens `scheme://...` with the driver of that scheme.
@@ -202,16 +194,10 @@ pub async fn open(endpoint: &str, options: &Options) -> Result<Arc<dyn Driver>, 
     match DRIVERS.iter().find(|entry| entry.scheme == scheme) {
         Some(entry) => (entry.open)(endpoint.to_string(), options.clone()).await,
         None => {
-            let known: Vec<_> = DRIVERS
-                .iter()
-                .map(|entry| format!("{}://", entry.scheme))
-                .collect();
+            let known: Vec<_> = DRIVERS.iter().map(|entry| format!("{}://", entry.scheme)).collect();
             Err(Error::Unsupported {
                 path: endpoint.to_string(),
-                detail: format!(
-                    "no driver for scheme {scheme:?}, known are {}",
-                    known.join(", ")
-                ),
+                detail: format!("no driver for scheme {scheme:?}, known are {}", known.join(", ")),
             })
         }
     }

@@ -2,16 +2,16 @@
 //!
 //! `synchronous=FULL`: a commit returns when it is on the disk. A lock file keeps a second process out.
 
+use super::revision_of;
+use super::sqlite_reader::{read_history, select};
 use super::sqlite_sql as sql;
 use super::sqlite_writer::{WAL_CAP_BYTES, Writer};
 use super::{Driver, History, LeaseRow, Loaded, Plan, Position, Selection};
-use super::{last_position, revision_of};
 use crate::api::{Error, LeaseId, Options, Range, Revision};
 use crate::bounds::Bounds;
 use async_trait::async_trait;
-use futures::TryStreamExt;
 use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection, Row as _, SqliteConnection};
@@ -39,16 +39,11 @@ pub(super) async fn open(endpoint: String, options: Options) -> Result<Arc<dyn D
     let path = endpoint.strip_prefix("sqlite://").unwrap_or_default();
     if path.is_empty() || path.contains('?') {
         let detail = "give a file as sqlite:///path/to/state.db, without parameters".to_string();
-        return Err(Error::Unsupported {
-            path: endpoint,
-            detail,
-        });
+        return Err(Error::Unsupported { path: endpoint, detail });
     }
     let lock = lock_file(path)?;
     let fault = |error| fault(path, "open", error);
-    let connect = SqliteConnectOptions::new()
-        .filename(path)
-        .busy_timeout(Duration::from_secs(10));
+    let connect = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(10));
     let connect = connect.disable_statement_logging();
     let mut writing = connect
         .clone()
@@ -60,10 +55,7 @@ pub(super) async fn open(endpoint: String, options: Options) -> Result<Arc<dyn D
         .pragma("journal_size_limit", (WAL_CAP_BYTES / 2).to_string())
         .pragma("cache_size", "-8192");
     if let Some(max) = options.max_bytes {
-        writing = writing.pragma(
-            "max_page_count",
-            (max / u64::from(PAGE_BYTES)).max(1).to_string(),
-        );
+        writing = writing.pragma("max_page_count", (max / u64::from(PAGE_BYTES)).max(1).to_string());
     }
     let mut writer = writing.connect().await.map_err(fault)?;
     if let Err(error) = prepare_schema(path, &mut writer).await {
@@ -74,16 +66,9 @@ pub(super) async fn open(endpoint: String, options: Options) -> Result<Arc<dyn D
     }
     let size = std::thread::available_parallelism().map_or(4, |n| n.get().clamp(2, 8));
     // No idle timeout and no lifetime: either would start a ticking task.
-    let readers = SqlitePoolOptions::new()
-        .max_connections(size as u32)
-        .idle_timeout(None)
-        .max_lifetime(None);
+    let readers = SqlitePoolOptions::new().max_connections(size as u32).idle_timeout(None).max_lifetime(None);
     let readers = readers.test_before_acquire(false);
-    let readers = readers.connect_lazy_with(
-        connect
-            .pragma("query_only", "1")
-            .pragma("cache_size", "-2048"),
-    );
+    let readers = readers.connect_lazy_with(connect.pragma("query_only", "1").pragma("cache_size", "-2048"));
     let wal = PathBuf::from(format!("{path}-wal"));
     Ok(Arc::new(Sqlite {
         path: path.to_string(),
@@ -98,28 +83,16 @@ pub(super) async fn open(endpoint: String, options: Options) -> Result<Arc<dyn D
 fn lock_file(path: &str) -> Result<File, Error> {
     let failed = |what: &str, error: std::io::Error| {
         if error.kind() == std::io::ErrorKind::StorageFull {
-            return Error::Full {
-                path: path.to_string(),
-            };
+            return Error::Full { path: path.to_string() };
         }
-        Error::Driver {
-            operation: "open",
-            detail: format!("{what}: {error}"),
-        }
+        Error::Driver { operation: "open", detail: format!("{what}: {error}") }
     };
     if let Some(parent) = Path::new(path).parent() {
-        let made = std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent);
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
         made.map_err(|error| failed(&parent.display().to_string(), error))?;
     }
     let owned = |name: &str| {
-        let file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(name);
+        let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(name);
         file.map_err(|error| failed(name, error))
     };
     owned(path)?;
@@ -129,10 +102,7 @@ fn lock_file(path: &str) -> Result<File, Error> {
         Ok(()) => Ok(lock),
         Err(std::fs::TryLockError::WouldBlock) => {
             let detail = format!("another process holds {name}: only one server may use this file");
-            Err(Error::Unsupported {
-                path: path.to_string(),
-                detail,
-            })
+            Err(Error::Unsupported { path: path.to_string(), detail })
         }
         Err(std::fs::TryLockError::Error(error)) => Err(failed(&name, error)),
     }
@@ -140,41 +110,20 @@ fn lock_file(path: &str) -> Result<File, Error> {
 
 async fn prepare_schema(path: &str, connection: &mut SqliteConnection) -> Result<(), Error> {
     let fault = |error| fault(path, "open", error);
-    let number = |row: sqlx::sqlite::SqliteRow| row.try_get::<i64, _>(0);
-    let application = number(
-        sqlx::query("PRAGMA application_id")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(fault)?,
-    );
-    let version = number(
-        sqlx::query("PRAGMA user_version")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(fault)?,
-    );
-    let tables = sqlx::query("SELECT count(*) FROM sqlite_schema")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(fault)?;
+    let number = |row: SqliteRow| row.try_get::<i64, _>(0);
+    let application =
+        number(sqlx::query("PRAGMA application_id").fetch_one(&mut *connection).await.map_err(fault)?);
+    let version =
+        number(sqlx::query("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(fault)?);
+    let tables =
+        sqlx::query("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *connection).await.map_err(fault)?;
     let (application, version) = (application.map_err(fault)?, version.map_err(fault)?);
     let tables = number(tables).map_err(fault)?;
-    let unsupported = |detail: String| {
-        Err(Error::Unsupported {
-            path: path.to_string(),
-            detail,
-        })
-    };
+    let unsupported = |detail: String| Err(Error::Unsupported { path: path.to_string(), detail });
     if application == 0 && version == 0 && tables == 0 {
-        let mut transaction = connection
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(fault)?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(fault)?;
         for statement in sql::CREATE {
-            sqlx::query(*statement)
-                .execute(&mut *transaction)
-                .await
-                .map_err(fault)?;
+            sqlx::query(*statement).execute(&mut *transaction).await.map_err(fault)?;
         }
         return transaction.commit().await.map_err(fault);
     }
@@ -183,9 +132,7 @@ async fn prepare_schema(path: &str, connection: &mut SqliteConnection) -> Result
     }
     if version != sql::SCHEMA_VERSION {
         let ours = sql::SCHEMA_VERSION;
-        return unsupported(format!(
-            "has schema version {version}, this build supports {ours}"
-        ));
+        return unsupported(format!("has schema version {version}, this build supports {ours}"));
     }
     Ok(())
 }
@@ -193,130 +140,21 @@ async fn prepare_schema(path: &str, connection: &mut SqliteConnection) -> Result
 /// SQLite's primary result codes, and the extended one for a full disk met while growing the shared memory file.
 fn fault(path: &str, operation: &'static str, error: sqlx::Error) -> Error {
     let code = match &error {
-        sqlx::Error::Database(error) => error
-            .code()
-            .and_then(|code| code.parse::<i32>().ok())
-            .unwrap_or(0),
+        sqlx::Error::Database(error) => error.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or(0),
         sqlx::Error::ColumnDecode { .. } => 11,
         sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => return Error::Closed,
         _ => 0,
     };
     match (code, code & 0xff) {
-        (_, 13) | (4874, _) => Error::Full {
-            path: path.to_string(),
-        },
-        (_, 11 | 26) => Error::Corrupt {
-            path: path.to_string(),
-            detail: format!("{operation}: {error}"),
-        },
-        _ => Error::Driver {
-            operation,
-            detail: format!("{path}: {error}"),
-        },
+        (_, 13) | (4874, _) => Error::Full { path: path.to_string() },
+        (_, 11 | 26) => Error::Corrupt { path: path.to_string(), detail: format!("{operation}: {error}") },
+        _ => Error::Driver { operation, detail: format!("{path}: {error}") },
     }
-}
-
-/// Any text is below any blob.
-#[derive(Clone, Copy)]
-enum End<'a> {
-    Before(&'a str),
-    Open,
-}
-
-macro_rules! bind_bounds {
-    ($query:expr, $bounds:expr) => {{
-        let query = $query.bind($bounds.start.as_str());
-        match $bounds.end.as_deref().map_or(End::Open, End::Before) {
-            End::Before(end) => query.bind(end),
-            End::Open => query.bind(&[][..] as &[u8]),
-        }
-    }};
 }
 
 impl Sqlite {
     fn fault(&self, operation: &'static str) -> impl Fn(sqlx::Error) -> Error + '_ {
         move |error| fault(&self.path, operation, error)
-    }
-
-    async fn select(&self, range: &Range, bounds: &Bounds) -> Result<Selection, sqlx::Error> {
-        // Entries and count of a limited read come from one snapshot.
-        let mut snapshot = self.readers.begin().await?;
-        let mut found = Selection::default();
-        let newest = |row: &sqlx::sqlite::SqliteRow| row.try_get::<Option<Position>, _>(0);
-        if !range.count_only {
-            let limit = if range.limit == 0 {
-                -1
-            } else {
-                (range.limit as i64).saturating_add(1)
-            };
-            let text = match (range.revision, range.keys_only) {
-                (None, false) => sql::PRESENT,
-                (None, true) => sql::PRESENT_KEYS,
-                (Some(_), false) => sql::PAST,
-                (Some(_), true) => sql::PAST_KEYS,
-            };
-            let mut query = bind_bounds!(sqlx::query(text), bounds);
-            if let Some(revision) = range.revision {
-                query = query.bind(last_position(revision));
-            }
-            for row in query.bind(limit).fetch_all(&mut *snapshot).await? {
-                found.revision = revision_of(newest(&row)?.unwrap_or(0));
-                if row.try_get::<Option<Position>, _>(1)?.is_some() {
-                    found.kvs.push(sql::key_value(&row)?.1);
-                }
-            }
-            found.more = range.limit != 0 && found.kvs.len() > range.limit;
-            found.count = found.kvs.len();
-        }
-        if range.count_only || found.more {
-            let text = if range.revision.is_some() {
-                sql::PAST_COUNT
-            } else {
-                sql::PRESENT_COUNT
-            };
-            let mut query = bind_bounds!(sqlx::query(text), bounds);
-            if let Some(revision) = range.revision {
-                query = query.bind(last_position(revision));
-            }
-            let row = query.fetch_one(&mut *snapshot).await?;
-            found.revision = revision_of(newest(&row)?.unwrap_or(0));
-            found.count = usize::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0);
-            found.kvs.truncate(range.limit);
-        }
-        snapshot.commit().await?;
-        Ok(found)
-    }
-
-    async fn read_history(
-        &self,
-        after: Revision,
-        upto: Revision,
-        bounds: &Bounds,
-        max_bytes: usize,
-    ) -> Result<History, sqlx::Error> {
-        let query = sqlx::query(sql::HISTORY)
-            .bind(last_position(after))
-            .bind(last_position(upto));
-        let mut stream = bind_bounds!(query, bounds).fetch(&self.readers);
-        let mut history = History {
-            rows: Vec::new(),
-            covered: upto,
-        };
-        let mut bytes = 0;
-        while let Some(row) = stream.try_next().await? {
-            let entry = sql::log_row(&row)?;
-            if let Some((last, _)) = history.rows.last()
-                && bytes >= max_bytes
-                && revision_of(last.position) != revision_of(entry.position)
-            {
-                history.covered = revision_of(last.position);
-                break;
-            }
-            bytes += entry.kv.key.len() + entry.kv.value.len();
-            let before = sql::state_before(&row, &entry.kv.key)?;
-            history.rows.push((entry, before));
-        }
-        Ok(history)
     }
 }
 
@@ -330,59 +168,36 @@ impl Driver for Sqlite {
         let fault = self.fault("load");
         let mut guard = self.writer.lock().await;
         let writer = guard.as_mut().ok_or(Error::Closed)?;
-        let newest = sqlx::query("SELECT max(pos) FROM log")
-            .fetch_one(writer.connection())
-            .await;
-        let newest = newest
-            .and_then(|row| row.try_get::<Option<Position>, _>(0))
-            .map_err(&fault)?;
-        let compacted = writer
-            .number("SELECT value FROM meta WHERE name = 'compacted'")
-            .await
-            .map_err(&fault)?;
-        let swept = writer
-            .number("SELECT value FROM meta WHERE name = 'swept'")
-            .await
-            .map_err(&fault)?;
+        let newest = sqlx::query("SELECT max(pos) FROM log").fetch_one(writer.connection()).await;
+        let newest = newest.and_then(|row| row.try_get::<Option<Position>, _>(0)).map_err(&fault)?;
+        let compacted =
+            writer.number("SELECT value FROM meta WHERE name = 'compacted'").await.map_err(&fault)?;
+        let swept = writer.number("SELECT value FROM meta WHERE name = 'swept'").await.map_err(&fault)?;
         let rows = sqlx::query("SELECT id, ttl, expires FROM lease")
             .fetch_all(writer.connection())
             .await
             .map_err(&fault)?;
-        let lease = |row: sqlx::sqlite::SqliteRow| {
+        let lease = |row: SqliteRow| {
             Ok(LeaseRow {
                 id: row.try_get(0)?,
                 ttl_seconds: row.try_get(1)?,
                 expires_at_millis: row.try_get(2)?,
             })
         };
-        let leases = rows
-            .into_iter()
-            .map(lease)
-            .collect::<Result<_, _>>()
-            .map_err(&fault)?;
+        let leases = rows.into_iter().map(lease).collect::<Result<_, _>>().map_err(&fault)?;
         let revision = revision_of(newest.unwrap_or(0)).max(compacted);
-        Ok(Loaded {
-            revision,
-            compacted,
-            swept,
-            leases,
-        })
+        Ok(Loaded { revision, compacted, swept, leases })
     }
 
     async fn transact(&self, keys: &[String], plan: Plan<'_>) -> Result<(), Error> {
         let mut guard = self.writer.lock().await;
         let writer = guard.as_mut().ok_or(Error::Closed)?;
-        writer
-            .transact(keys, plan)
-            .await
-            .map_err(self.fault("write"))
+        writer.transact(keys, plan).await.map_err(self.fault("write"))
     }
 
     async fn range(&self, range: &Range) -> Result<Selection, Error> {
         let bounds = Bounds::new(&range.start, range.end.as_deref());
-        self.select(range, &bounds)
-            .await
-            .map_err(self.fault("range"))
+        select(&self.readers, range, &bounds).await.map_err(self.fault("range"))
     }
 
     async fn history(
@@ -392,39 +207,27 @@ impl Driver for Sqlite {
         bounds: &Bounds,
         max: usize,
     ) -> Result<History, Error> {
-        self.read_history(after, upto, bounds, max)
-            .await
-            .map_err(self.fault("history"))
+        read_history(&self.readers, after, upto, bounds, max).await.map_err(self.fault("history"))
     }
 
     async fn leased_keys(&self, lease: LeaseId) -> Result<Vec<String>, Error> {
         let text = "SELECT key FROM kv WHERE lease = ?1 AND lease <> 0 ORDER BY key";
-        let rows = sqlx::query_scalar(text)
-            .bind(lease)
-            .fetch_all(&self.readers)
-            .await;
+        let rows = sqlx::query_scalar(text).bind(lease).fetch_all(&self.readers).await;
         rows.map_err(self.fault("lease"))
     }
 
     async fn set_compacted(&self, revision: Revision) -> Result<(), Error> {
         let mut guard = self.writer.lock().await;
         let writer = guard.as_mut().ok_or(Error::Closed)?;
-        let query =
-            sqlx::query("UPDATE meta SET value = ?1 WHERE name = 'compacted'").bind(revision);
-        query
-            .execute(writer.connection())
-            .await
-            .map_err(self.fault("compact"))?;
+        let query = sqlx::query("UPDATE meta SET value = ?1 WHERE name = 'compacted'").bind(revision);
+        query.execute(writer.connection()).await.map_err(self.fault("compact"))?;
         Ok(())
     }
 
     async fn sweep(&self, from: Position, upto: Position, limit: usize) -> Result<Position, Error> {
         let mut guard = self.writer.lock().await;
         let writer = guard.as_mut().ok_or(Error::Closed)?;
-        writer
-            .sweep(from, upto, limit)
-            .await
-            .map_err(self.fault("compact"))
+        writer.sweep(from, upto, limit).await.map_err(self.fault("compact"))
     }
 
     async fn reclaim(&self) -> Result<bool, Error> {
@@ -440,22 +243,14 @@ impl Driver for Sqlite {
 
     async fn check_integrity(&self) -> Result<(), Error> {
         let fault = self.fault("check");
-        let corrupt = |detail| {
-            Err(Error::Corrupt {
-                path: self.path.clone(),
-                detail,
-            })
-        };
-        let check = sqlx::query_scalar::<_, String>("PRAGMA integrity_check(10)")
-            .fetch_all(&self.readers)
-            .await;
+        let corrupt = |detail| Err(Error::Corrupt { path: self.path.clone(), detail });
+        let check =
+            sqlx::query_scalar::<_, String>("PRAGMA integrity_check(10)").fetch_all(&self.readers).await;
         let findings = check.map_err(&fault)?;
         if findings != ["ok"] {
             return corrupt(findings.join("; "));
         }
-        let dangling = sqlx::query_scalar::<_, String>(sql::DANGLING)
-            .fetch_optional(&self.readers)
-            .await;
+        let dangling = sqlx::query_scalar::<_, String>(sql::DANGLING).fetch_optional(&self.readers).await;
         match dangling.map_err(&fault)? {
             Some(key) => corrupt(format!("key {key:?} has no row in the log")),
             None => Ok(()),

@@ -28,48 +28,53 @@ pub(super) const CREATE: &[&str] = &[
     "PRAGMA user_version = 1",
 ];
 
+/// The first row of a range read tells the newest position, of the same snapshot, even if nothing matches.
 macro_rules! present {
     ($value:literal) => {
         concat!(
-            "SELECT s.newest, kv.pos, kv.key, l.created, l.version, l.lease, ",
+            "SELECT max(pos), NULL, NULL, NULL, NULL, NULL, NULL FROM log UNION ALL SELECT * FROM (\
+             SELECT 0, kv.pos, kv.key, l.created, l.version, l.lease, ",
             $value,
-            " FROM (SELECT max(pos) AS newest FROM log) s \
-             LEFT JOIN kv ON kv.key >= ?1 AND kv.key < ?2 LEFT JOIN log l ON l.pos = kv.pos ORDER BY kv.key LIMIT ?3"
+            " FROM kv JOIN log l ON l.pos = kv.pos WHERE kv.key >= ?1 AND kv.key < ?2 ORDER BY kv.key LIMIT ?3)"
         )
     };
 }
-/// The present state; the first column is on every row, even if nothing matches.
+/// The present state, in key order.
 pub(super) const PRESENT: &str = present!("l.value");
 pub(super) const PRESENT_KEYS: &str = present!("x''");
 pub(super) const PRESENT_COUNT: &str =
     "SELECT (SELECT max(pos) FROM log), count(*) FROM kv WHERE key >= ?1 AND key < ?2";
 
 macro_rules! past {
-    ($columns:literal) => {
+    ($query:literal) => {
         concat!(
             "WITH later AS (SELECT key, min(pos), prev FROM log WHERE pos > ?3 AND key >= ?1 AND key < ?2 GROUP BY key), \
              state AS (SELECT key, pos FROM kv WHERE key >= ?1 AND key < ?2 AND pos <= ?3 \
-             UNION ALL SELECT key, prev FROM later WHERE prev <> 0) SELECT ",
-            $columns
+             UNION ALL SELECT key, prev FROM later WHERE prev <> 0) ",
+            $query
         )
     };
 }
-/// State at a position: what has not changed since, and for the rest the predecessor of the first later change.
+/// State at a position: what has not changed since, and for the rest the predecessor of the first later change. Only keys
+/// and positions are sorted, not values.
 pub(super) const PAST: &str = past!(
-    "(SELECT max(pos) FROM log), l.pos, l.key, l.created, l.version, l.lease, l.value \
-     FROM state JOIN log l ON l.pos = state.pos ORDER BY state.key LIMIT ?4"
+    "SELECT max(pos), NULL, NULL, NULL, NULL, NULL, NULL FROM log UNION ALL \
+     SELECT 0, l.pos, l.key, l.created, l.version, l.lease, l.value \
+     FROM (SELECT key, pos FROM state ORDER BY key LIMIT ?4) s CROSS JOIN log l ON l.pos = s.pos"
 );
 pub(super) const PAST_KEYS: &str = past!(
-    "(SELECT max(pos) FROM log), l.pos, l.key, l.created, l.version, l.lease, x'' \
-     FROM state JOIN log l ON l.pos = state.pos ORDER BY state.key LIMIT ?4"
+    "SELECT max(pos), NULL, NULL, NULL, NULL, NULL, NULL FROM log UNION ALL \
+     SELECT 0, l.pos, l.key, l.created, l.version, l.lease, x'' \
+     FROM (SELECT key, pos FROM state ORDER BY key LIMIT ?4) s CROSS JOIN log l ON l.pos = s.pos"
 );
-pub(super) const PAST_COUNT: &str = past!("(SELECT max(pos) FROM log), count(*) FROM state");
+pub(super) const PAST_COUNT: &str = past!("SELECT (SELECT max(pos) FROM log), count(*) FROM state");
 
 pub(super) const HISTORY: &str = "SELECT 0, l.pos, l.key, l.created, l.version, l.lease, l.value, l.deleted, l.prev, \
      p.pos, p.created, p.version, p.lease, p.value FROM log l LEFT JOIN log p ON l.prev <> 0 AND p.pos = l.prev \
      WHERE l.pos > ?1 AND l.pos <= ?2 AND l.key >= ?3 AND l.key < ?4 ORDER BY l.pos";
 
-pub(super) const SWEEP_END: &str = "SELECT max(pos), count(*) FROM (SELECT pos FROM log WHERE pos > ?1 AND pos <= ?2 ORDER BY pos LIMIT ?3)";
+pub(super) const SWEEP_END: &str =
+    "SELECT max(pos), count(*) FROM (SELECT pos FROM log WHERE pos > ?1 AND pos <= ?2 ORDER BY pos LIMIT ?3)";
 pub(super) const SWEEP: &str = "DELETE FROM log WHERE pos IN (SELECT prev FROM log WHERE pos > ?1 AND pos <= ?2 \
      AND prev <> 0 UNION ALL SELECT pos FROM log WHERE pos > ?1 AND pos <= ?2 AND deleted <> 0)";
 
@@ -85,45 +90,44 @@ pub(super) struct Sized {
 impl Sized {
     fn new(head: &str, tuple: &str, tail: &str, sizes: &[usize]) -> Self {
         let text = |n: usize| format!("{head}{}{tail}", vec![tuple; n].join(","));
-        Self {
-            variants: sizes.iter().map(|n| (*n, text(*n))).collect(),
-        }
+        Self { variants: sizes.iter().map(|n| (*n, text(*n))).collect() }
     }
 
     /// The largest variant of at most `n` tuples.
     pub(super) fn fitting(&self, n: usize) -> Option<(usize, &str)> {
-        self.variants
-            .iter()
-            .find(|(size, _)| *size <= n)
-            .map(|(size, sql)| (*size, sql.as_str()))
+        self.variants.iter().find(|(size, _)| *size <= n).map(|(size, sql)| (*size, sql.as_str()))
     }
 
     /// The smallest variant of at least `n` tuples, or the largest there is.
     pub(super) fn covering(&self, n: usize) -> Option<(usize, &str)> {
         let covering = self.variants.iter().rev().find(|(size, _)| *size >= n);
-        covering
-            .or(self.variants.first())
-            .map(|(size, sql)| (*size, sql.as_str()))
+        covering.or(self.variants.first()).map(|(size, sql)| (*size, sql.as_str()))
     }
 }
 
+/// A statement costs a trip to the connection's thread, so the first read also begins the transaction ...
+pub(super) static BEGIN_SELECT_ROWS: LazyLock<Sized> = LazyLock::new(|| {
+    let head = "BEGIN IMMEDIATE; SELECT 0, l.pos, l.key, l.created, l.version, l.lease, l.value, l.deleted, l.prev \
+                FROM kv JOIN log l ON l.pos = kv.pos WHERE kv.key IN (";
+    Sized::new(head, "?", ")", READ_SIZES)
+});
 pub(super) static SELECT_ROWS: LazyLock<Sized> = LazyLock::new(|| {
     let head = "SELECT 0, l.pos, l.key, l.created, l.version, l.lease, l.value, l.deleted, l.prev \
                 FROM kv JOIN log l ON l.pos = kv.pos WHERE kv.key IN (";
-    Sized::new(head, "?", ")", &[128, 32, 8, 2, 1])
+    Sized::new(head, "?", ")", READ_SIZES)
 });
+const READ_SIZES: &[usize] = &[128, 32, 8, 2, 1];
+/// ... and the commonest write, one row that lives, also ends it.
+pub(super) const PUT_COMMIT: &str = "INSERT INTO log(pos, key, deleted, created, version, lease, prev, value) \
+     VALUES (?,?,?,?,?,?,?,?); INSERT INTO kv(key, pos, lease) VALUES (?,?,?) \
+     ON CONFLICT(key) DO UPDATE SET pos = excluded.pos, lease = excluded.lease; COMMIT";
 pub(super) static INSERT_LOG: LazyLock<Sized> = LazyLock::new(|| {
     let head = "INSERT INTO log(pos, key, deleted, created, version, lease, prev, value) VALUES ";
     Sized::new(head, "(?,?,?,?,?,?,?,?)", "", &[32, 8, 2, 1])
 });
 pub(super) static UPSERT_KV: LazyLock<Sized> = LazyLock::new(|| {
     let tail = " ON CONFLICT(key) DO UPDATE SET pos = excluded.pos, lease = excluded.lease";
-    Sized::new(
-        "INSERT INTO kv(key, pos, lease) VALUES ",
-        "(?,?,?)",
-        tail,
-        &[32, 8, 2, 1],
-    )
+    Sized::new("INSERT INTO kv(key, pos, lease) VALUES ", "(?,?,?)", tail, &[32, 8, 2, 1])
 });
 pub(super) static DELETE_KV: LazyLock<Sized> =
     LazyLock::new(|| Sized::new("DELETE FROM kv WHERE key IN (", "?", ")", &[32, 8, 2, 1]));
@@ -145,12 +149,7 @@ pub(super) fn key_value(row: &SqliteRow) -> Result<(Position, KeyValue), sqlx::E
 /// Columns 1 to 8.
 pub(super) fn log_row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
     let (position, kv) = key_value(row)?;
-    Ok(Row {
-        position,
-        kv,
-        deleted: row.try_get(7)?,
-        before: row.try_get(8)?,
-    })
+    Ok(Row { position, kv, deleted: row.try_get(7)?, before: row.try_get(8)? })
 }
 
 /// Columns 9 to 13 of [`HISTORY`].

@@ -21,11 +21,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(connection: SqliteConnection, wal: PathBuf) -> Self {
-        Self {
-            connection,
-            wal,
-            in_transaction: false,
-        }
+        Self { connection, wal, in_transaction: false }
     }
 
     pub(super) fn connection(&mut self) -> &mut SqliteConnection {
@@ -33,17 +29,11 @@ impl Writer {
     }
 
     pub(super) async fn number(&mut self, text: &'static str) -> Result<i64, sqlx::Error> {
-        sqlx::query(text)
-            .fetch_one(&mut self.connection)
-            .await?
-            .try_get(0)
+        sqlx::query(text).fetch_one(&mut self.connection).await?.try_get(0)
     }
 
     pub(super) async fn execute(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
-        sqlx::query(text)
-            .execute(&mut self.connection)
-            .await
-            .map(drop)
+        sqlx::query(text).execute(&mut self.connection).await.map(drop)
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), sqlx::Error> {
@@ -64,21 +54,26 @@ impl Writer {
 
     pub(super) async fn commit(&mut self) -> Result<(), sqlx::Error> {
         self.execute("COMMIT").await?;
+        self.committed().await;
+        Ok(())
+    }
+
+    async fn committed(&mut self) {
         self.in_transaction = false;
         let large = std::fs::metadata(&self.wal).is_ok_and(|meta| meta.len() > WAL_CAP_BYTES);
         if large && let Err(error) = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").await {
             tracing::warn!(wal = %self.wal.display(), %error, "cannot truncate the write-ahead log");
         }
-        Ok(())
     }
 
     /// See [`super::Driver::transact`].
-    pub(super) async fn transact(
-        &mut self,
-        keys: &[String],
-        plan: Plan<'_>,
-    ) -> Result<(), sqlx::Error> {
-        self.begin().await?;
+    pub(super) async fn transact(&mut self, keys: &[String], plan: Plan<'_>) -> Result<(), sqlx::Error> {
+        if keys.is_empty() {
+            self.begin().await?;
+        } else if self.in_transaction {
+            self.rollback().await;
+        }
+        self.in_transaction = true;
         let done = self.write(keys, plan).await;
         if self.in_transaction {
             self.rollback().await;
@@ -91,20 +86,25 @@ impl Writer {
         if commit.is_empty() {
             return Ok(());
         }
+        if let ([row], []) = (commit.rows.as_slice(), commit.leases.as_slice())
+            && !row.deleted
+        {
+            let query = bind_row(sqlx::query(sql::PUT_COMMIT), row);
+            let query = query.bind(row.kv.key.as_str()).bind(row.position).bind(row.kv.lease);
+            query.execute(&mut self.connection).await?;
+            self.committed().await;
+            return Ok(());
+        }
         self.append(&commit.rows).await?;
         self.point(&commit).await?;
         self.change_leases(&commit.leases).await?;
         self.commit().await
     }
 
-    async fn present_rows(
-        &mut self,
-        mut keys: &[String],
-    ) -> Result<HashMap<String, Row>, sqlx::Error> {
+    async fn present_rows(&mut self, mut keys: &[String]) -> Result<HashMap<String, Row>, sqlx::Error> {
         let mut present = HashMap::new();
-        while let (Some(last), Some((size, text))) =
-            (keys.last(), sql::SELECT_ROWS.covering(keys.len()))
-        {
+        let mut statements = &*sql::BEGIN_SELECT_ROWS;
+        while let (Some(last), Some((size, text))) = (keys.last(), statements.covering(keys.len())) {
             let (part, rest) = keys.split_at(size.min(keys.len()));
             let mut query = sqlx::query(AssertSqlSafe(text));
             for index in 0..size {
@@ -115,6 +115,7 @@ impl Writer {
                 present.insert(row.kv.key.clone(), row);
             }
             keys = rest;
+            statements = &*sql::SELECT_ROWS;
         }
         Ok(present)
     }
@@ -124,16 +125,7 @@ impl Writer {
             let (part, rest) = rows.split_at(size);
             let mut query = sqlx::query(AssertSqlSafe(text));
             for row in part {
-                let kv = &row.kv;
-                query = query
-                    .bind(row.position)
-                    .bind(kv.key.as_str())
-                    .bind(row.deleted);
-                query = query
-                    .bind(kv.create_revision)
-                    .bind(kv.version)
-                    .bind(kv.lease);
-                query = query.bind(row.before).bind(&kv.value[..]);
+                query = bind_row(query, row);
             }
             query.execute(&mut self.connection).await?;
             rows = rest;
@@ -150,10 +142,7 @@ impl Writer {
             let (part, rest) = living.split_at(size);
             let mut query = sqlx::query(AssertSqlSafe(text));
             for row in part {
-                query = query
-                    .bind(row.kv.key.as_str())
-                    .bind(row.position)
-                    .bind(row.kv.lease);
+                query = query.bind(row.kv.key.as_str()).bind(row.position).bind(row.kv.lease);
             }
             query.execute(&mut self.connection).await?;
             living = rest;
@@ -208,18 +197,11 @@ impl Writer {
         upto: Position,
         limit: usize,
     ) -> Result<Position, sqlx::Error> {
-        let query = sqlx::query(sql::SWEEP_END)
-            .bind(from)
-            .bind(upto)
-            .bind(limit as i64);
+        let query = sqlx::query(sql::SWEEP_END).bind(from).bind(upto).bind(limit as i64);
         let row = query.fetch_one(&mut self.connection).await?;
         let visited: i64 = row.try_get(1)?;
         let end: Option<Position> = row.try_get(0)?;
-        let reached = if visited < limit as i64 {
-            upto
-        } else {
-            end.unwrap_or(upto)
-        };
+        let reached = if visited < limit as i64 { upto } else { end.unwrap_or(upto) };
         let query = sqlx::query(sql::SWEEP).bind(from).bind(reached);
         query.execute(&mut self.connection).await?;
         let query = sqlx::query("UPDATE meta SET value = ?1 WHERE name = 'swept'").bind(reached);
@@ -251,4 +233,14 @@ impl Writer {
         let folded = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").await;
         folded.and(self.connection.close().await)
     }
+}
+
+type SqliteQuery<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// The columns of a log row.
+fn bind_row<'q>(query: SqliteQuery<'q>, row: &Row) -> SqliteQuery<'q> {
+    let kv = &row.kv;
+    let query = query.bind(row.position).bind(kv.key.as_str()).bind(row.deleted);
+    let query = query.bind(kv.create_revision).bind(kv.version).bind(kv.lease);
+    query.bind(row.before).bind(&kv.value[..])
 }

@@ -17,7 +17,8 @@ pub const PLUGIN: Plugin = Plugin {
         let images: Vec<String> = containers.filter_map(|c| c.image.as_deref()).map(full_name).collect();
         let known = images.iter().any(|i| cycle.image_spread.contains_key(i));
         known.then(|| {
-            Box::new(Images { images, spread: cycle.image_spread, nodes: cycle.nodes.len() }) as Box<dyn Prepared>
+            Box::new(Images { images, spread: cycle.image_spread, nodes: cycle.nodes.len() })
+                as Box<dyn Prepared>
         })
     },
     wakes: never,
@@ -46,7 +47,8 @@ impl Prepared for Images<'_> {
         let part = |image: &String| {
             let size = node.images.get(image).copied().unwrap_or(0);
             let count = self.spread.get(image).copied().unwrap_or(0);
-            let (count, nodes) = (i64::try_from(count).unwrap_or(0), i64::try_from(self.nodes).unwrap_or(1).max(1));
+            let (count, nodes) =
+                (i64::try_from(count).unwrap_or(0), i64::try_from(self.nodes).unwrap_or(1).max(1));
             size.saturating_mul(count) / nodes
         };
         let sum: i64 = self.images.iter().map(part).sum();

@@ -21,14 +21,19 @@ pub const PLUGIN: Plugin = Plugin {
     wakes: |change, pod| match change {
         Change::Node { .. } | Change::Own | Change::PodGone(_) => true,
         // Namespace labels are not at hand here: any namespace will do.
-        Change::PodPlaced(other) => {
-            pod.affinities.required.iter().any(|t| t.namespace_selector.is_some() || t.matches(&other.pod, |_| None))
-        }
+        Change::PodPlaced(other) => pod
+            .affinities
+            .required
+            .iter()
+            .any(|t| t.namespace_selector.is_some() || t.matches(&other.pod, |_| None)),
     },
 };
 
 fn is_empty(a: &Affinities) -> bool {
-    a.required.is_empty() && a.required_anti.is_empty() && a.preferred.is_empty() && a.preferred_anti.is_empty()
+    a.required.is_empty()
+        && a.required_anti.is_empty()
+        && a.preferred.is_empty()
+        && a.preferred_anti.is_empty()
 }
 
 struct Nearness<'a> {
@@ -89,7 +94,8 @@ impl<'a> Nearness<'a> {
         }
         let mut score = |term: &Term, weight: i64| {
             if let Some(value) = of(term) {
-                *self.scores.entry(term.topology_key.clone()).or_default().entry(value).or_insert(0) += weight;
+                *self.scores.entry(term.topology_key.clone()).or_default().entry(value).or_insert(0) +=
+                    weight;
             }
         };
         for term in self.own.preferred.iter().filter(|t| fits(t)) {
@@ -144,7 +150,8 @@ impl Prepared for Nearness<'_> {
     }
 
     fn normalize(&self, scores: &mut [i64]) {
-        let (least, most) = (scores.iter().copied().min().unwrap_or(0), scores.iter().copied().max().unwrap_or(0));
+        let (least, most) =
+            (scores.iter().copied().min().unwrap_or(0), scores.iter().copied().max().unwrap_or(0));
         for score in scores.iter_mut() {
             *score = if most > least { MAX_SCORE * (*score - least) / (most - least) } else { 0 };
         }
@@ -162,7 +169,12 @@ mod tests {
     fn cluster() -> Cache {
         let mut cache = Cache::default();
         for (name, zone) in [("a", "x"), ("b", "y")] {
-            cache.set_node(node_with(name, json!({"cpu": "8", "memory": "8Gi"}), json!({"zone": zone}), json!({})));
+            cache.set_node(node_with(
+                name,
+                json!({"cpu": "8", "memory": "8Gi"}),
+                json!({"zone": zone}),
+                json!({}),
+            ));
         }
         cache
     }
@@ -178,9 +190,7 @@ mod tests {
 
     #[test]
     fn near_and_far() {
-        let required = |kind: &str, app: &str| {
-            json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term(app)]}}})
-        };
+        let required = |kind: &str, app: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term(app)]}}});
         let mut cache = cluster();
         cache.place(pod_with("db", json!({"app": "db"}), json!({})), "b");
         assert_eq!(run(&cache, &pod_with("p", json!({}), required("podAffinity", "db"))).unwrap(), "b");

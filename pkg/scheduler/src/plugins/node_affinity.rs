@@ -1,6 +1,8 @@
 //! NodeAffinity: `nodeSelector` and node affinity.
 
-use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PreferredSchedulingTerm};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PreferredSchedulingTerm,
+};
 
 use super::{Change, Plugin, Prepared, admits_all};
 use crate::cache::NodeInfo;
@@ -38,7 +40,10 @@ fn required(pod: &Pod) -> Option<&Vec<NodeSelectorTerm>> {
 
 fn preferred(pod: &Pod) -> impl Iterator<Item = &PreferredSchedulingTerm> {
     let affinity = pod.spec.as_ref().and_then(|s| s.affinity.as_ref()).and_then(|a| a.node_affinity.as_ref());
-    affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()).into_iter().flatten()
+    affinity
+        .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref())
+        .into_iter()
+        .flatten()
 }
 
 /// Whether the pod's selector and required affinity accept the node.
@@ -57,7 +62,8 @@ fn term_fits(term: &NodeSelectorTerm, node: &Node) -> bool {
         return false;
     }
     let label = |key: &str| node.metadata.labels.as_ref().and_then(|l| l.get(key)).map(String::as_str);
-    let field = |key: &str| (key == "metadata.name").then(|| node.metadata.name.as_deref().unwrap_or_default());
+    let field =
+        |key: &str| (key == "metadata.name").then(|| node.metadata.name.as_deref().unwrap_or_default());
     expressions.iter().all(|r| requirement_fits(r, label(&r.key)))
         && fields.iter().all(|r| requirement_fits(r, field(&r.key)))
 }
@@ -112,16 +118,28 @@ mod tests {
         let check = |spec: Value, expected: bool| {
             assert_eq!(fits(&pod("p", spec.clone()).pod, &node), expected, "{spec}");
         };
-        let required = |terms: Value| {
-            json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}})
-        };
+        let required = |terms: Value| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}});
         check(json!({}), true);
         check(json!({"nodeSelector": {"zone": "a"}}), true);
         check(json!({"nodeSelector": {"zone": "b"}}), false);
-        check(required(json!([{"matchExpressions": [{"key": "gen", "operator": "Gt", "values": ["6"]}]}])), true);
-        check(required(json!([{"matchExpressions": [{"key": "gen", "operator": "Lt", "values": ["6"]}]}])), false);
-        check(required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}])), true);
-        check(required(json!([{"matchExpressions": [{"key": "x", "operator": "Exists"}]}, {"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]}])), true);
+        check(
+            required(json!([{"matchExpressions": [{"key": "gen", "operator": "Gt", "values": ["6"]}]}])),
+            true,
+        );
+        check(
+            required(json!([{"matchExpressions": [{"key": "gen", "operator": "Lt", "values": ["6"]}]}])),
+            false,
+        );
+        check(
+            required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}])),
+            true,
+        );
+        check(
+            required(
+                json!([{"matchExpressions": [{"key": "x", "operator": "Exists"}]}, {"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]}]),
+            ),
+            true,
+        );
         check(required(json!([{}])), false);
     }
 }

@@ -40,7 +40,8 @@ mod tests {
 
     #[test]
     fn conflicts() {
-        let port = |ip: &str, protocol: &str, port: i32| HostPort { ip: ip.into(), protocol: protocol.into(), port };
+        let port =
+            |ip: &str, protocol: &str, port: i32| HostPort { ip: ip.into(), protocol: protocol.into(), port };
         let taken = port("127.0.0.1", "TCP", 80);
         for (wanted, expected) in [
             (port("127.0.0.1", "TCP", 80), true),

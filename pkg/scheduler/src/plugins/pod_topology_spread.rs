@@ -25,7 +25,8 @@ pub const PLUGIN: Plugin = Plugin {
     wakes: |change, pod| match change {
         Change::Node { .. } | Change::Own => true,
         Change::PodPlaced(other) | Change::PodGone(other) => {
-            other.namespace() == pod.namespace() && rules(pod).iter().any(|r| matches(&r.selector, &other.pod))
+            other.namespace() == pod.namespace()
+                && rules(pod).iter().any(|r| matches(&r.selector, &other.pod))
         }
     },
 };
@@ -87,7 +88,8 @@ struct Spread {
 
 impl Spread {
     fn new(cycle: &Cycle<'_>, rules: Vec<Rule>) -> Self {
-        let (hard, soft): (Vec<_>, Vec<_>) = rules.into_iter().map(|r| count(cycle, r)).partition(|c| c.rule.hard);
+        let (hard, soft): (Vec<_>, Vec<_>) =
+            rules.into_iter().map(|r| count(cycle, r)).partition(|c| c.rule.hard);
         Self { hard, soft }
     }
 }
@@ -114,7 +116,8 @@ fn count(cycle: &Cycle<'_>, rule: Rule) -> Counts {
             }
         }
     }
-    let fewest = if by_place.len() < rule.min_domains { 0 } else { by_place.values().copied().min().unwrap_or(0) };
+    let fewest =
+        if by_place.len() < rule.min_domains { 0 } else { by_place.values().copied().min().unwrap_or(0) };
     Counts { rule, by_place, fewest }
 }
 
@@ -175,7 +178,12 @@ mod tests {
         for (when, crowded) in [("DoNotSchedule", false), ("ScheduleAnyway", true)] {
             let mut cache = Cache::default();
             for (name, zone) in [("a", "x"), ("b", "y")] {
-                cache.set_node(node_with(name, json!({"cpu": "8", "memory": "8Gi"}), json!({"zone": zone}), json!({})));
+                cache.set_node(node_with(
+                    name,
+                    json!({"cpu": "8", "memory": "8Gi"}),
+                    json!({"zone": zone}),
+                    json!({}),
+                ));
             }
             let spec = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": when, "labelSelector": {"matchLabels": {"app": "w"}}}]});
             for i in 0..6 {
@@ -187,7 +195,12 @@ mod tests {
             let sizes: Vec<_> = cache.snapshot().iter().map(|n| n.pods.len()).collect();
             assert_eq!(sizes, [3, 3], "{when}");
             // With one zone closed, a hard rule refuses what a soft one allows.
-            cache.set_node(node_with("b", json!({"cpu": "8"}), json!({"zone": "y"}), json!({"unschedulable": true})));
+            cache.set_node(node_with(
+                "b",
+                json!({"cpu": "8"}),
+                json!({"zone": "y"}),
+                json!({"unschedulable": true}),
+            ));
             let p = pod_with("last", json!({"app": "w"}), spec.clone());
             cache.place(pod_with("one-more", json!({"app": "w"}), spec), "a");
             let (nodes, spread) = (cache.snapshot(), cache.image_spread());

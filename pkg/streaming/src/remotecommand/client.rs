@@ -45,66 +45,41 @@ impl Resizer {
 
 /// Connects to `http://host:port/path`, as CRI's Exec and Attach give it.
 pub async fn dial(url: &str, options: Options) -> Result<Remote, Error> {
-    let failed = |detail: String| Error::Server {
-        server: url.to_string(),
-        detail,
-    };
-    let uri: http::Uri = url
-        .parse()
-        .map_err(|error: http::uri::InvalidUri| failed(error.to_string()))?;
+    let failed = |detail: String| Error::Server { server: url.to_string(), detail };
+    let uri: http::Uri = url.parse().map_err(|error: http::uri::InvalidUri| failed(error.to_string()))?;
     let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else {
         return Err(failed("only http://host:port/path is supported".into()));
     };
     let address = (host.trim_matches(['[', ']']), uri.port_u16().unwrap_or(80));
     let connecting = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
-    let io = connecting
-        .map_err(|_| failed("connecting timed out".into()))?
-        .map_err(|e| failed(e.to_string()))?;
-    io.set_nodelay(true)
-        .map_err(|error| failed(error.to_string()))?;
+    let io =
+        connecting.map_err(|_| failed("connecting timed out".into()))?.map_err(|e| failed(e.to_string()))?;
+    io.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
     dial_over(io, &uri, options).await
 }
 
 /// As [`dial`], over a connection that exists.
-pub async fn dial_over(
-    io: impl Io + 'static,
-    uri: &http::Uri,
-    options: Options,
-) -> Result<Remote, Error> {
+pub async fn dial_over(io: impl Io + 'static, uri: &http::Uri, options: Options) -> Result<Remote, Error> {
     let work = async {
         let io = handshake(Box::new(io), uri).await?;
         open(io, options).await.map_err(|error| error.to_string())
     };
-    let done = tokio::time::timeout(PATIENCE, work)
-        .await
-        .unwrap_or_else(|_| Err("timed out".into()));
-    done.map_err(|detail| Error::Server {
-        server: uri.to_string(),
-        detail,
-    })
+    let done = tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err("timed out".into()));
+    done.map_err(|detail| Error::Server { server: uri.to_string(), detail })
 }
 
 async fn handshake(mut io: BoxIo, uri: &http::Uri) -> Result<Prefixed<BoxIo>, String> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let host = uri
-        .authority()
-        .map_or("localhost", |authority| authority.as_str());
+    let host = uri.authority().map_or("localhost", |authority| authority.as_str());
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
          X-Stream-Protocol-Version: {PROTOCOL}\r\n\r\n"
     );
-    io.write_all(request.as_bytes())
-        .await
-        .map_err(|error| error.to_string())?;
+    io.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
     io.flush().await.map_err(|error| error.to_string())?;
     let mut head = BytesMut::new();
     loop {
-        if io
-            .read_buf(&mut head)
-            .await
-            .map_err(|error| error.to_string())?
-            == 0
-        {
+        if io.read_buf(&mut head).await.map_err(|error| error.to_string())? == 0 {
             return Err("closed the connection instead of answering".into());
         }
         let mut fields = [httparse::EMPTY_HEADER; 64];
@@ -120,10 +95,7 @@ async fn handshake(mut io: BoxIo, uri: &http::Uri) -> Result<Prefixed<BoxIo>, St
             httparse::Status::Complete(length) => {
                 let code = response.code.unwrap_or(0);
                 let field = |name: &str| {
-                    let found = response
-                        .headers
-                        .iter()
-                        .find(|field| field.name.eq_ignore_ascii_case(name));
+                    let found = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
                     found.map(|field| String::from_utf8_lossy(field.value).into_owned())
                 };
                 let chosen = field("x-stream-protocol-version");
@@ -132,9 +104,7 @@ async fn handshake(mut io: BoxIo, uri: &http::Uri) -> Result<Prefixed<BoxIo>, St
                     return Err(format!("answered {code}: {}", excerpt(io, rest).await));
                 }
                 if chosen.as_deref() != Some(PROTOCOL) {
-                    return Err(format!(
-                        "chose protocol {chosen:?}, we offered {PROTOCOL:?}"
-                    ));
+                    return Err(format!("chose protocol {chosen:?}, we offered {PROTOCOL:?}"));
                 }
                 return Ok(Prefixed::new(rest, io));
             }
@@ -145,26 +115,18 @@ async fn handshake(mut io: BoxIo, uri: &http::Uri) -> Result<Prefixed<BoxIo>, St
 /// The beginning of an error's body.
 async fn excerpt(mut io: BoxIo, rest: Bytes) -> String {
     let mut body = BytesMut::from(&rest[..]);
-    let reading =
-        async { while body.len() < 1024 && io.read_buf(&mut body).await.is_ok_and(|n| n > 0) {} };
+    let reading = async { while body.len() < 1024 && io.read_buf(&mut body).await.is_ok_and(|n| n > 0) {} };
     let _ = tokio::time::timeout(Duration::from_millis(200), reading).await;
-    String::from_utf8_lossy(&body[..body.len().min(1024)])
-        .trim()
-        .to_string()
+    String::from_utf8_lossy(&body[..body.len().min(1024)]).trim().to_string()
 }
 
 async fn open(io: Prefixed<BoxIo>, options: Options) -> Result<Remote, spdy::Error> {
     let (connection, _) = spdy::client(io);
     let open = async |wanted: bool, kind: &str| match wanted {
-        true => connection
-            .open(Headers::new([("streamType", kind)]))
-            .await
-            .map(Some),
+        true => connection.open(Headers::new([("streamType", kind)])).await.map(Some),
         false => Ok(None),
     };
-    let mut error = connection
-        .open(Headers::new([("streamType", "error")]))
-        .await?;
+    let mut error = connection.open(Headers::new([("streamType", "error")])).await?;
     // We send nothing on it.
     let _ = error.shutdown().await;
     let stdin = open(options.stdin, "stdin").await?;

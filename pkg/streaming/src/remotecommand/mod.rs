@@ -47,9 +47,7 @@ impl Options {
         if options.stdin || options.stdout || options.stderr {
             Ok(options)
         } else {
-            Err(Refusal::bad_request(
-                "you must specify at least 1 of stdin, stdout, stderr",
-            ))
+            Err(Refusal::bad_request("you must specify at least 1 of stdin, stdout, stderr"))
         }
     }
 }
@@ -128,11 +126,7 @@ impl Outcome {
 
     /// What protocols before version 4 send: the message alone, nothing on success.
     fn plain(&self) -> Vec<u8> {
-        if self.exit_code() == Some(0) {
-            Vec::new()
-        } else {
-            self.message().as_bytes().to_vec()
-        }
+        if self.exit_code() == Some(0) { Vec::new() } else { self.message().as_bytes().to_vec() }
     }
 }
 
@@ -161,23 +155,10 @@ mod tests {
 
     #[test]
     fn options() {
-        let of = |stdin, stdout, stderr, tty| {
-            Ok(Options {
-                stdin,
-                stdout,
-                stderr,
-                tty,
-            })
-        };
+        let of = |stdin, stdout, stderr, tty| Ok(Options { stdin, stdout, stderr, tty });
         for (query, want) in [
-            (
-                "command=ls&stdout=true&stderr=true",
-                of(false, true, true, false),
-            ),
-            (
-                "input=1&output=1&error=1&tty=1",
-                of(true, true, false, true),
-            ),
+            ("command=ls&stdout=true&stderr=true", of(false, true, true, false)),
+            ("input=1&output=1&error=1&tty=1", of(true, true, false, true)),
             ("stdin=1&stdout=0", of(true, false, false, false)),
         ] {
             assert_eq!(Options::from_query(query), want, "{query}");
@@ -188,20 +169,11 @@ mod tests {
     #[test]
     fn outcomes() {
         let exit = Outcome::exit(3);
-        assert_eq!(
-            (exit.exit_code(), exit.status()["reason"].as_str()),
-            (Some(3), Some("NonZeroExitCode"))
-        );
+        assert_eq!((exit.exit_code(), exit.status()["reason"].as_str()), (Some(3), Some("NonZeroExitCode")));
         assert_eq!(Outcome::exit(0), Outcome::success());
-        assert_eq!(
-            (Outcome::success().exit_code(), Outcome::success().plain()),
-            (Some(0), vec![])
-        );
+        assert_eq!((Outcome::success().exit_code(), Outcome::success().plain()), (Some(0), vec![]));
         let failure = Outcome::failure("no such container");
         assert_eq!(failure.exit_code(), None);
-        assert_eq!(
-            failure.plain(),
-            b"Internal error occurred: no such container"
-        );
+        assert_eq!(failure.plain(), b"Internal error occurred: no such container");
     }
 }

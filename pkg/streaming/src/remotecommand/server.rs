@@ -22,12 +22,7 @@ const WEBSOCKET: &[&str] = &[
     "v5.channel.k8s.io",
 ];
 /// Versions over SPDY.
-const SPDY: &[&str] = &[
-    "v4.channel.k8s.io",
-    "v3.channel.k8s.io",
-    "v2.channel.k8s.io",
-    "channel.k8s.io",
-];
+const SPDY: &[&str] = &["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -54,26 +49,12 @@ pub struct Pending {
 }
 
 /// Chooses a protocol. Send the response, then [`Pending::open`].
-pub fn accept<B>(
-    request: &mut Request<B>,
-    options: Options,
-) -> Result<(Response<Body>, Pending), Refusal> {
+pub fn accept<B>(request: &mut Request<B>, options: Options) -> Result<(Response<Body>, Pending), Refusal> {
     let headers = request.headers();
     let (response, wire, protocol) = if websocket::is_requested(headers) {
         let (response, protocol) = websocket::negotiate(headers, WEBSOCKET)?;
-        let codec = if protocol.contains("base64") {
-            Codec::Base64
-        } else {
-            Codec::Raw
-        };
-        (
-            response,
-            Wire::WebSocket {
-                codec,
-                half_close: protocol.starts_with("v5."),
-            },
-            protocol,
-        )
+        let codec = if protocol.contains("base64") { Codec::Base64 } else { Codec::Raw };
+        (response, Wire::WebSocket { codec, half_close: protocol.starts_with("v5.") }, protocol)
     } else {
         let (response, protocol) = upgrade::spdy(headers, SPDY)?;
         let resizes = protocol.starts_with("v3.") || protocol.starts_with("v4.");
@@ -81,15 +62,7 @@ pub fn accept<B>(
     };
     let status_document = protocol.starts_with("v4.") || protocol.starts_with("v5.");
     let upgrade = hyper::upgrade::on(request);
-    Ok((
-        response,
-        Pending {
-            upgrade,
-            options,
-            wire,
-            status_document,
-        },
-    ))
+    Ok((response, Pending { upgrade, options, wire, status_document }))
 }
 
 enum Transport {
@@ -116,10 +89,7 @@ pub struct Session {
 impl Pending {
     /// Waits for the connection to go over and for the client to open its streams.
     pub async fn open(self) -> Result<Session, Error> {
-        let upgraded = self
-            .upgrade
-            .await
-            .map_err(|error| Error::Upgrade(error.to_string()))?;
+        let upgraded = self.upgrade.await.map_err(|error| Error::Upgrade(error.to_string()))?;
         let io = TokioIo::new(upgraded);
         match self.wire {
             Wire::WebSocket { codec, half_close } => {
@@ -130,26 +100,16 @@ impl Pending {
             Wire::Spdy { resizes } => {
                 let opening = Session::over_spdy(io, self.options, resizes, self.status_document);
                 let late = |_| Error::Client("did not open its streams in time".into());
-                tokio::time::timeout(STREAM_CREATION, opening)
-                    .await
-                    .map_err(late)?
+                tokio::time::timeout(STREAM_CREATION, opening).await.map_err(late)?
             }
         }
     }
 }
 
 impl Session {
-    async fn over_websocket(
-        mut mux: Mux,
-        options: Options,
-        status_document: bool,
-    ) -> Result<Self, Error> {
-        let writer =
-            |wanted: bool, channel| wanted.then(|| Box::new(mux.writer(channel)) as BoxWrite);
-        let (stdout, stderr) = (
-            writer(options.stdout, STDOUT),
-            writer(options.stderr, STDERR),
-        );
+    async fn over_websocket(mut mux: Mux, options: Options, status_document: bool) -> Result<Self, Error> {
+        let writer = |wanted: bool, channel| wanted.then(|| Box::new(mux.writer(channel)) as BoxWrite);
+        let (stdout, stderr) = (writer(options.stdout, STDOUT), writer(options.stderr, STDERR));
         let first = match (options.stdout, options.stderr) {
             (true, _) => STDOUT,
             (false, true) => STDERR,
@@ -186,41 +146,23 @@ impl Session {
         ] {
             wanted.extend(want.then_some(kind));
         }
-        let mut streams: std::collections::HashMap<&str, spdy::Stream> =
-            std::collections::HashMap::new();
+        let mut streams: std::collections::HashMap<&str, spdy::Stream> = std::collections::HashMap::new();
         while streams.len() < wanted.len() {
             let Some(stream) = incoming.accept().await else {
-                return Err(Error::Client(
-                    "went away before it opened its streams".into(),
-                ));
+                return Err(Error::Client("went away before it opened its streams".into()));
             };
-            let kind = stream
-                .headers()
-                .get("streamtype")
-                .unwrap_or_default()
-                .to_string();
+            let kind = stream.headers().get("streamtype").unwrap_or_default().to_string();
             match wanted.iter().find(|known| **known == kind) {
                 Some(known) => drop(streams.insert(known, stream)),
                 None => {
-                    return Err(Error::Client(format!(
-                        "opened a stream of unexpected type {kind:?}"
-                    )));
+                    return Err(Error::Client(format!("opened a stream of unexpected type {kind:?}")));
                 }
             }
         }
-        let mut writer = |kind| {
-            streams
-                .remove(kind)
-                .map(|stream| Box::new(stream) as BoxWrite)
-        };
+        let mut writer = |kind| streams.remove(kind).map(|stream| Box::new(stream) as BoxWrite);
         let (stdout, stderr) = (writer("stdout"), writer("stderr"));
-        let error =
-            writer("error").ok_or_else(|| Error::Client("opened no error stream".into()))?;
-        let mut reader = |kind| {
-            streams
-                .remove(kind)
-                .map(|stream| Box::new(stream) as BoxRead)
-        };
+        let error = writer("error").ok_or_else(|| Error::Client("opened no error stream".into()))?;
+        let mut reader = |kind| streams.remove(kind).map(|stream| Box::new(stream) as BoxRead);
         Ok(Self {
             stdin: reader("stdin"),
             resize: reader("resize").map(sizes),
@@ -272,8 +214,7 @@ fn sizes(mut reader: BoxRead) -> mpsc::Receiver<TerminalSize> {
             if !read.is_ok_and(|n| n > 0) {
                 return;
             }
-            let mut documents =
-                serde_json::Deserializer::from_slice(&text).into_iter::<TerminalSize>();
+            let mut documents = serde_json::Deserializer::from_slice(&text).into_iter::<TerminalSize>();
             let mut done = 0;
             while let Some(size) = documents.next() {
                 match size {

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::frame::{Decoder, Encoder, Frame, Head, Headers, RstStatus};
-use super::stream::{INITIAL_WINDOW, Shared, Stream};
+use super::stream::{DEFAULT_WINDOW, RECEIVE_WINDOW, Shared, Stream};
 use crate::io::Io;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -48,10 +48,7 @@ impl Link {
 
     /// Queues a small frame.
     pub(super) fn send(&self, frame: Frame) {
-        self.queue(Outgoing {
-            frame,
-            permit: None,
-        });
+        self.queue(Outgoing { frame, permit: None });
     }
 
     pub(super) fn forget(&self, id: u32) {
@@ -99,9 +96,7 @@ impl Incoming {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection")
-            .field("closed", &self.core.closed.is_cancelled())
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("closed", &self.core.closed.is_cancelled()).finish_non_exhaustive()
     }
 }
 
@@ -112,12 +107,10 @@ impl Connection {
         let shared = Shared::new(id, self.core.window.load(Ordering::Acquire), false);
         self.core.link.streams.lock().insert(id, shared.clone());
         let stream = Stream::new(headers.clone(), shared.clone(), self.core.link.clone());
-        self.core.link.send(Frame::SynStream {
-            stream: id,
-            headers,
-            fin: false,
-        });
+        self.core.link.send(Frame::SynStream { stream: id, headers, fin: false });
         tokio::select! {
+            // The peer may have accepted, said all it had to say and gone, before we get to look.
+            biased;
             accepted = shared.answered() => if accepted { Ok(stream) } else { Err(Error::Refused(id)) },
             () = self.core.closed.cancelled() => Err(Error::Closed),
         }
@@ -163,41 +156,37 @@ fn start(io: crate::BoxIo, first_id: u32) -> (Connection, Incoming) {
     let core = Core {
         link,
         next_id: Arc::new(AtomicU32::new(first_id)),
-        window: Arc::new(AtomicI64::new(i64::from(INITIAL_WINDOW))),
+        window: Arc::new(AtomicI64::new(i64::from(DEFAULT_WINDOW))),
         closed: CancellationToken::new(),
     };
-    core.link.send(Frame::Settings(vec![(
-        0,
-        SETTINGS_INITIAL_WINDOW,
-        INITIAL_WINDOW,
-    )]));
-    tokio::spawn(write(writing, queue, core.closed.clone()));
+    core.link.send(Frame::Settings(vec![(0, SETTINGS_INITIAL_WINDOW, RECEIVE_WINDOW)]));
+    let broken = CancellationToken::new();
+    let budget = core.link.budget.clone();
+    tokio::spawn(write(writing, queue, core.closed.clone(), broken.clone(), budget));
     let reader = Reader {
         io: reading,
         decoder: Decoder::default(),
         core: core.clone(),
         incoming,
+        broken,
         ungranted: 0,
     };
     tokio::spawn(reader.run());
     let goodbye = Arc::new(Goodbye(core.link.clone()));
-    (
-        Connection {
-            core,
-            _goodbye: goodbye,
-        },
-        Incoming { streams },
-    )
+    (Connection { core, _goodbye: goodbye }, Incoming { streams })
 }
 
-/// Writes frames until told to go away or the connection ends.
+/// Writes frames until told to go away or the connection ends. If writing fails, the peer may have said its last words
+/// before it went: that is for the reader to find out.
 async fn write(
     mut io: WriteHalf<crate::BoxIo>,
     mut queue: mpsc::UnboundedReceiver<Outgoing>,
     closed: CancellationToken,
+    broken: CancellationToken,
+    budget: Arc<Semaphore>,
 ) {
     let mut encoder = Encoder::default();
-    let done = async {
+    let work = async {
         while let Some(Outgoing { frame, permit }) = queue.recv().await {
             let last = matches!(frame, Frame::GoAway { .. });
             let bytes = encoder.encode(&frame).map_err(std::io::Error::other)?;
@@ -212,15 +201,18 @@ async fn write(
         }
         io.shutdown().await
     };
-    tokio::select! {
-        () = closed.cancelled() => {}
-        result = done => {
-            if let Err(error) = result {
-                tracing::debug!(%error, "SPDY connection");
-            }
+    let done = tokio::select! {
+        () = closed.cancelled() => return,
+        done = work => done,
+    };
+    match done {
+        Ok(()) => closed.cancel(),
+        Err(error) => {
+            tracing::debug!(%error, "SPDY connection");
+            budget.close();
+            broken.cancel();
         }
     }
-    closed.cancel();
 }
 
 struct Reader {
@@ -228,6 +220,8 @@ struct Reader {
     decoder: Decoder,
     core: Core,
     incoming: mpsc::Sender<Stream>,
+    /// Writing has failed.
+    broken: CancellationToken,
     /// Received and not granted again, for the window of the whole connection.
     ungranted: usize,
 }
@@ -235,8 +229,14 @@ struct Reader {
 impl Reader {
     async fn run(mut self) {
         let closed = self.core.closed.clone();
+        let broken = self.broken.clone();
+        let given_up = async {
+            broken.cancelled().await;
+            tokio::time::sleep(LINGER).await;
+        };
         tokio::select! {
             () = closed.cancelled() => {}
+            () = given_up => {}
             result = self.read() => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "SPDY connection");
@@ -266,16 +266,8 @@ impl Reader {
                 Err(error) => return Err(failed(error)),
             }
             match Head::parse(head)? {
-                Head::Data {
-                    stream,
-                    fin,
-                    length,
-                } => self.data(stream, fin, length).await?,
-                Head::Control {
-                    kind,
-                    flags,
-                    length,
-                } => {
+                Head::Data { stream, fin, length } => self.data(stream, fin, length).await?,
+                Head::Control { kind, flags, length } => {
                     let mut payload = vec![0; length];
                     self.io.read_exact(&mut payload).await.map_err(failed)?;
                     let frame = self.decoder.control(kind, flags, &payload)?;
@@ -311,11 +303,9 @@ impl Reader {
                 break;
             }
         }
-        if self.ungranted >= INITIAL_WINDOW as usize / 2 {
+        if self.ungranted >= DEFAULT_WINDOW as usize / 2 {
             let delta = std::mem::take(&mut self.ungranted) as u32;
-            self.core
-                .link
-                .send(Frame::WindowUpdate { stream: 0, delta });
+            self.core.link.send(Frame::WindowUpdate { stream: 0, delta });
         }
         Ok(())
     }
@@ -323,11 +313,7 @@ impl Reader {
     fn control(&mut self, frame: Frame) -> Result<(), Error> {
         let link = &self.core.link;
         match frame {
-            Frame::SynStream {
-                stream,
-                headers,
-                fin,
-            } => self.opened(stream, headers, fin)?,
+            Frame::SynStream { stream, headers, fin } => self.opened(stream, headers, fin)?,
             Frame::SynReply { stream, fin, .. } | Frame::Headers { stream, fin, .. } => {
                 if let Some(stream) = self.stream(stream) {
                     stream.reply(fin);
@@ -345,10 +331,7 @@ impl Reader {
                         link.peer_has_windows.store(true, Ordering::Release);
                         let value = i64::from(value & 0x7fff_ffff);
                         let before = self.core.window.swap(value, Ordering::AcqRel);
-                        link.streams
-                            .lock()
-                            .values()
-                            .for_each(|stream| stream.grant(value - before));
+                        link.streams.lock().values().for_each(|stream| stream.grant(value - before));
                     }
                 }
             }
@@ -375,9 +358,7 @@ impl Reader {
         let link = self.core.link.clone();
         let ours = self.core.next_id.load(Ordering::Relaxed) % 2;
         if id == 0 || id % 2 == ours {
-            return Err(Error::Protocol(format!(
-                "stream {id} is not the peer's to open"
-            )));
+            return Err(Error::Protocol(format!("stream {id} is not the peer's to open")));
         }
         let shared = Shared::new(id, self.core.window.load(Ordering::Acquire), fin);
         {
@@ -386,19 +367,12 @@ impl Reader {
                 return Err(Error::Protocol(format!("stream {id} opened twice")));
             }
             if streams.len() >= MAX_STREAMS {
-                link.send(Frame::Rst {
-                    stream: id,
-                    status: RstStatus::REFUSED_STREAM,
-                });
+                link.send(Frame::Rst { stream: id, status: RstStatus::REFUSED_STREAM });
                 return Ok(());
             }
             streams.insert(id, shared.clone());
         }
-        link.send(Frame::SynReply {
-            stream: id,
-            headers: Headers::default(),
-            fin: false,
-        });
+        link.send(Frame::SynReply { stream: id, headers: Headers::default(), fin: false });
         // Dropping it, if nobody accepts streams, resets it.
         let _ = self.incoming.try_send(Stream::new(headers, shared, link));
         Ok(())

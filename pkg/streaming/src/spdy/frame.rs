@@ -42,20 +42,12 @@ pub struct Headers(pub Vec<(String, String)>);
 impl Headers {
     /// From pairs; names are lowered.
     pub fn new<N: AsRef<str>, V: Into<String>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(n, v)| (n.as_ref().to_ascii_lowercase(), v.into()))
-                .collect(),
-        )
+        Self(pairs.into_iter().map(|(n, v)| (n.as_ref().to_ascii_lowercase(), v.into())).collect())
     }
 
     /// The first value of a name, in any case.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let found = self
-            .0
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let found = self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 }
@@ -129,16 +121,8 @@ pub enum Frame {
 /// The first eight bytes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Head {
-    Control {
-        kind: u16,
-        flags: u8,
-        length: usize,
-    },
-    Data {
-        stream: u32,
-        fin: bool,
-        length: usize,
-    },
+    Control { kind: u16, flags: u8, length: usize },
+    Data { stream: u32, fin: bool, length: usize },
 }
 
 impl Head {
@@ -147,28 +131,16 @@ impl Head {
         let length = u32::from_be_bytes([0, x, y, z]) as usize;
         if a & 0x80 == 0 {
             let stream = u32::from_be_bytes([a, b, c, d]);
-            return Ok(Self::Data {
-                stream,
-                fin: flags & FIN != 0,
-                length,
-            });
+            return Ok(Self::Data { stream, fin: flags & FIN != 0, length });
         }
         let version = u16::from_be_bytes([a & 0x7f, b]);
         if version != VERSION {
-            return Err(Error::Protocol(format!(
-                "version {version} of a frame, expected {VERSION}"
-            )));
+            return Err(Error::Protocol(format!("version {version} of a frame, expected {VERSION}")));
         }
         if length > MAX_CONTROL_BYTES {
-            return Err(Error::Protocol(format!(
-                "a control frame of {length} bytes"
-            )));
+            return Err(Error::Protocol(format!("a control frame of {length} bytes")));
         }
-        Ok(Self::Control {
-            kind: u16::from_be_bytes([c, d]),
-            flags,
-            length,
-        })
+        Ok(Self::Control { kind: u16::from_be_bytes([c, d]), flags, length })
     }
 }
 
@@ -183,10 +155,7 @@ impl Default for Encoder {
     fn default() -> Self {
         let mut deflate = Compress::new(Compression::fast(), true);
         let set = deflate.set_dictionary(&dictionary::bytes());
-        Self {
-            deflate,
-            broken: set.err().map(|error| error.to_string()),
-        }
+        Self { deflate, broken: set.err().map(|error| error.to_string()) }
     }
 }
 
@@ -200,10 +169,7 @@ fn control(kind: u16, flags: u8, payload: &[u8]) -> Bytes {
 }
 
 fn numbers(values: &[u32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_be_bytes())
-        .collect()
+    values.iter().flat_map(|value| value.to_be_bytes()).collect()
 }
 
 impl Encoder {
@@ -211,26 +177,13 @@ impl Encoder {
     pub fn encode(&mut self, frame: &Frame) -> Result<Bytes, Error> {
         let flag = |fin: &bool| if *fin { FIN } else { 0 };
         Ok(match frame {
-            Frame::SynStream {
-                stream,
-                headers,
-                fin,
-            } => {
+            Frame::SynStream { stream, headers, fin } => {
                 let mut payload = numbers(&[*stream, 0]);
                 payload.extend_from_slice(&[0, 0]);
                 payload.extend(self.headers(headers)?);
                 control(SYN_STREAM, flag(fin), &payload)
             }
-            Frame::SynReply {
-                stream,
-                headers,
-                fin,
-            }
-            | Frame::Headers {
-                stream,
-                headers,
-                fin,
-            } => {
+            Frame::SynReply { stream, headers, fin } | Frame::Headers { stream, headers, fin } => {
                 let reply = matches!(frame, Frame::SynReply { .. });
                 let mut payload = numbers(&[*stream]);
                 payload.extend(self.headers(headers)?);
@@ -246,14 +199,8 @@ impl Encoder {
             }
             Frame::Ping(id) => control(PING, 0, &numbers(&[*id])),
             Frame::GoAway { last, status } => control(GOAWAY, 0, &numbers(&[*last, *status])),
-            Frame::WindowUpdate { stream, delta } => {
-                control(WINDOW_UPDATE, 0, &numbers(&[*stream, *delta]))
-            }
-            Frame::Data {
-                stream,
-                payload,
-                fin,
-            } => {
+            Frame::WindowUpdate { stream, delta } => control(WINDOW_UPDATE, 0, &numbers(&[*stream, *delta])),
+            Frame::Data { stream, payload, fin } => {
                 let mut bytes = BytesMut::with_capacity(8 + payload.len());
                 bytes.extend_from_slice(&numbers(&[
                     *stream,
@@ -278,9 +225,7 @@ impl Encoder {
         let mut packed = Vec::with_capacity(plain.len() + 64);
         loop {
             let rest = &plain[(self.deflate.total_in() - begin) as usize..];
-            let done = self
-                .deflate
-                .compress_vec(rest, &mut packed, FlushCompress::Sync);
+            let done = self.deflate.compress_vec(rest, &mut packed, FlushCompress::Sync);
             done.map_err(|error| Error::Protocol(format!("header compression: {error}")))?;
             // Room left over means that everything has been flushed.
             if packed.len() < packed.capacity() {
@@ -298,9 +243,7 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self {
-            inflate: Decompress::new(true),
-        }
+        Self { inflate: Decompress::new(true) }
     }
 }
 
@@ -334,38 +277,18 @@ impl<'a> Fields<'a> {
 
 impl Decoder {
     /// A control frame from its payload; None for kinds that are to be ignored.
-    pub fn control(
-        &mut self,
-        kind: u16,
-        flags: u8,
-        payload: &[u8],
-    ) -> Result<Option<Frame>, Error> {
+    pub fn control(&mut self, kind: u16, flags: u8, payload: &[u8]) -> Result<Option<Frame>, Error> {
         let mut fields = Fields(payload);
         let fin = flags & FIN != 0;
         Ok(Some(match kind {
             SYN_STREAM => {
                 let stream = fields.stream()?;
                 fields.take(6)?;
-                Frame::SynStream {
-                    stream,
-                    headers: self.headers(fields.0)?,
-                    fin,
-                }
+                Frame::SynStream { stream, headers: self.headers(fields.0)?, fin }
             }
-            SYN_REPLY => Frame::SynReply {
-                stream: fields.stream()?,
-                headers: self.headers(fields.0)?,
-                fin,
-            },
-            HEADERS => Frame::Headers {
-                stream: fields.stream()?,
-                headers: self.headers(fields.0)?,
-                fin,
-            },
-            RST_STREAM => Frame::Rst {
-                stream: fields.stream()?,
-                status: RstStatus(fields.number()?),
-            },
+            SYN_REPLY => Frame::SynReply { stream: fields.stream()?, headers: self.headers(fields.0)?, fin },
+            HEADERS => Frame::Headers { stream: fields.stream()?, headers: self.headers(fields.0)?, fin },
+            RST_STREAM => Frame::Rst { stream: fields.stream()?, status: RstStatus(fields.number()?) },
             SETTINGS => {
                 let count = fields.number()?;
                 let mut settings = Vec::new();
@@ -376,14 +299,8 @@ impl Decoder {
                 Frame::Settings(settings)
             }
             PING => Frame::Ping(fields.number()?),
-            GOAWAY => Frame::GoAway {
-                last: fields.stream()?,
-                status: fields.number()?,
-            },
-            WINDOW_UPDATE => Frame::WindowUpdate {
-                stream: fields.stream()?,
-                delta: fields.stream()?,
-            },
+            GOAWAY => Frame::GoAway { last: fields.stream()?, status: fields.number()? },
+            WINDOW_UPDATE => Frame::WindowUpdate { stream: fields.stream()?, delta: fields.stream()? },
             _ => return Ok(None),
         }))
     }
@@ -393,25 +310,13 @@ impl Decoder {
         let mut fields = Fields(bytes);
         let head = fields.take(8)?.try_into().unwrap_or_default();
         match Head::parse(head)? {
-            Head::Control {
-                kind,
-                flags,
-                length,
-            } => {
+            Head::Control { kind, flags, length } => {
                 let payload = fields.take(length)?;
                 self.control(kind, flags, payload)
             }
-            Head::Data {
-                stream,
-                fin,
-                length,
-            } => {
+            Head::Data { stream, fin, length } => {
                 let payload = Bytes::copy_from_slice(fields.take(length)?);
-                Ok(Some(Frame::Data {
-                    stream,
-                    payload,
-                    fin,
-                }))
+                Ok(Some(Frame::Data { stream, payload, fin }))
             }
         }
     }
@@ -428,14 +333,11 @@ impl Decoder {
     }
 
     fn inflate(&mut self, mut packed: &[u8]) -> Result<Vec<u8>, Error> {
-        let failed =
-            |error: &dyn std::fmt::Display| Error::Protocol(format!("header compression: {error}"));
+        let failed = |error: &dyn std::fmt::Display| Error::Protocol(format!("header compression: {error}"));
         let mut plain = Vec::with_capacity(1024);
         loop {
             let before = (self.inflate.total_in(), plain.len());
-            let done = self
-                .inflate
-                .decompress_vec(packed, &mut plain, FlushDecompress::Sync);
+            let done = self.inflate.decompress_vec(packed, &mut plain, FlushDecompress::Sync);
             packed = &packed[(self.inflate.total_in() - before.0) as usize..];
             match done {
                 Ok(Status::StreamEnd) => return Err(failed(&"the stream ends")),
@@ -463,53 +365,24 @@ mod tests {
 
     fn hex(text: &str) -> Vec<u8> {
         let digits: String = text.split_whitespace().collect();
-        (0..digits.len())
-            .step_by(2)
-            .map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap())
-            .collect()
+        (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
     }
 
     #[test]
     fn golden_bytes() {
         for (frame, bytes) in [
             (Frame::Ping(7), "80030006 00000004 00000007"),
+            (Frame::Rst { stream: 5, status: RstStatus::CANCEL }, "80030003 00000008 00000005 00000005"),
+            (Frame::GoAway { last: 9, status: 0 }, "80030007 00000008 00000009 00000000"),
+            (Frame::WindowUpdate { stream: 3, delta: 65536 }, "80030009 00000008 00000003 00010000"),
+            (Frame::Settings(vec![(1, 7, 65536)]), "80030004 0000000c 00000001 01000007 00010000"),
             (
-                Frame::Rst {
-                    stream: 5,
-                    status: RstStatus::CANCEL,
-                },
-                "80030003 00000008 00000005 00000005",
-            ),
-            (
-                Frame::GoAway { last: 9, status: 0 },
-                "80030007 00000008 00000009 00000000",
-            ),
-            (
-                Frame::WindowUpdate {
-                    stream: 3,
-                    delta: 65536,
-                },
-                "80030009 00000008 00000003 00010000",
-            ),
-            (
-                Frame::Settings(vec![(1, 7, 65536)]),
-                "80030004 0000000c 00000001 01000007 00010000",
-            ),
-            (
-                Frame::Data {
-                    stream: 3,
-                    payload: Bytes::from_static(b"hello"),
-                    fin: true,
-                },
+                Frame::Data { stream: 3, payload: Bytes::from_static(b"hello"), fin: true },
                 "00000003 01000005 68656c6c6f",
             ),
         ] {
             let bytes = hex(bytes);
-            assert_eq!(
-                Encoder::default().encode(&frame).unwrap()[..],
-                bytes,
-                "{frame:?}"
-            );
+            assert_eq!(Encoder::default().encode(&frame).unwrap()[..], bytes, "{frame:?}");
             assert_eq!(Decoder::default().frame(&bytes).unwrap(), Some(frame));
         }
     }
@@ -522,21 +395,9 @@ mod tests {
             let kind = if stream == 1 { "error" } else { "data" };
             let headers = Headers::new([("streamType", kind), ("port", "80"), ("requestID", "0")]);
             let frame = match stream {
-                7 => Frame::SynReply {
-                    stream,
-                    headers,
-                    fin: true,
-                },
-                5 => Frame::Headers {
-                    stream,
-                    headers,
-                    fin: false,
-                },
-                _ => Frame::SynStream {
-                    stream,
-                    headers,
-                    fin: false,
-                },
+                7 => Frame::SynReply { stream, headers, fin: true },
+                5 => Frame::Headers { stream, headers, fin: false },
+                _ => Frame::SynStream { stream, headers, fin: false },
             };
             let bytes = encoder.encode(&frame).unwrap();
             lengths.push(bytes.len());
@@ -544,44 +405,44 @@ mod tests {
         }
         assert!(lengths[2] < lengths[0], "{lengths:?}");
         let large = Headers::new([("x", "y".repeat(300_000))]);
-        let frame = Frame::SynStream {
-            stream: 9,
-            headers: large,
-            fin: false,
-        };
+        let frame = Frame::SynStream { stream: 9, headers: large, fin: false };
         let bytes = encoder.encode(&frame).unwrap();
         assert_eq!(decoder.frame(&bytes).unwrap(), Some(frame));
     }
 
+    /// As kubectl's SPDY implementation (moby/spdystream 0.5.1) writes them.
+    #[test]
+    fn golden_headers() {
+        let mut decoder = Decoder::default();
+        let headers = |kind| Headers::new([("streamtype", kind)]);
+        for (bytes, frame) in [
+            (
+                "80030001000000290000000100000000000078f9e3c6a7c26260606004a7b392a2d4c45c6851c29a0a0a6800000000ffff",
+                Frame::SynStream { stream: 1, headers: headers("error"), fin: false },
+            ),
+            (
+                "800300010000001900000003000000000000c22ac5565c92925f5a02000000ffff",
+                Frame::SynStream { stream: 3, headers: headers("stdout"), fin: false },
+            ),
+            (
+                "800300020000000e000000036260606000000000ffff",
+                Frame::SynReply { stream: 3, headers: Headers::default(), fin: false },
+            ),
+        ] {
+            assert_eq!(decoder.frame(&hex(bytes)).unwrap(), Some(frame));
+        }
+    }
+
     #[test]
     fn damage_is_refused() {
-        for bytes in [
-            "80020006 00000004 00000007",
-            "80030006 00000004 000000",
-            "80030001 00000003 000000",
-        ] {
+        for bytes in ["80020006 00000004 00000007", "80030006 00000004 000000", "80030001 00000003 000000"] {
             assert!(Decoder::default().frame(&hex(bytes)).is_err(), "{bytes}");
         }
-        assert!(
-            Decoder::default()
-                .frame(&hex("80030001 0000000e 00000001 00000000 0000 ffffffff"))
-                .is_err()
-        );
-        assert_eq!(
-            Decoder::default()
-                .frame(&hex("8003000a 00000001 00"))
-                .unwrap(),
-            None
-        );
+        assert!(Decoder::default().frame(&hex("80030001 0000000e 00000001 00000000 0000 ffffffff")).is_err());
+        assert_eq!(Decoder::default().frame(&hex("8003000a 00000001 00")).unwrap(), None);
         let mut encoder = Encoder::default();
         let bomb = Headers::new([("x", "y".repeat(MAX_HEADER_BYTES * 2))]);
-        let bytes = encoder
-            .encode(&Frame::SynReply {
-                stream: 1,
-                headers: bomb,
-                fin: false,
-            })
-            .unwrap();
+        let bytes = encoder.encode(&Frame::SynReply { stream: 1, headers: bomb, fin: false }).unwrap();
         assert!(Decoder::default().frame(&bytes).is_err());
     }
 }

@@ -14,8 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, PollSemaphore};
 
-/// The window SPDY begins with, for each stream.
-pub(super) const INITIAL_WINDOW: u32 = 64 << 10;
+/// The window each stream has until the peer says otherwise.
+pub(super) const DEFAULT_WINDOW: u32 = 64 << 10;
+/// The window that we grant each stream.
+pub(super) const RECEIVE_WINDOW: u32 = 512 << 10;
 /// The largest data frame we send.
 const MAX_DATA: usize = 32 << 10;
 /// Received bytes that may wait in a stream. A peer that heeds our windows never fills this; one that does not is made to
@@ -60,21 +62,11 @@ impl Shared {
             reader: None,
             writer: None,
         };
-        Arc::new(Self {
-            id,
-            state: Mutex::new(state),
-            room: Notify::new(),
-            dead: CancellationToken::new(),
-        })
+        Arc::new(Self { id, state: Mutex::new(state), room: Notify::new(), dead: CancellationToken::new() })
     }
 
     fn wake(state: &mut State) {
-        state
-            .reader
-            .take()
-            .into_iter()
-            .chain(state.writer.take())
-            .for_each(Waker::wake);
+        state.reader.take().into_iter().chain(state.writer.take()).for_each(Waker::wake);
     }
 
     /// Takes received bytes in; false if the sender of more has to wait for room.
@@ -166,13 +158,7 @@ impl std::fmt::Debug for Stream {
 impl Stream {
     pub(super) fn new(headers: Headers, shared: Arc<Shared>, link: Link) -> Self {
         let budget = PollSemaphore::new(link.budget.clone());
-        Self {
-            headers,
-            shared,
-            link,
-            budget,
-            finished: false,
-        }
+        Self { headers, shared, link, budget, finished: false }
     }
 
     /// Its number: odd if the client opened it.
@@ -193,10 +179,7 @@ impl Stream {
     /// Ends it at once in both directions.
     pub fn reset(self, status: RstStatus) {
         self.shared.kill();
-        self.link.send(Frame::Rst {
-            stream: self.shared.id,
-            status,
-        });
+        self.link.send(Frame::Rst { stream: self.shared.id, status });
     }
 
     fn broken() -> io::Error {
@@ -205,11 +188,7 @@ impl Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = self.shared.state.lock();
         let Some(first) = state.received.front_mut() else {
             if state.finished || state.dead {
@@ -226,12 +205,9 @@ impl AsyncRead for Stream {
         }
         state.waiting -= n;
         state.ungranted += n as u32;
-        if state.ungranted >= INITIAL_WINDOW / 2 && !state.finished && !state.dead {
+        if state.ungranted >= RECEIVE_WINDOW / 2 && !state.finished && !state.dead {
             let delta = std::mem::take(&mut state.ungranted);
-            self.link.send(Frame::WindowUpdate {
-                stream: self.shared.id,
-                delta,
-            });
+            self.link.send(Frame::WindowUpdate { stream: self.shared.id, delta });
         }
         drop(state);
         self.shared.room.notify_one();
@@ -240,11 +216,7 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.finished {
             return Poll::Ready(Err(Self::broken()));
         }
@@ -269,24 +241,13 @@ impl AsyncWrite for Stream {
         if state.dead {
             return Poll::Ready(Err(Self::broken()));
         }
-        let allowed = if heeds {
-            usize::try_from(state.window.max(1)).unwrap_or(MAX_DATA)
-        } else {
-            MAX_DATA
-        };
+        let allowed = if heeds { usize::try_from(state.window.max(1)).unwrap_or(MAX_DATA) } else { MAX_DATA };
         let n = buf.len().min(MAX_DATA).min(allowed);
         state.window -= n as i64;
         drop(state);
         let payload = Bytes::copy_from_slice(&buf[..n]);
-        let frame = Frame::Data {
-            stream: self.shared.id,
-            payload,
-            fin: false,
-        };
-        self.link.queue(Outgoing {
-            frame,
-            permit: Some(permit),
-        });
+        let frame = Frame::Data { stream: self.shared.id, payload, fin: false };
+        self.link.queue(Outgoing { frame, permit: Some(permit) });
         Poll::Ready(Ok(n))
     }
 
@@ -298,11 +259,7 @@ impl AsyncWrite for Stream {
         if !self.finished {
             self.finished = true;
             if !self.shared.state.lock().dead {
-                self.link.send(Frame::Data {
-                    stream: self.shared.id,
-                    payload: Bytes::new(),
-                    fin: true,
-                });
+                self.link.send(Frame::Data { stream: self.shared.id, payload: Bytes::new(), fin: true });
             }
         }
         Poll::Ready(Ok(()))
@@ -320,10 +277,7 @@ impl Drop for Stream {
         self.shared.room.notify_one();
         self.link.forget(self.shared.id);
         if !over {
-            self.link.send(Frame::Rst {
-                stream: self.shared.id,
-                status: RstStatus::CANCEL,
-            });
+            self.link.send(Frame::Rst { stream: self.shared.id, status: RstStatus::CANCEL });
         }
     }
 }

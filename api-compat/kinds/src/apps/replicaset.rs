@@ -1,0 +1,102 @@
+//! ReplicaSet.
+
+use knarr_machinery::{FieldError, Str};
+use serde_json::{Value, json};
+
+use crate::facts::{AGE, CONTAINERS, Facts, IMAGES, NAME, SELECTOR};
+use crate::kind::{Ctx, Kind};
+use crate::podspec::default_template;
+use crate::ruleset::{PLAIN, RuleSet};
+use crate::value::{age, fill, int, name, number, with};
+use crate::workload;
+
+static RULES: RuleSet = RuleSet {
+    default: |obj| {
+        with(obj, "/spec", |spec| {
+            fill(spec, "replicas", 1);
+            with(spec, "/template", default_template);
+        });
+    },
+    status: Some(|| json!({"replicas": 0})),
+    validate,
+    validate_update: Some(validate_update),
+    warnings: crate::podspec::warnings::for_template,
+    row,
+    fields: |obj| vec![(Str::from("status.replicas"), int(obj, "/status/replicas").unwrap_or(0).to_string())],
+    scale: Some(("spec.replicas", "status.replicas", "spec.selector")),
+    ..PLAIN
+};
+
+pub(crate) fn kind() -> Kind {
+    Facts::new("apps", "v1", "ReplicaSet", "replicasets")
+        .namespaced()
+        .short(&["rs"])
+        .categories(&["all"])
+        .scale()
+        .status()
+        .generation()
+        .columns(&[
+            NAME,
+            ("Desired", "integer", 0, "Pods that are wanted."),
+            ("Current", "integer", 0, "Pods that exist."),
+            ("Ready", "integer", 0, "Pods that are ready."),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+            SELECTOR,
+        ])
+        .selectable(&["status.replicas"])
+        .build(&RULES)
+}
+
+fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    workload::counts(&mut errors, obj, &["replicas", "minReadySeconds"]);
+    workload::selector_and_template(&mut errors, obj, "replicaset");
+    errors
+}
+
+/// Observed counts that may not be above `replicas`.
+pub(crate) fn validate_status(obj: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let keys =
+        ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+    workload::status_counts(&mut errors, obj, &keys);
+    let get = |k: &str| int(obj, &format!("/status/{k}")).unwrap_or(0);
+    for (key, bound) in [
+        ("fullyLabeledReplicas", "replicas"),
+        ("readyReplicas", "replicas"),
+        ("availableReplicas", "replicas"),
+        ("availableReplicas", "readyReplicas"),
+    ] {
+        if get(key) > get(bound) {
+            let at = knarr_machinery::Path::new("status").child(key);
+            let what = if bound == "replicas" { "status.replicas" } else { "readyReplicas" };
+            errors.push(FieldError::invalid(&at, get(key), format!("cannot be greater than {what}")));
+        }
+    }
+    errors
+}
+
+fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
+    if ctx.subresource == Some("status") {
+        return validate_status(obj);
+    }
+    let mut errors = validate(ctx, obj);
+    workload::same_selector(&mut errors, obj, old);
+    errors
+}
+
+fn row(obj: &Value, now: &str) -> Vec<Value> {
+    let [names, images, selector] = workload::template_cells(obj);
+    vec![
+        name(obj),
+        number(obj, "/spec/replicas"),
+        number(obj, "/status/replicas"),
+        number(obj, "/status/readyReplicas"),
+        age(obj, now),
+        names,
+        images,
+        selector,
+    ]
+}

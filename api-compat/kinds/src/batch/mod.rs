@@ -1,0 +1,4 @@
+//! `batch/v1`.
+
+pub(crate) mod cronjob;
+pub(crate) mod job;

@@ -1,0 +1,137 @@
+//! What the workload kinds share: selector and template, counts, rolling updates.
+
+use std::collections::BTreeMap;
+
+use knarr_machinery::labels::Selector;
+use knarr_machinery::{FieldError, Path, names};
+use serde_json::Value;
+
+use crate::check::{self, Errors};
+use crate::podspec;
+use crate::value::{container_cells, int, is_empty, map, selector_text, text};
+
+/// Selector (a LabelSelector) and template of `spec`, which must fit each other.
+pub(crate) fn selector_and_template(errors: &mut Errors, obj: &Value, what: &str) {
+    let spec = Path::new("spec");
+    let selector = obj.pointer("/spec/selector").filter(|s| !s.is_null());
+    let at = spec.child("selector");
+    match selector {
+        None => errors.push(FieldError::required(&at, "")),
+        Some(s) => {
+            check::label_selector(errors, Some(s), &at);
+            if is_empty(s.get("matchLabels")) && is_empty(s.get("matchExpressions")) {
+                errors.push(FieldError::invalid(
+                    &at,
+                    s.clone(),
+                    format!("empty selector is invalid for {what}"),
+                ));
+            }
+        }
+    }
+    let template = obj.pointer("/spec/template").unwrap_or(&Value::Null);
+    let path = spec.child("template");
+    if let Some(parsed) = selector.and_then(|s| Selector::from_label_selector(s).ok()) {
+        let labels: BTreeMap<String, String> = map(template, "/metadata/labels")
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string()))
+            .collect();
+        let nothing =
+            selector.is_some_and(|s| is_empty(s.get("matchLabels")) && is_empty(s.get("matchExpressions")));
+        if !nothing && !parsed.matches(&labels) {
+            let value =
+                template.pointer("/metadata/labels").cloned().unwrap_or_else(|| serde_json::json!({}));
+            errors.push(FieldError::invalid(
+                &path.child("metadata").child("labels"),
+                value,
+                "`selector` does not match template `labels`",
+            ));
+        }
+    }
+    errors.extend(podspec::validate_template(template, &path));
+    always_restarts(errors, template, &path, what);
+}
+
+/// Pods of controllers that run for ever restart always and have no deadline.
+pub(crate) fn always_restarts(errors: &mut Errors, template: &Value, path: &Path, what: &str) {
+    let policy = text(template, "/spec/restartPolicy");
+    if policy != "Always" {
+        let at = path.child("spec").child("restartPolicy");
+        errors.push(FieldError::not_supported(&at, policy, &["Always"]));
+    }
+    if template.pointer("/spec/activeDeadlineSeconds").is_some_and(|v| !v.is_null()) {
+        let at = path.child("spec").child("activeDeadlineSeconds");
+        let kind = match what {
+            "deployment" | "replicaset" => "ReplicaSet",
+            "daemonset" => "DaemonSet",
+            "statefulset" => "StatefulSet",
+            _ => "ReplicationController",
+        };
+        errors.push(FieldError::forbidden(&at, format!("activeDeadlineSeconds in {kind} is not Supported")));
+    }
+}
+
+/// Counts of `spec` that may not be negative.
+pub(crate) fn counts(errors: &mut Errors, obj: &Value, keys: &[&str]) {
+    for key in keys {
+        check::non_negative(errors, int(obj, &format!("/spec/{key}")), &Path::new("spec").child(key));
+    }
+}
+
+/// Counts of `status` that may not be negative.
+pub(crate) fn status_counts(errors: &mut Errors, obj: &Value, keys: &[&str]) {
+    for key in keys {
+        check::non_negative(errors, int(obj, &format!("/status/{key}")), &Path::new("status").child(key));
+    }
+}
+
+/// A count or a percentage that is not negative.
+pub(crate) fn count_or_percent(errors: &mut Errors, value: Option<&Value>, path: &Path) {
+    match value {
+        Some(Value::String(s)) => check::names(errors, names::is_percent(s), s.as_str().into(), path),
+        Some(v) => check::non_negative(errors, v.as_i64(), path),
+        None => {}
+    }
+}
+
+/// Whether an IntOrString is nothing.
+pub(crate) fn is_zero(value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::String(s)) => s.trim_end_matches('%').parse::<i64>() == Ok(0),
+        Some(v) => v.as_i64() == Some(0),
+        None => true,
+    }
+}
+
+/// A percentage of at most 100.
+pub(crate) fn at_most_all(errors: &mut Errors, value: Option<&Value>, path: &Path) {
+    if let Some(Value::String(s)) = value
+        && s.trim_end_matches('%').parse::<i64>().is_ok_and(|n| n > 100)
+    {
+        errors.push(FieldError::invalid(path, s.as_str(), "must not be greater than 100%"));
+    }
+}
+
+/// An update keeps the selector.
+pub(crate) fn same_selector(errors: &mut Errors, obj: &Value, old: &Value) {
+    let p = "/spec/selector";
+    check::immutable(errors, obj.pointer(p), old.pointer(p), &Path::new("spec").child("selector"));
+}
+
+/// Containers, images and selector cells.
+pub(crate) fn template_cells(obj: &Value) -> [Value; 3] {
+    let (names, images) = container_cells(obj.pointer("/spec/template/spec"));
+    [names, images, selector_text(obj.pointer("/spec/selector")).into()]
+}
+
+/// Hash of collisions never goes down.
+pub(crate) fn collision_count(errors: &mut Errors, obj: &Value, old: &Value) {
+    let p = "/status/collisionCount";
+    check::non_negative(errors, int(obj, p), &Path::new("status").child("collisionCount"));
+    if let (new, Some(before)) = (int(obj, p).unwrap_or(0), int(old, p))
+        && new < before
+    {
+        let at = Path::new("status").child("collisionCount");
+        errors.push(FieldError::invalid(&at, new, "cannot be decremented"));
+    }
+}
