@@ -271,3 +271,55 @@ pub async fn run(
     }
     Err(format!("the lifecycle hook of Container {:?} has no action that this node supports", container.name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Router, http::StatusCode, response::Redirect, routing::get};
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    async fn server() -> u16 {
+        let health = |frame: [u8; 7]| {
+            move || async move { ([("content-type", "application/grpc"), ("grpc-status", "0")], frame.to_vec()) }
+        };
+        let router = Router::new()
+            .route("/good", get(|| async { "fine" }))
+            .route("/bad", get(|| async { (StatusCode::SERVICE_UNAVAILABLE, "no") }))
+            .route("/away", get(|| async { Redirect::temporary("/bad") }))
+            .route("/slow", get(|| async { tokio::time::sleep(LIMIT * 5).await }))
+            .route("/grpc.health.v1.Health/Check", axum::routing::post(health([0, 0, 0, 0, 2, 8, 1])));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        port
+    }
+
+    #[tokio::test]
+    async fn http_tcp_and_grpc() {
+        let port = server().await;
+        let container: Container = serde_json::from_value(
+            serde_json::json!({"name": "c", "ports": [{"name": "web", "containerPort": port}]}),
+        )
+        .unwrap();
+        let ask = async |path: &str, limit| {
+            let action = HTTPGetAction {
+                path: Some(path.into()),
+                port: IntOrString::String("web".into()),
+                ..Default::default()
+            };
+            http(&action, &container, "127.0.0.1", "kube-probe/1.37", limit).await
+        };
+        assert_eq!(ask("/good", LIMIT).await, Ok((200, "fine".into())));
+        assert_eq!(ask("bad", LIMIT).await, Ok((503, "no".into())));
+        assert_eq!(ask("/away", LIMIT).await.map(|(code, _)| code), Ok(307));
+        let late = ask("/slow", Duration::from_millis(100)).await.unwrap_err();
+        assert!(late.contains("Client.Timeout exceeded"), "{late}");
+        assert_eq!(tcp("127.0.0.1", port, LIMIT).await, Ok(()));
+        assert_eq!(grpc("127.0.0.1", port, "", LIMIT).await, Ok(()));
+        assert_eq!(grpc("127.0.0.1", port, "named", LIMIT).await, Ok(()));
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        assert!(tcp("127.0.0.1", closed, LIMIT).await.unwrap_err().starts_with("dial tcp 127.0.0.1:"));
+        assert!(super::port(&IntOrString::String("none".into()), &container).is_err());
+    }
+}

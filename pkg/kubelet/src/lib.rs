@@ -88,6 +88,7 @@ pub async fn run(
         runtime: runtime.clone(),
         config,
     });
+    node::event(&node, "Starting", "Starting kubelet.");
     node::register(&node, &machine).await?;
     let pods = pods::Pods::new(node.clone());
     let server = server::bind(&node, pods.clone()).await?;

@@ -189,6 +189,19 @@ async fn create(node: &Arc<Node>, api: &Api<Lease>, name: &str) -> kube::Result<
     }
 }
 
+/// Records an event about the node.
+pub(crate) fn event(node: &Arc<Node>, reason: &str, message: &str) {
+    let name = Some(node.config.node_name.clone());
+    let reference = k8s_openapi::api::core::v1::ObjectReference {
+        kind: Some("Node".to_owned()),
+        api_version: Some("v1".to_owned()),
+        uid: name.clone(),
+        name,
+        ..Default::default()
+    };
+    node.recorder.event(&reference, "Normal", reason, message);
+}
+
 /// Keeps the node's status true until shutdown.
 pub async fn keep_status(node: &Arc<Node>, machine: &Machine) {
     let api: Api<NodeObject> = Api::all(node.client.clone());
@@ -214,6 +227,15 @@ pub async fn keep_status(node: &Arc<Node>, machine: &Machine) {
         if significant(&status) != significant(&before) || written_at.elapsed() > REPORT_PERIOD {
             match write(&api, &node.config.node_name, &status).await {
                 Ok(()) => {
+                    let was = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+                    if was != ready {
+                        let reason = if ready { "NodeReady" } else { "NodeNotReady" };
+                        event(
+                            node,
+                            reason,
+                            &format!("Node {} status is now: {reason}", node.config.node_name),
+                        );
+                    }
                     conditions = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
                     (before, written_at, pause) =
                         (status, tokio::time::Instant::now(), Duration::from_millis(100));

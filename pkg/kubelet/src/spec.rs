@@ -100,3 +100,68 @@ pub fn title(pod: &Pod) -> String {
     let text = |t: &Option<String>| t.clone().unwrap_or_default();
     format!("{}_{}({})", text(&m.name), text(&m.namespace), text(&m.uid))
 }
+
+/// Kernel settings that are kept apart by namespaces and cannot hurt the node.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// The first setting the pod asks for that it may not have.
+pub fn forbidden_sysctl(pod: &Pod) -> Option<String> {
+    let spec = spec(pod);
+    let asked = spec.security_context.as_ref().and_then(|s| s.sysctls.clone()).unwrap_or_default();
+    let shared = |name: &str| {
+        (spec.host_network == Some(true) && name.starts_with("net."))
+            || (spec.host_ipc == Some(true) && name.starts_with("kernel.shm"))
+    };
+    asked
+        .into_iter()
+        .map(|s| s.name.replace('/', "."))
+        .find(|n| shared(n) || !SAFE_SYSCTLS.contains(&n.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_safe_kernel_settings_are_allowed() {
+        let check = |name: &str, host: bool| {
+            let spec = json!({"containers": [], "hostNetwork": host, "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+            forbidden_sysctl(&serde_json::from_value(json!({"spec": spec})).unwrap())
+        };
+        assert_eq!(check("net.ipv4.tcp_syncookies", false), None);
+        assert_eq!(check("net.ipv4.tcp_syncookies", true).as_deref(), Some("net.ipv4.tcp_syncookies"));
+        assert_eq!(check("kernel.msgmax", false).as_deref(), Some("kernel.msgmax"));
+    }
+
+    #[test]
+    fn restarts_follow_pod_container_and_rules() {
+        let pod = |policy: &str, container: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"spec": {"restartPolicy": policy, "containers": [container]}}))
+                .unwrap()
+        };
+        let check = |policy: &str, container: serde_json::Value, code: i32| {
+            let pod = pod(policy, container);
+            restarts(&pod, &units(&pod)[0], code)
+        };
+        assert!(check("Always", json!({"name": "c"}), 0));
+        assert!(!check("OnFailure", json!({"name": "c"}), 0));
+        assert!(check("Never", json!({"name": "c", "restartPolicy": "OnFailure"}), 1));
+        let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+        assert!(check("Never", json!({"name": "c", "restartPolicyRules": rules}), 42));
+        assert!(!check("Never", json!({"name": "c", "restartPolicyRules": rules}), 41));
+    }
+}

@@ -180,6 +180,9 @@ fn container_status(
                 instance.image.clone()
             };
             status.image_id = instance.image_id.clone();
+            let resources = unit.container.resources.clone();
+            status.allocated_resources = resources.as_ref().and_then(|r| r.requests.clone());
+            status.resources = resources;
             status.restart_count = i32::try_from(instance.restart_count).unwrap_or(i32::MAX);
             let running = instance.state == State::Running;
             status.started = Some(running && inputs.started.contains(&instance.id));

@@ -181,7 +181,13 @@ impl Worker {
                 }
             };
             tokio::select! {
-                changed = self.updates.changed() => if changed.is_err() { return },
+                changed = self.updates.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // Labels and annotations may be in a volume.
+                    self.stale.store(true, Ordering::Release);
+                }
                 () = self.wake.notified() => {}
                 () = timer => {}
                 () = self.node.shutdown.cancelled() => return,
@@ -236,6 +242,9 @@ impl Worker {
         };
         let node = self.node.clone();
         self.probes.keep(&node, pod, &observed);
+        if observed.sandboxes.is_empty() {
+            self.admit(pod);
+        }
         if let Some(left) = self.deadline(pod)
             && left.is_zero()
         {
@@ -290,6 +299,15 @@ impl Worker {
             .and_then(|v| v.refresh_at)
             .map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
         Next::Wait([waited, refresh, self.deadline(pod)].into_iter().flatten().min())
+    }
+
+    /// Refuses for good what this node does not allow.
+    fn admit(&mut self, pod: &Pod) {
+        if let Some(name) = spec::forbidden_sysctl(pod) {
+            let message = format!("forbidden sysctl: {name:?} not allowlisted");
+            self.node.event(pod, None, "Warning", "SysctlForbidden", &message);
+            self.failed = Some(("SysctlForbidden".to_owned(), format!("Pod was rejected: {message}")));
+        }
     }
 
     /// What is left of the pod's active deadline.

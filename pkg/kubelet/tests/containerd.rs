@@ -24,6 +24,19 @@ struct Daemon {
 }
 
 impl Daemon {
+    fn spawn(dir: &Path) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+        let config = dir.join("config.toml");
+        let mut command = Command::new("containerd");
+        command.arg("-c").arg(config).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    }
+
+    fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = Self::spawn(self.dir.path());
+    }
+
     fn start() -> Self {
         let dir = tempfile::tempdir_in("/tmp").unwrap();
         let at = |p: &str| dir.path().join(p).display().to_string();
@@ -41,13 +54,7 @@ impl Daemon {
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
         cni(&dir.path().join("cni"));
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("containerd")
-            .arg("-c")
-            .arg(at("config.toml"))
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = Self::spawn(dir.path());
         Self { child, dir }
     }
 }
@@ -244,7 +251,7 @@ async fn pods_run_on_real_containerd() {
         eprintln!("skipped: KNARR_E2E is not set");
         return;
     }
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     let dir = daemon.dir.path().to_owned();
     let runtime = Arc::new(Containerd::new(&dir.join("containerd.sock").display().to_string()).unwrap());
     let (api, stop) = (Api::new(), CancellationToken::new());
@@ -310,7 +317,10 @@ async fn pods_run_on_real_containerd() {
     }
 
     api.put("/api/v1/namespaces/default/configmaps/kube-root-ca.crt", json!({"metadata": {"name": "kube-root-ca.crt", "namespace": "default"}, "data": {"ca.crt": "authority"}}));
-    api.put("/api/v1/namespaces/default/secrets/s", json!({"metadata": {"name": "s", "namespace": "default"}, "data": {"user": "YWRtaW4="}}));
+    api.put(
+        "/api/v1/namespaces/default/secrets/s",
+        json!({"metadata": {"name": "s", "namespace": "default"}, "data": {"user": "YWRtaW4="}}),
+    );
     let script = "cd /var/run/secrets/kubernetes.io/serviceaccount; cat token ca.crt namespace /secret/user /one; echo; touch /mem/x /plain/y && echo wrote; cat /shared; trap 'echo told; exit 0' TERM; while :; do sleep 0.1; done";
     let all = api.pod("volumes", json!({
         "nodeName": "n1", "restartPolicy": "Always", "terminationGracePeriodSeconds": 5,
@@ -346,7 +356,12 @@ async fn pods_run_on_real_containerd() {
     api.until(&all, "gone", |o| o.is_none()).await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let uid_dir = dir.join("kubelet/pods").join(pod["metadata"]["uid"].as_str().unwrap());
-    assert!(!uid_dir.exists() && !std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&uid_dir.display().to_string()));
+    assert!(
+        !uid_dir.exists()
+            && !std::fs::read_to_string("/proc/self/mountinfo")
+                .unwrap()
+                .contains(&uid_dir.display().to_string())
+    );
 
     let job = api.pod("job", json!({"nodeName": "n1", "restartPolicy": "Never", "containers": [{"name": "c", "image": "demo:1", "command": ["sh", "-c", "echo -n said > /dev/termination-log; exit 3"]}]}));
     let pod = api.until(&job, "failed", |o| phase(o) == "Failed").await.unwrap();
@@ -363,6 +378,17 @@ async fn pods_run_on_real_containerd() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(id(&api), before);
     assert!(ready(api.get(&web).as_ref()));
+
+    // So does the same kubelet when the runtime itself was away.
+    daemon.restart();
+    let late = api.pod("late", json!({"nodeName": "n1", "restartPolicy": "Never", "containers": [{"name": "c", "image": "demo:1", "command": ["sh", "-c", "echo a; sleep 1; echo b; echo c >&2"]}]}));
+    api.until(&late, "running", |o| phase(o) == "Running").await;
+    let followed = tls::get(&tls.client, address, "/containerLogs/default/late/c?follow=true").await;
+    assert_eq!(followed, (200, "a\nb\nc\n".to_owned()));
+    api.until(&late, "succeeded", |o| phase(o) == "Succeeded").await;
+    assert_eq!(id(&api), before);
+    api.delete_gracefully(&late, 0);
+    api.until(&late, "gone", |o| o.is_none()).await;
 
     api.delete_gracefully(&web, 1);
     api.delete_gracefully(&job, 0);
