@@ -53,7 +53,7 @@ impl Checks {
 
 /// Paths that anonymous clients may read.
 pub fn is_public(info: &RequestInfo) -> bool {
-    is_health(info) && info.verb == "get"
+    is_health(info) && matches!(info.verb.as_str(), "get" | "head")
 }
 
 /// Whether the path is one of the three endpoints or below.
