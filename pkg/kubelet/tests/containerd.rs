@@ -53,7 +53,6 @@ impl Daemon {
         );
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
         cni(&dir.path().join("cni"));
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = Self::spawn(dir.path());
         Self { child, dir }
     }
