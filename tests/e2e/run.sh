@@ -6,6 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 work=${KNARR_TEST_WORK:-$root/target/test-work}
 mkdir -p "$work"
+export KNARR_TEST_WORK=$work
 . "$here/lib.sh"
 
 for tool in kubectl helm3 helm4; do

@@ -83,9 +83,15 @@ impl Host {
             .write(true)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .with_context(|| format!("{} is locked: a knarr server is running on this data directory", path.display()))?;
-        Ok(file)
+        // A server that was just killed holds its lock until the kernel has taken it apart.
+        for _ in 0..50 {
+            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(100)),
+                Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
+            }
+        }
+        anyhow::bail!("{} is locked: a knarr server is running on this data directory", path.display())
     }
 }
 

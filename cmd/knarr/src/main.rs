@@ -7,6 +7,7 @@
 mod access;
 mod host;
 mod image;
+mod metrics;
 mod node;
 mod server;
 mod status;

@@ -115,6 +115,11 @@ async fn run_network(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     let path = host.cni_conf.join(CONFLIST);
     knarr_pki::file::write_atomic(&path, knarr_plugin::conflist(&conflist).as_bytes(), 0o600)?;
     tracing::info!(%pod_cidr, "pod network is up");
+    let (kept, shutdown) = (conflist.clone(), wiring.shutdown.clone());
+    wiring.spawn("pod network", async move {
+        knarr_plugin::node::keep(&RealKernel, &kept, shutdown).await;
+        anyhow::Ok(())
+    });
     if !config.is_disabled("proxy") {
         let proxy = knarr_proxy::ProxyConfig {
             node_name: wiring.node_name.clone(),

@@ -165,6 +165,9 @@ async fn start_components(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
         };
         wiring.spawn("controllers", knarr_controllers::run(settings, client_for, wiring.shutdown.clone()));
     }
+    if !config.is_disabled("metrics") {
+        crate::metrics::serve(wiring)?;
+    }
     if !config.is_disabled("scheduler") {
         let client = wiring.client("system:kube-scheduler", &[]);
         wiring.spawn("scheduler", knarr_scheduler::run(client, wiring.shutdown.clone()));

@@ -87,7 +87,7 @@ impl Entry {
     }
 
     /// The same object told at another revision (deletions, selector transitions).
-    fn at_revision(&self, revision: Revision) -> Self {
+    pub(crate) fn at_revision(&self, revision: Revision) -> Self {
         // Bytes of an entry are always an object: splicing them cannot fail; keep the old form if it does.
         let bytes = codec::resplice(&self.bytes, revision).unwrap_or_else(|_| self.bytes.clone());
         Self {
@@ -131,6 +131,15 @@ pub struct CacheEvent {
 }
 
 impl CacheEvent {
+    pub(crate) fn new(
+        revision: Revision,
+        entry: Arc<Entry>,
+        deleted: bool,
+        previous: Option<Arc<Entry>>,
+    ) -> Self {
+        Self { revision, entry, deleted, previous, left: Mutex::default(), encoded: Mutex::default() }
+    }
+
     /// The previous state told at this event's revision: what a watcher sees whose selector no longer matches.
     pub fn left(&self) -> Option<Arc<Entry>> {
         let previous = self.previous.as_ref()?;
@@ -378,8 +387,7 @@ fn apply(kind: &Kind, state: &mut State, event: &knarr_datastore::Event) {
             }
         }
     };
-    let event =
-        CacheEvent { revision, entry, deleted, previous, left: Mutex::default(), encoded: Mutex::default() };
+    let event = CacheEvent::new(revision, entry, deleted, previous);
     state.newest = revision;
     state.ring_bytes += event.cost();
     state.ring.push_back(Arc::new(event));

@@ -11,6 +11,7 @@ pub mod create;
 pub mod delete;
 pub mod error;
 pub mod feed;
+mod history;
 pub mod hooks;
 pub mod kinds;
 pub mod list;

@@ -262,12 +262,14 @@ impl Registry {
     }
 
     async fn commit(&self, key: &str, expected: Revision, op: Op) -> Result<Option<Revision>, ApiError> {
-        let txn = Txn { compares: vec![Compare::ModRevision(key.to_string(), expected)], success: vec![op] };
+        let txn =
+            Txn { compares: vec![Compare::ModRevision(key.to_string(), expected)], success: vec![op.clone()] };
         match self.store.txn(txn).await.map_err(error::from_store)? {
-            TxnResult::Committed { revision, .. } => {
+            TxnResult::Committed { revision, previous } => {
                 // Own writes are visible to own reads before the answer is out.
                 self.feed.wait(revision).await?;
-                Ok(Some(revision))
+                // An unchanged write keeps the object's revision.
+                Ok(Some(op.resulting_revision(previous.first().and_then(Option::as_ref), revision)))
             }
             TxnResult::Conflict { .. } => Ok(None),
         }

@@ -89,6 +89,8 @@ pub struct WatchStream {
     prefix: String,
     selection: Selection,
     initial: VecDeque<Arc<Entry>>,
+    /// Events that are older than the cache.
+    history: VecDeque<Arc<CacheEvent>>,
     initial_end: Option<Revision>,
     bookmarks: bool,
     told: Revision,
@@ -123,6 +125,7 @@ impl Registry {
             prefix: prefix.clone(),
             selection: options.selection,
             initial: VecDeque::new(),
+            history: VecDeque::new(),
             initial_end: None,
             bookmarks: options.bookmarks,
             told: version.unwrap_or(0),
@@ -153,7 +156,16 @@ impl Registry {
                     cache.newest()
                 }
             };
-            stream.cursor = cache.cursor(from).map_err(|oldest| error::too_old(from, oldest))?;
+            stream.cursor = match cache.cursor(from) {
+                Ok(cursor) => cursor,
+                Err(oldest) => {
+                    let until = self.feed().revision();
+                    let stored = self.storage_kind(kind)?;
+                    let history = self.history(&stored, &prefix, from, until).await;
+                    stream.history = history.ok_or_else(|| error::too_old(from, oldest))?.into();
+                    cache.cursor(until).map_err(|oldest| error::too_old(until, oldest))?
+                }
+            };
         }
         Ok(stream)
     }
@@ -168,6 +180,15 @@ impl WatchStream {
         loop {
             if let Some(initial) = self.take_initial() {
                 return Some(initial);
+            }
+            if !self.history.is_empty() {
+                let count = self.history.len().min(BATCH);
+                let events: Vec<_> = self.history.drain(..count).collect();
+                let told: Vec<Watched> = events.into_iter().filter_map(|e| self.judge(e)).collect();
+                if told.is_empty() {
+                    continue;
+                }
+                return Some(told);
             }
             // Read before the ring: what the ring does not hold up to here does not exist.
             let reached = self.feed.revision();

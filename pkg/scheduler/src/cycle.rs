@@ -247,4 +247,27 @@ mod tests {
             assert_eq!(enough(nodes), expected, "{nodes}");
         }
     }
+
+    #[test]
+    fn thousands_of_nodes_cost_a_bounded_look() {
+        let mut cache = Cache::default();
+        for i in 0..5000 {
+            cache.set_node(node(&format!("n{i}"), json!({"cpu": "4", "memory": "8Gi"})));
+        }
+        let (mut start, begin) = (0, std::time::Instant::now());
+        for i in 0..200 {
+            let p = pod(
+                &format!("p{i}"),
+                json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "100m"}}}]}),
+            );
+            let (nodes, spread) = (cache.snapshot(), cache.image_spread());
+            let choice = decide(&over(&p, &nodes, &spread, &|_| None), start, |_| 0).unwrap();
+            assert_eq!(choice.evaluated, 500);
+            start = (start + choice.evaluated) % nodes.len();
+            drop(nodes);
+            cache.place(p, &choice.node);
+        }
+        eprintln!("{:?} a pod", begin.elapsed() / 200);
+        assert_eq!(cache.snapshot().iter().map(|n| n.pods.len()).max(), Some(1));
+    }
 }

@@ -243,6 +243,8 @@ impl Scheduler {
         match outcome {
             Ok(choice) => {
                 *start = (*start + choice.evaluated) % nodes.len().max(1);
+                // Nobody else looks at the snapshot: without this, placing the pod would copy the list of nodes.
+                drop(nodes);
                 cache.place(pod.clone(), &choice.node);
                 nominated.remove(pod.uid());
                 Some(Decision::Bind { pod, node: choice.node })

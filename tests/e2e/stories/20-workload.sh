@@ -7,7 +7,7 @@ story_workload() {
     check "exec" says "uid=0" kubectl exec deploy/web -- id
     check "exec with stdin" says "via stdin" bash -c 'echo "via stdin" | kubectl exec -i deploy/web -- cat'
     check "exec gives the exit code" test "$(kubectl exec deploy/web -- sh -c 'exit 7' >/dev/null 2>&1; echo $?)" = 7
-    check "exec with a terminal" says "tty" bash -c "script -qec 'kubectl exec -it deploy/web -- tty' /dev/null"
+    check "exec with a terminal" says "/dev/pts/" bash -c "script -qec 'kubectl exec -it deploy/web -- tty' /dev/null"
     local pod
     pod=$(kubectl get pods -l app=web -o name | head -1); pod=${pod#pod/}
     echo "copied text" >"$work/copy.txt"
@@ -71,7 +71,7 @@ story_objects() {
     check "label" kubectl label configmap settings tier=test
     check "annotate" kubectl annotate configmap settings note=hi
     check "describe" says "tier=test" kubectl describe configmap settings
-    check "describe pod" says "Started container" within 10 kubectl describe pods -l app=web
+    check "describe pod" within 10 says "Started container" kubectl describe pods -l app=web
     check "events" says "Scheduled" kubectl events
     check "explain --recursive" says "ephemeralContainers" kubectl explain pod.spec --recursive
     check "api-resources" says "deployments" kubectl api-resources
@@ -88,7 +88,7 @@ story_objects() {
     check "unknown field is refused" says 'unknown field "spec.replica"' bash -c "kubectl create deployment x --image=$web --dry-run=client -o yaml | sed 's/replicas: 1/replica: 1/' | kubectl apply -f -"
     check "top node" within 60 kubectl top node
     check "top pod" within 60 kubectl top pod
-    check "debug" says "in debug" bash -c "kubectl debug \$(kubectl get pod -l app=web -o name | head -1) --image=$web -q --attach=true -- echo in debug"
+    check "debug" says "in debug" bash -c "kubectl debug \$(kubectl get pod -l app=web -o name | head -1) --image=$web -q --attach=true -- sh -c 'sleep 2; echo in debug'"
 }
 
 # story: namespace

@@ -18,6 +18,9 @@ async fn state_survives() {
     let service = s.post(services, &service).await.expect(201);
     let kubernetes = s.get(&format!("{services}/kubernetes")).await.expect(200);
     assert_eq!(kubernetes["spec"]["clusterIP"], "10.43.0.1");
+    let before = s.post(maps, &json!({"metadata": {"name": "b"}})).await.expect(201);
+    s.patch(&format!("{maps}/b"), "merge", &json!({"data": {"x": "y"}})).await.expect(200);
+    s.delete(&format!("{maps}/b")).await.expect(200);
     drop(s);
     store.close().await;
 
@@ -29,4 +32,12 @@ async fn state_survives() {
     let taken = json!({"metadata": {"name": "t"}, "spec": {"clusterIP": service["spec"]["clusterIP"], "ports": [{"port": 80}]}});
     let refused = s.post(services, &taken).await;
     assert!(refused.message(422).contains("provided IP is already allocated"), "{}", refused.text());
+
+    // A watch goes on where it was before the restart.
+    let version = before["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch = s.watch(&format!("{maps}?watch=1&resourceVersion={version}")).await;
+    assert_eq!(watch.next_name().await, "MODIFIED b");
+    assert_eq!(watch.next_name().await, "DELETED b");
+    s.post(maps, &json!({"metadata": {"name": "c"}})).await.expect(201);
+    assert_eq!(watch.next_name().await, "ADDED c");
 }
