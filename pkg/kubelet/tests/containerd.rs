@@ -71,15 +71,21 @@ impl Daemon {
                 line.contains("containerd-shim") && line.contains(&own)
             })
             .collect();
-        for shim in shims {
-            let children =
-                std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
-            for pid in children.split_whitespace().filter_map(|p| p.parse().ok()).chain([shim]) {
-                let _ = nix::sys::signal::kill(
-                    nix::unistd::Pid::from_raw(pid),
-                    nix::sys::signal::Signal::SIGKILL,
-                );
-            }
+        // A container's processes are known by the cgroup that this test gave the kubelet.
+        let mut own_cgroup = vec![format!("/sys/fs/cgroup/memory/knarr-test-{}", std::process::id()).into()];
+        let mut victims = Vec::new();
+        while let Some(dir) = own_cgroup.pop() {
+            let dir: PathBuf = dir;
+            let procs = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            victims.extend(procs.split_whitespace().filter_map(|p| p.parse::<i32>().ok()));
+            own_cgroup.extend(std::fs::read_dir(dir).into_iter().flatten().filter_map(|e| {
+                let entry = e.ok()?;
+                entry.file_type().ok()?.is_dir().then(|| entry.path())
+            }));
+        }
+        for pid in victims.into_iter().chain(shims) {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(200));
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -410,7 +416,8 @@ async fn pods_run_on_real_containerd() {
     eprintln!("pod seen -> Running: {times:?}");
     stop.cancel();
     second.await.unwrap();
-    for controller in ["cpu", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "cpuacct", "systemd"]
+    for controller in
+        ["cpu", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "cpuacct", "systemd", "unified"]
     {
         let base = format!("/sys/fs/cgroup/{controller}/knarr-test-{}", std::process::id());
         for dir in ["kubepods/burstable", "kubepods/besteffort", "kubepods", ""] {
