@@ -114,7 +114,8 @@ fn from_containerd(envelope: &Envelope) -> Result<Option<Event>, Error> {
 /// containerd's CRI side handles the same exit event at the same time; waits until its answer tells of the exit.
 async fn settle(runtime: &Containerd, id: &str) {
     let mut pause = Duration::from_millis(4);
-    for _ in 0..9 {
+    // Under load, or when it has to try again, it takes its time.
+    for _ in 0..40 {
         match runtime.container_status(id).await {
             Ok(status) if status.state() == v1::ContainerState::ContainerRunning => {}
             Ok(_) => return,
@@ -125,7 +126,7 @@ async fn settle(runtime: &Containerd, id: &str) {
             Err(_) => return,
         }
         tokio::time::sleep(pause).await;
-        pause *= 2;
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 

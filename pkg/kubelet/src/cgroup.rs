@@ -75,8 +75,10 @@ impl Tree {
     pub fn remove(&self, path: &str) -> io::Result<()> {
         let relative = path.trim_start_matches('/');
         match self {
+            // Beside the version 1 trees runc makes the same path in a version 2 tree, if one is mounted.
             Self::V1(mount) => CONTROLLERS
                 .iter()
+                .chain(["unified"].iter())
                 .map(|c| remove_dirs(&mount.join(c).join(relative)))
                 .fold(Ok(()), Result::and),
             Self::V2(mount) => remove_dirs(&mount.join(relative)),

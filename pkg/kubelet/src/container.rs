@@ -274,6 +274,13 @@ fn security(
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: list(&MASKED),
         readonly_paths: list(&READ_ONLY),
+        apparmor: own.app_armor_profile.or(of_pod.app_armor_profile).filter(|_| !privileged).map(|p| {
+            // The profile is known to the kernel by name, not by path.
+            v1::SecurityProfile {
+                localhost_ref: p.localhost_profile.clone().unwrap_or_default(),
+                ..seccomp(&p.type_, None, config)
+            }
+        }),
         seccomp: Some(if privileged {
             seccomp("Unconfined", None, config)
         } else {

@@ -131,6 +131,22 @@ pub fn forbidden_sysctl(pod: &Pod) -> Option<String> {
         .find(|n| shared(n) || !SAFE_SYSCTLS.contains(&n.as_str()))
 }
 
+/// The first field of the pod that this node cannot honour.
+pub fn unsupported(pod: &Pod) -> Option<&'static str> {
+    let spec = spec(pod);
+    let devices =
+        || units(pod).iter().any(|u| u.container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()));
+    if spec.host_users == Some(false) {
+        Some("spec.hostUsers=false")
+    } else if spec.resource_claims.as_ref().is_some_and(|c| !c.is_empty()) {
+        Some("spec.resourceClaims")
+    } else if devices() {
+        Some("spec.containers[*].volumeDevices")
+    } else {
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

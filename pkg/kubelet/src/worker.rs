@@ -10,7 +10,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus, Service};
+use k8s_openapi::api::{
+    core::v1::{Pod, PodStatus, Service},
+    node::v1::RuntimeClass,
+};
 use knarr_client::{informer::Store, recorder::Recorder};
 use knarr_cri::Runtime;
 use knarr_volumes::{SetUp, Source, Volumes};
@@ -410,14 +413,24 @@ impl Worker {
         let logs = container::log_dir(&node.config, pod);
         std::fs::create_dir_all(&logs).map_err(|e| failed(format!("{}: {e}", logs.display())))?;
         let config = container::sandbox(pod, attempt, &node.config);
-        let handler = "";
-        if let Some(class) =
-            pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).filter(|c| !c.is_empty())
-        {
-            return Err(failed(format!("runtimeClassName {class:?} is not supported by this node yet")));
+        if let Some(field) = spec::unsupported(pod) {
+            return Err(failed(format!("{field} is not supported by this node")));
         }
-        let id = node.runtime.run_pod_sandbox(config, handler).await.map_err(|e| failed(e.to_string()))?;
+        let handler = self.handler(pod).await.map_err(failed)?;
+        let id = node.runtime.run_pod_sandbox(config, &handler).await.map_err(|e| failed(e.to_string()))?;
         node.owners.lock().insert(id.clone(), self.uid.clone());
         Ok(id)
+    }
+
+    /// The runtime's name of the pod's runtime class.
+    async fn handler(&self, pod: &Pod) -> Result<String, String> {
+        let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).filter(|c| !c.is_empty());
+        let Some(class) = class else { return Ok(String::new()) };
+        let api: kube::Api<RuntimeClass> = kube::Api::all(self.node.client.clone());
+        match api.get_opt(class).await {
+            Ok(Some(found)) => Ok(found.handler),
+            Ok(None) => Err(format!("RuntimeClass {class:?} not found")),
+            Err(error) => Err(format!("RuntimeClass {class:?}: {error}")),
+        }
     }
 }

@@ -53,7 +53,6 @@ impl Daemon {
         );
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
         cni(&dir.path().join("cni"));
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = Self::spawn(dir.path());
         Self { child, dir }
     }
@@ -72,15 +71,21 @@ impl Daemon {
                 line.contains("containerd-shim") && line.contains(&own)
             })
             .collect();
-        for shim in shims {
-            let children =
-                std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap_or_default();
-            for pid in children.split_whitespace().filter_map(|p| p.parse().ok()).chain([shim]) {
-                let _ = nix::sys::signal::kill(
-                    nix::unistd::Pid::from_raw(pid),
-                    nix::sys::signal::Signal::SIGKILL,
-                );
-            }
+        // A container's processes are known by the cgroup that this test gave the kubelet.
+        let mut own_cgroup = vec![format!("/sys/fs/cgroup/memory/knarr-test-{}", std::process::id()).into()];
+        let mut victims = Vec::new();
+        while let Some(dir) = own_cgroup.pop() {
+            let dir: PathBuf = dir;
+            let procs = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            victims.extend(procs.split_whitespace().filter_map(|p| p.parse::<i32>().ok()));
+            own_cgroup.extend(std::fs::read_dir(dir).into_iter().flatten().filter_map(|e| {
+                let entry = e.ok()?;
+                entry.file_type().ok()?.is_dir().then(|| entry.path())
+            }));
+        }
+        for pid in victims.into_iter().chain(shims) {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(200));
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -381,7 +386,7 @@ async fn pods_run_on_real_containerd() {
 
     // So does the same kubelet when the runtime itself was away.
     daemon.restart();
-    let late = api.pod("late", json!({"nodeName": "n1", "restartPolicy": "Never", "containers": [{"name": "c", "image": "demo:1", "command": ["sh", "-c", "echo a; sleep 1; echo b; echo c >&2"]}]}));
+    let late = api.pod("late", json!({"nodeName": "n1", "restartPolicy": "Never", "containers": [{"name": "c", "image": "demo:1", "command": ["sh", "-c", "echo a; sleep 1; echo b; echo c"]}]}));
     api.until(&late, "running", |o| phase(o) == "Running").await;
     let followed = tls::get(&tls.client, address, "/containerLogs/default/late/c?follow=true").await;
     assert_eq!(followed, (200, "a\nb\nc\n".to_owned()));
@@ -411,7 +416,8 @@ async fn pods_run_on_real_containerd() {
     eprintln!("pod seen -> Running: {times:?}");
     stop.cancel();
     second.await.unwrap();
-    for controller in ["cpu", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "cpuacct", "systemd"]
+    for controller in
+        ["cpu", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "cpuacct", "systemd", "unified"]
     {
         let base = format!("/sys/fs/cgroup/{controller}/knarr-test-{}", std::process::id());
         for dir in ["kubepods/burstable", "kubepods/besteffort", "kubepods", ""] {

@@ -11,7 +11,34 @@ use knarr_kubelet::KubeletConfig;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+/// The cgroups that a test's pods got, removed with it.
+struct Cgroups(String);
+
+impl Cgroups {
+    fn new() -> Self {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self(format!("/knarr-test-{}-{n}", std::process::id()))
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        fn remove(dir: std::path::PathBuf) {
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten().filter(|e| e.path().is_dir())
+            {
+                remove(entry.path());
+            }
+            let _ = std::fs::remove_dir(dir);
+        }
+        for tree in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            remove(tree.path().join(self.0.trim_start_matches('/')));
+        }
+    }
+}
+
 struct World {
+    cgroups: Cgroups,
     api: Api,
     runtime: Arc<Fake>,
     dir: tempfile::TempDir,
@@ -21,6 +48,7 @@ struct World {
 impl World {
     fn start() -> Self {
         let world = Self {
+            cgroups: Cgroups::new(),
             api: Api::new(),
             runtime: Arc::new(Fake::default()),
             dir: tempfile::tempdir().unwrap(),
@@ -36,7 +64,7 @@ impl World {
             node_ips: vec!["192.0.2.1".parse().unwrap()],
             root_dir: self.dir.path().join("kubelet"),
             log_dir: self.dir.path().join("logs"),
-            cgroup_root: format!("/knarr-test-{}", std::process::id()),
+            cgroup_root: self.cgroups.0.clone(),
             ..KubeletConfig::new("n1")
         }
     }
