@@ -29,7 +29,11 @@ pub async fn enforce(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     let client = wiring.client("system:apiserver", &["system:masters"]);
     let signer = SigningKey::from_pem(&wiring.pki.service_account_key_pem)
         .with_context(|| format!("service-account key in {}", wiring.pki.dir.display()))?;
-    wiring.api.enable_auth(signer, Vec::new(), Vec::new()).await.context("authentication and authorization")?;
+    wiring
+        .api
+        .enable_auth(signer, Vec::new(), Vec::new())
+        .await
+        .context("authentication and authorization")?;
     knarr_addons::roles::ensure(&client).await.context("roles of built-in parts")?;
     let informers = Informers::new(client.clone(), wiring.shutdown.clone());
     let admission = knarr_admission::Context::new(client, informers);

@@ -87,7 +87,9 @@ impl Host {
         for _ in 0..50 {
             match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(file),
-                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(100)),
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    std::thread::sleep(std::time::Duration::from_millis(100))
+                }
                 Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
             }
         }

@@ -58,7 +58,9 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("uninstall")
-                .about("Remove all pods and everything that knarr made on this host; the server must be stopped")
+                .about(
+                    "Remove all pods and everything that knarr made on this host; the server must be stopped",
+                )
                 .args(knarr_config::args())
                 .arg(Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("do it")),
         )

@@ -48,7 +48,8 @@ impl VirtualSource for Pods {
 
 fn kind(name: &'static str, plural: &'static str, scope: Scope) -> anyhow::Result<Kind> {
     let definition = format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{name}");
-    let types = knarr_schema::builtin_type(&definition).with_context(|| format!("no type facts for {definition}"))?;
+    let types =
+        knarr_schema::builtin_type(&definition).with_context(|| format!("no type facts for {definition}"))?;
     let column = |name: &'static str, format: &'static str| Column {
         name: name.into(),
         kind: "string".into(),

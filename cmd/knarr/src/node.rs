@@ -139,7 +139,9 @@ async fn run_network(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
 /// Puts the cluster-DNS address on the bridge, answers on it, and keeps the Service that names it.
 async fn start_dns(wiring: &Arc<Wiring>, conflist: &Conflist) -> anyhow::Result<()> {
     let address = wiring.config.dns_address();
-    knarr_plugin::node::bind_cluster_dns(&RealKernel, conflist, address).await.context("cluster DNS address")?;
+    knarr_plugin::node::bind_cluster_dns(&RealKernel, conflist, address)
+        .await
+        .context("cluster DNS address")?;
     let dns = knarr_dns::DnsConfig {
         listen: vec![SocketAddr::new(address, DNS_PORT)],
         cluster_domain: wiring.config.cluster_domain.clone(),

@@ -119,7 +119,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let started = start_components(&wiring).await;
     if started.is_ok() {
         notify(&[sd_notify::NotifyState::Ready]);
-        tracing::info!(elapsed_ms = begun.elapsed().as_millis() as u64, node = wiring.node_name, "knarr is up");
+        tracing::info!(
+            elapsed_ms = begun.elapsed().as_millis() as u64,
+            node = wiring.node_name,
+            "knarr is up"
+        );
         shutdown.cancelled().await;
     }
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -218,7 +222,8 @@ fn write_kubeconfig(wiring: &Wiring) -> anyhow::Result<()> {
     let admin = wiring.pki.client("admin", "system:admin", &["system:masters"])?;
     let ip = config.bind_address.filter(|a| !a.is_unspecified());
     let server = SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), config.https_listen_port);
-    let text = knarr_pki::kubeconfig::render(&format!("https://{server}"), wiring.pki.server_ca.cert_pem(), &admin);
+    let text =
+        knarr_pki::kubeconfig::render(&format!("https://{server}"), wiring.pki.server_ca.cert_pem(), &admin);
     let path = &config.write_kubeconfig;
     knarr_pki::file::write_atomic(path, text.as_bytes(), config.write_kubeconfig_mode)
         .context("--write-kubeconfig")?;

@@ -37,10 +37,22 @@ pub async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let ledger = host.open_ledger()?;
     let report = ledger.undo_all(&RealKernel).await?;
     failures.extend(report.errors.iter().map(|(item, error)| format!("{item:?}: {error}")));
-    failures.extend(ledger.verify(&RealKernel).await?.iter().map(|left| format!("{:?} is left: {}", left.item, left.evidence)));
+    failures.extend(
+        ledger
+            .verify(&RealKernel)
+            .await?
+            .iter()
+            .map(|left| format!("{:?} is left: {}", left.item, left.evidence)),
+    );
     if own_runtime {
         // The runtime makes these for its shims' sockets whatever its state directory is; others may use them too.
-        for dir in ["/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd/fifo", "/run/containerd"] {
+        for dir in [
+            "/run/containerd/runc/k8s.io",
+            "/run/containerd/runc",
+            "/run/containerd/s",
+            "/run/containerd/fifo",
+            "/run/containerd",
+        ] {
             remove_if_empty(Path::new(dir), &mut failures);
         }
     }
@@ -82,7 +94,9 @@ async fn remove_pods(config: &Config, host: &Host, failures: &mut Vec<String>) {
 async fn remove_sandboxes(endpoint: &Path, failures: &mut Vec<String>) -> anyhow::Result<()> {
     let runtime = knarr_cri::Containerd::new(&endpoint.display().to_string())?;
     crate::node::wait_for_runtime(&runtime).await?;
-    let sandboxes = tokio::time::timeout(Duration::from_secs(30), runtime.list_pod_sandboxes(Default::default())).await??;
+    let sandboxes =
+        tokio::time::timeout(Duration::from_secs(30), runtime.list_pod_sandboxes(Default::default()))
+            .await??;
     let runtime = &runtime;
     let outcomes: Vec<Option<String>> = futures::stream::iter(sandboxes)
         .map(|sandbox| async move {
@@ -144,7 +158,8 @@ fn unmount_below(dir: &Path, failures: &mut Vec<String>) {
 fn remove_if_empty(dir: &Path, failures: &mut Vec<String>) {
     match std::fs::remove_dir(dir) {
         Ok(()) => {}
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {}
+        Err(e)
+            if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {}
         Err(e) => failures.push(format!("remove {}: {e}", dir.display())),
     }
 }
@@ -172,12 +187,16 @@ fn remove_cgroup(dir: &Path) -> std::io::Result<()> {
         let pids = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
         for pid in pids.lines().filter_map(|l| l.parse::<i32>().ok()) {
             // A process that has ended meanwhile is what is wanted.
-            if let Err(error) = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL) {
+            if let Err(error) =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+            {
                 tracing::debug!(pid, %error, "already gone");
             }
         }
         match std::fs::remove_dir(dir) {
-            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => std::thread::sleep(Duration::from_millis(50)),
+            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(Duration::from_millis(50))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             other => return other,
         }

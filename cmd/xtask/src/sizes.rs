@@ -104,7 +104,7 @@ fn measure(path: &str, text: &str, over: &mut BTreeMap<String, usize>) {
 }
 
 fn function_name(line: &str) -> Option<&str> {
-    let mut words = line.trim_start().split_whitespace().peekable();
+    let mut words = line.split_whitespace().peekable();
     while words.peek().is_some_and(|w| {
         matches!(*w, "async" | "const" | "unsafe" | "extern" | "\"C\"") || w.starts_with("pub")
     }) {

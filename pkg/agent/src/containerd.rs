@@ -102,17 +102,10 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
     ///
     /// # Errors
     /// The program is missing, ends at once, or does not open its socket in 30 s; the text says which.
-    pub async fn start(
-        &self,
-        shutdown: CancellationToken,
-    ) -> Result<tokio::task::JoinHandle<()>, Error> {
+    pub async fn start(&self, shutdown: CancellationToken) -> Result<tokio::task::JoinHandle<()>, Error> {
         let file = |operation, path: &Path| {
             let path = path.display().to_string();
-            move |source| Error::File {
-                operation,
-                path,
-                source,
-            }
+            move |source| Error::File { operation, path, source }
         };
         for dir in [&self.dir, &self.cni_bin_dir, &self.cni_conf_dir] {
             fs::create_dir_all(dir).map_err(file("create directory", dir))?;
@@ -132,40 +125,23 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
         };
         self.wait_for_socket(&mut process).await?;
         let own = self.clone();
-        Ok(tokio::spawn(async move {
-            own.supervise(process, shutdown).await
-        }))
+        Ok(tokio::spawn(async move { own.supervise(process, shutdown).await }))
     }
 
     /// The pid of a containerd that runs with our configuration file.
     fn left_behind(&self) -> Option<i32> {
-        let pid: i32 = fs::read_to_string(self.pid_path())
-            .ok()?
-            .trim()
-            .parse()
-            .ok()?;
+        let pid: i32 = fs::read_to_string(self.pid_path()).ok()?.trim().parse().ok()?;
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let config = self.config_path().display().to_string();
-        line.split(|b| *b == 0)
-            .any(|word| word == config.as_bytes())
-            .then_some(pid)
+        line.split(|b| *b == 0).any(|word| word == config.as_bytes()).then_some(pid)
     }
 
     fn spawn(&self) -> Result<Process, Error> {
-        let failed = |detail: String| Error::Runtime {
-            program: self.program.display().to_string(),
-            detail,
-        };
+        let failed = |detail: String| Error::Runtime { program: self.program.display().to_string(), detail };
         let log_path = self.dir.join("containerd.log");
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log_path)
-            .map_err(|source| Error::File {
-                operation: "open",
-                path: log_path.display().to_string(),
-                source,
-            })?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(&log_path).map_err(|source| {
+            Error::File { operation: "open", path: log_path.display().to_string(), source }
+        })?;
         let copy = log.try_clone().map_err(|e| failed(e.to_string()))?;
         let child = Command::new(&self.program)
             .arg("--config")
@@ -210,10 +186,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
                 () = pause => {}
             }
             if tokio::time::Instant::now() > deadline {
-                return Err(failed(format!(
-                    "did not open {} in 30 s",
-                    self.socket().display()
-                )));
+                return Err(failed(format!("did not open {} in 30 s", self.socket().display())));
             }
         }
     }
@@ -314,10 +287,7 @@ async fn terminate(pid: i32) {
         if kill(target, signal).is_err() {
             return;
         }
-        if tokio::time::timeout(Duration::from_secs(limit), gone(pid))
-            .await
-            .is_ok()
-        {
+        if tokio::time::timeout(Duration::from_secs(limit), gone(pid)).await.is_ok() {
             return;
         }
     }
@@ -341,14 +311,10 @@ mod tests {
     #[tokio::test]
     async fn a_missing_program_is_named_with_the_remedy() {
         let dir = tempfile::tempdir().unwrap();
-        let error = at(dir.path(), "/no/such/containerd")
-            .start(CancellationToken::new())
-            .await
-            .unwrap_err();
+        let error = at(dir.path(), "/no/such/containerd").start(CancellationToken::new()).await.unwrap_err();
         let text = error.to_string();
         assert!(
-            text.contains("/no/such/containerd: program not found")
-                && text.contains("--containerd"),
+            text.contains("/no/such/containerd: program not found") && text.contains("--containerd"),
             "{text}"
         );
     }
@@ -356,14 +322,8 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_ends_at_once_is_reported_with_its_log() {
         let dir = tempfile::tempdir().unwrap();
-        let error = at(dir.path(), "/bin/false")
-            .start(CancellationToken::new())
-            .await
-            .unwrap_err();
+        let error = at(dir.path(), "/bin/false").start(CancellationToken::new()).await.unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("exit status: 1") && text.contains("containerd.log"),
-            "{text}"
-        );
+        assert!(text.contains("exit status: 1") && text.contains("containerd.log"), "{text}");
     }
 }

@@ -68,7 +68,9 @@ pub(crate) async fn virtual_kind(server: &Arc<Inner>, kind: &Kind, call: Call) -
             bind(server, &pods, call).await
         }
         (_, _, "get" | "list") => virtual_kinds::read(server, kind, &call).await,
-        (_, _, "create") if kind.info.verbs.contains(&Verb::Create) => reviews::answer(server, kind, call).await,
+        (_, _, "create") if kind.info.verbs.contains(&Verb::Create) => {
+            reviews::answer(server, kind, call).await
+        }
         _ => Err(ApiError::method_not_allowed()),
     }
 }

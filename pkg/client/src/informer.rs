@@ -49,9 +49,7 @@ where
 {
     fn new() -> Self {
         Self {
-            state: RwLock::new(State {
-                objects: BTreeMap::new(),
-            }),
+            state: RwLock::new(State { objects: BTreeMap::new() }),
             handlers: Mutex::new(Vec::new()),
             synced: watch::channel(false).0,
         }
@@ -71,11 +69,7 @@ where
 
     /// One object; `namespace` is "" for cluster-scoped kinds.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.state
-            .read()
-            .objects
-            .get(&(namespace.to_string(), name.to_string()))
-            .cloned()
+        self.state.read().objects.get(&(namespace.to_string(), name.to_string())).cloned()
     }
 
     /// All objects, ordered by namespace and name.
@@ -87,12 +81,7 @@ where
     pub fn list_ns(&self, namespace: &str) -> Vec<Arc<K>> {
         let from = (namespace.to_string(), String::new());
         let state = self.state.read();
-        state
-            .objects
-            .range(from..)
-            .take_while(|(k, _)| k.0 == namespace)
-            .map(|(_, v)| v.clone())
-            .collect()
+        state.objects.range(from..).take_while(|(k, _)| k.0 == namespace).map(|(_, v)| v.clone()).collect()
     }
 
     /// How many objects there are.
@@ -122,23 +111,13 @@ where
     fn apply(&self, object: K) {
         let handlers = self.handlers.lock();
         let new = Arc::new(object);
-        let old = self
-            .state
-            .write()
-            .objects
-            .insert(Self::key(&new), new.clone());
+        let old = self.state.write().objects.insert(Self::key(&new), new.clone());
         deliver(&handlers, &Event::Applied { new, old });
     }
 
     fn delete(&self, object: K) {
         let handlers = self.handlers.lock();
-        if self
-            .state
-            .write()
-            .objects
-            .remove(&Self::key(&object))
-            .is_some()
-        {
+        if self.state.write().objects.remove(&Self::key(&object)).is_some() {
             deliver(&handlers, &Event::Deleted(Arc::new(object)));
         }
     }
@@ -146,10 +125,8 @@ where
     /// Takes a complete list: what is missing in it was deleted while nobody watched.
     fn replace(&self, objects: Vec<K>) {
         let handlers = self.handlers.lock();
-        let fresh: BTreeMap<Key, Arc<K>> = objects
-            .into_iter()
-            .map(|o| (Self::key(&o), Arc::new(o)))
-            .collect();
+        let fresh: BTreeMap<Key, Arc<K>> =
+            objects.into_iter().map(|o| (Self::key(&o), Arc::new(o))).collect();
         let old = std::mem::replace(&mut self.state.write().objects, fresh.clone());
         for (key, gone) in &old {
             if !fresh.contains_key(key) {
@@ -158,9 +135,7 @@ where
         }
         for (key, new) in fresh {
             let before = old.get(&key).cloned();
-            let same = before
-                .as_ref()
-                .is_some_and(|b| b.resource_version() == new.resource_version());
+            let same = before.as_ref().is_some_and(|b| b.resource_version() == new.resource_version());
             if !same {
                 deliver(&handlers, &Event::Applied { new, old: before });
             }
@@ -186,11 +161,7 @@ pub struct Informers {
 impl Informers {
     /// Nothing is watched until [`Informers::of`] asks for it.
     pub fn new(client: kube::Client, shutdown: CancellationToken) -> Arc<Self> {
-        Arc::new(Self {
-            client,
-            shutdown,
-            stores: Mutex::new(HashMap::new()),
-        })
+        Arc::new(Self { client, shutdown, stores: Mutex::new(HashMap::new()) })
     }
 
     /// The store of a kind in all namespaces; the first call starts its watch.
@@ -206,11 +177,7 @@ impl Informers {
         }
         let store = Arc::new(Store::<K>::new());
         stores.insert(TypeId::of::<K>(), store.clone());
-        let task = run(
-            Api::<K>::all(self.client.clone()),
-            store.clone(),
-            self.shutdown.clone(),
-        );
+        let task = run(Api::<K>::all(self.client.clone()), store.clone(), self.shutdown.clone());
         tokio::spawn(task);
         store
     }

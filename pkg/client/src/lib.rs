@@ -20,12 +20,9 @@ use tower::ServiceExt;
 /// Authorization still applies: the identity is a claim made by this process, not a permission.
 /// Exec, attach and port-forward need a real connection and fail here.
 pub fn in_process(router: axum::Router, user: UserInfo) -> kube::Client {
-    let service =
-        router
-            .into_service()
-            .map_request(move |mut req: http::Request<kube::client::Body>| {
-                req.extensions_mut().insert(user.clone());
-                req
-            });
+    let service = router.into_service().map_request(move |mut req: http::Request<kube::client::Body>| {
+        req.extensions_mut().insert(user.clone());
+        req
+    });
     kube::Client::new(service, "default")
 }

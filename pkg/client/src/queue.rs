@@ -75,11 +75,7 @@ impl<T: Clone + Eq + Hash + Send> WorkQueue<T> {
             failures: HashMap::new(),
             seq: 0,
         };
-        Self(Arc::new(Shared {
-            state: Mutex::new(state),
-            wake: Notify::new(),
-            shutdown,
-        }))
+        Self(Arc::new(Shared { state: Mutex::new(state), wake: Notify::new(), shutdown }))
     }
 
     /// Queues an item; one that is queued already stays queued once, one in work is queued again when done.
@@ -107,11 +103,7 @@ impl<T: Clone + Eq + Hash + Send> WorkQueue<T> {
         let mut state = self.0.state.lock();
         state.seq += 1;
         let seq = state.seq;
-        state.delayed.push(Delayed {
-            due: Instant::now() + delay,
-            seq,
-            item,
-        });
+        state.delayed.push(Delayed { due: Instant::now() + delay, seq, item });
         drop(state);
         self.0.wake.notify_one();
     }
@@ -120,9 +112,7 @@ impl<T: Clone + Eq + Hash + Send> WorkQueue<T> {
     pub fn add_rate_limited(&self, item: T) {
         let mut state = self.0.state.lock();
         let failures = state.failures.entry(item.clone()).or_insert(0);
-        let delay = BASE_DELAY
-            .saturating_mul(1u32 << (*failures).min(20))
-            .min(MAX_DELAY);
+        let delay = BASE_DELAY.saturating_mul(1u32 << (*failures).min(20)).min(MAX_DELAY);
         *failures += 1;
         drop(state);
         self.add_after(item, delay);

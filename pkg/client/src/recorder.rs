@@ -42,11 +42,7 @@ impl Recorder {
     pub fn new(client: kube::Client, component: &str, host: &str) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED);
         tokio::spawn(send_all(client, receiver));
-        Self {
-            component: component.into(),
-            host: host.into(),
-            sender,
-        }
+        Self { component: component.into(), host: host.into(), sender }
     }
 
     /// Records an event about `object`; `kind` is `Normal` or `Warning`.
@@ -54,10 +50,7 @@ impl Recorder {
         let now = Time(k8s_openapi::jiff::Timestamp::now());
         let text = |v: &Option<String>| v.clone().unwrap_or_default();
         // Events about cluster-scoped objects live in `default`, as upstream's do.
-        let namespace = object
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_string());
+        let namespace = object.namespace.clone().unwrap_or_else(|| "default".to_string());
         let series = Series {
             object: (
                 text(&object.kind),
@@ -72,11 +65,7 @@ impl Recorder {
         };
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!(
-                    "{}.{:x}",
-                    text(&object.name),
-                    now.0.as_nanosecond()
-                )),
+                name: Some(format!("{}.{:x}", text(&object.name), now.0.as_nanosecond())),
                 namespace: Some(namespace),
                 ..ObjectMeta::default()
             },
@@ -96,22 +85,12 @@ impl Recorder {
             ..Event::default()
         };
         if self.sender.try_send((series, event)).is_err() {
-            tracing::warn!(
-                reason,
-                message,
-                "event dropped: {MAX_QUEUED} events are waiting for the server"
-            );
+            tracing::warn!(reason, message, "event dropped: {MAX_QUEUED} events are waiting for the server");
         }
     }
 
     /// Records an event about a typed object.
-    pub fn about<K: Resource<DynamicType = ()>>(
-        &self,
-        object: &K,
-        kind: &str,
-        reason: &str,
-        message: &str,
-    ) {
+    pub fn about<K: Resource<DynamicType = ()>>(&self, object: &K, kind: &str, reason: &str, message: &str) {
         self.event(&object.object_ref(&()), kind, reason, message);
     }
 }
@@ -127,18 +106,9 @@ async fn send_all(client: kube::Client, mut receiver: mpsc::Receiver<(Series, Ev
                 "count": count + 1,
                 "lastTimestamp": event.last_timestamp,
             });
-            match api
-                .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
-                .await
-            {
+            match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
                 Ok(_) => {
-                    seen.lock().insert(
-                        series,
-                        Seen {
-                            name,
-                            count: count + 1,
-                        },
-                    );
+                    seen.lock().insert(series, Seen { name, count: count + 1 });
                     continue;
                 }
                 Err(kube::Error::Api(status)) if status.code == 404 => {}

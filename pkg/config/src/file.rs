@@ -36,10 +36,7 @@ fn read_one(
     lists: &mut Vec<(&'static str, Vec<String>)>,
 ) -> Result<(), Error> {
     let origin = path.display().to_string();
-    let fail = |detail: String| Error {
-        origin: origin.clone(),
-        detail,
-    };
+    let fail = |detail: String| Error { origin: origin.clone(), detail };
     let text = std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
     let document: Value = if text.trim().is_empty() {
         Value::Null
@@ -52,27 +49,17 @@ fn read_one(
         _ => return Err(fail("expected a map of settings at the top".to_string())),
     };
     for (key, value) in &map {
-        let (name, append) = key
-            .strip_suffix('+')
-            .map_or((key.as_str(), false), |k| (k, true));
-        let flag = FLAGS
-            .iter()
-            .find(|f| f.name == name)
-            .ok_or_else(|| fail(unknown(name)))?;
+        let (name, append) = key.strip_suffix('+').map_or((key.as_str(), false), |k| (k, true));
+        let flag = FLAGS.iter().find(|f| f.name == name).ok_or_else(|| fail(unknown(name)))?;
         let mut values = values_of(flag, value).map_err(|e| fail(format!("{name}: {e}")))?;
         if append {
             if flag.shape != Shape::Many {
                 return Err(fail(format!("{key}: only a list can be appended to")));
             }
-            let before = lists
-                .iter()
-                .rev()
-                .find(|(n, _)| *n == flag.name)
-                .map(|(_, v)| v.clone());
+            let before = lists.iter().rev().find(|(n, _)| *n == flag.name).map(|(_, v)| v.clone());
             values.splice(0..0, before.unwrap_or_default());
         }
-        flag.store(config, &values)
-            .map_err(|e| fail(format!("{name}: {e}")))?;
+        flag.store(config, &values).map_err(|e| fail(format!("{name}: {e}")))?;
         lists.push((flag.name, values));
     }
     Ok(())
@@ -86,9 +73,7 @@ fn first_line(text: &str) -> String {
 fn values_of(flag: &Flag, value: &Value) -> Result<Vec<String>, String> {
     match value {
         Value::Array(items) if flag.shape == Shape::Many => items.iter().map(scalar).collect(),
-        Value::String(text) if flag.shape == Shape::Many => {
-            Ok(text.split(',').map(str::to_string).collect())
-        }
+        Value::String(text) if flag.shape == Shape::Many => Ok(text.split(',').map(str::to_string).collect()),
         other => Ok(vec![scalar(other)?]),
     }
 }
@@ -119,9 +104,7 @@ fn distance(a: &str, b: &str) -> usize {
         let mut corner = row[0];
         row[0] = i + 1;
         for (j, y) in b.bytes().enumerate() {
-            let best = (corner + usize::from(x != y))
-                .min(row[j] + 1)
-                .min(row[j + 1] + 1);
+            let best = (corner + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
             corner = row[j + 1];
             row[j + 1] = best;
         }

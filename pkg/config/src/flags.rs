@@ -56,80 +56,45 @@ impl Flag {
 }
 
 /// Components that `--disable` can leave out.
-pub const COMPONENTS: &[&str] = &[
-    "controllers",
-    "dns",
-    "kubelet",
-    "metrics",
-    "proxy",
-    "scheduler",
-];
+pub const COMPONENTS: &[&str] = &["controllers", "dns", "kubelet", "metrics", "proxy", "scheduler"];
 
 /// All flags of `knarr server`, sorted by name.
 pub const FLAGS: &[Flag] = &[
-    one(
-        "advertise-address",
-        "IP",
-        "address that pods and other nodes use [default: node IP]",
-        |c, v| {
-            c.advertise_address = Some(ip(v)?);
-            Ok(())
-        },
-    ),
-    one(
-        "bind-address",
-        "IP",
-        "address the API listens on [default: all]",
-        |c, v| {
-            c.bind_address = Some(ip(v)?);
-            Ok(())
-        },
-    ),
-    one(
-        "cluster-cidr",
-        "CIDR",
-        "addresses of pods [default: 10.42.0.0/16]",
-        |c, v| {
-            c.cluster_cidr = network(v)?;
-            Ok(())
-        },
-    ),
-    one(
-        "cluster-dns",
-        "IP",
-        "address of the cluster DNS [default: tenth service address]",
-        |c, v| {
-            c.cluster_dns = Some(ip(v)?);
-            Ok(())
-        },
-    ),
-    one(
-        "cluster-domain",
-        "DOMAIN",
-        "domain of services and pods [default: cluster.local]",
-        |c, v| {
-            let valid = !v.is_empty()
-                && v.split('.').all(|label| {
-                    !label.is_empty()
-                        && label.len() <= 63
-                        && label
-                            .bytes()
-                            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-                });
-            if !valid {
-                return Err(format!("{v:?} is not a domain such as cluster.local"));
-            }
-            c.cluster_domain = v.to_string();
-            Ok(())
-        },
-    ),
+    one("advertise-address", "IP", "address that pods and other nodes use [default: node IP]", |c, v| {
+        c.advertise_address = Some(ip(v)?);
+        Ok(())
+    }),
+    one("bind-address", "IP", "address the API listens on [default: all]", |c, v| {
+        c.bind_address = Some(ip(v)?);
+        Ok(())
+    }),
+    one("cluster-cidr", "CIDR", "addresses of pods [default: 10.42.0.0/16]", |c, v| {
+        c.cluster_cidr = network(v)?;
+        Ok(())
+    }),
+    one("cluster-dns", "IP", "address of the cluster DNS [default: tenth service address]", |c, v| {
+        c.cluster_dns = Some(ip(v)?);
+        Ok(())
+    }),
+    one("cluster-domain", "DOMAIN", "domain of services and pods [default: cluster.local]", |c, v| {
+        let valid = !v.is_empty()
+            && v.split('.').all(|label| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            });
+        if !valid {
+            return Err(format!("{v:?} is not a domain such as cluster.local"));
+        }
+        c.cluster_domain = v.to_string();
+        Ok(())
+    }),
     one(
         "container-runtime-endpoint",
         "SOCKET",
         "CRI socket to use instead of starting containerd",
         |c, v| {
-            c.container_runtime_endpoint =
-                Some(PathBuf::from(v.strip_prefix("unix://").unwrap_or(v)));
+            c.container_runtime_endpoint = Some(PathBuf::from(v.strip_prefix("unix://").unwrap_or(v)));
             Ok(())
         },
     ),
@@ -144,18 +109,13 @@ pub const FLAGS: &[Flag] = &[
     ),
     Flag {
         short: Some('d'),
-        ..one(
-            "data-dir",
-            "DIR",
-            "all state [default: /var/lib/knarr]",
-            |c, v| {
-                if !v.starts_with('/') {
-                    return Err(format!("{v:?} is not an absolute path"));
-                }
-                c.data_dir = PathBuf::from(v);
-                Ok(())
-            },
-        )
+        ..one("data-dir", "DIR", "all state [default: /var/lib/knarr]", |c, v| {
+            if !v.starts_with('/') {
+                return Err(format!("{v:?} is not an absolute path"));
+            }
+            c.data_dir = PathBuf::from(v);
+            Ok(())
+        })
     },
     one(
         "datastore-endpoint",
@@ -163,9 +123,7 @@ pub const FLAGS: &[Flag] = &[
         "sqlite://PATH or memory:// [default: SQLite in the data dir]",
         |c, v| {
             if !(v.starts_with("sqlite://") || v.starts_with("memory://")) {
-                return Err(format!(
-                    "{v:?} has no supported scheme: sqlite://, memory://"
-                ));
+                return Err(format!("{v:?} has no supported scheme: sqlite://, memory://"));
             }
             c.datastore_endpoint = Some(v.to_string());
             Ok(())
@@ -199,57 +157,32 @@ pub const FLAGS: &[Flag] = &[
             Ok(())
         }),
     },
-    one(
-        "https-listen-port",
-        "PORT",
-        "port the API listens on [default: 6443]",
-        |c, v| {
-            c.https_listen_port = port(v)?;
-            Ok(())
-        },
-    ),
-    one(
-        "node-ip",
-        "IP",
-        "address of this node [default: that of the default route]",
-        |c, v| {
-            c.node_ip = Some(ip(v)?);
-            Ok(())
-        },
-    ),
-    one(
-        "node-name",
-        "NAME",
-        "name of this node [default: host name]",
-        |c, v| {
-            c.node_name = Some(v.to_string());
-            Ok(())
-        },
-    ),
-    one(
-        "service-cidr",
-        "CIDR",
-        "addresses of services [default: 10.43.0.0/16]",
-        |c, v| {
-            c.service_cidr = network(v)?;
-            Ok(())
-        },
-    ),
-    one(
-        "service-node-port-range",
-        "FROM-TO",
-        "ports of NodePort services [default: 30000-32767]",
-        |c, v| {
-            let bad = || format!("{v:?} is not a port range such as 30000-32767");
-            let (from, to) = v.split_once('-').ok_or_else(bad)?;
-            let (from, to) = (port(from).map_err(|_| bad())?, port(to).map_err(|_| bad())?);
-            if from > to {
-                return Err(bad());
-            }
-            c.service_node_port_range = (from, to);
-            Ok(())
-        },
-    ),
+    one("https-listen-port", "PORT", "port the API listens on [default: 6443]", |c, v| {
+        c.https_listen_port = port(v)?;
+        Ok(())
+    }),
+    one("node-ip", "IP", "address of this node [default: that of the default route]", |c, v| {
+        c.node_ip = Some(ip(v)?);
+        Ok(())
+    }),
+    one("node-name", "NAME", "name of this node [default: host name]", |c, v| {
+        c.node_name = Some(v.to_string());
+        Ok(())
+    }),
+    one("service-cidr", "CIDR", "addresses of services [default: 10.43.0.0/16]", |c, v| {
+        c.service_cidr = network(v)?;
+        Ok(())
+    }),
+    one("service-node-port-range", "FROM-TO", "ports of NodePort services [default: 30000-32767]", |c, v| {
+        let bad = || format!("{v:?} is not a port range such as 30000-32767");
+        let (from, to) = v.split_once('-').ok_or_else(bad)?;
+        let (from, to) = (port(from).map_err(|_| bad())?, port(to).map_err(|_| bad())?);
+        if from > to {
+            return Err(bad());
+        }
+        c.service_node_port_range = (from, to);
+        Ok(())
+    }),
     Flag {
         name: "tls-san",
         short: None,
@@ -268,9 +201,7 @@ pub const FLAGS: &[Flag] = &[
         help: "more log; repeat for more still",
         shape: Shape::Count,
         set: Set::One(|c, v| {
-            c.verbosity = v
-                .parse()
-                .map_err(|_| format!("{v:?} is not a number from 0 to 255"))?;
+            c.verbosity = v.parse().map_err(|_| format!("{v:?} is not a number from 0 to 255"))?;
             Ok(())
         }),
     },
@@ -286,18 +217,13 @@ pub const FLAGS: &[Flag] = &[
             },
         )
     },
-    one(
-        "write-kubeconfig-mode",
-        "MODE",
-        "its permission bits, octal [default: 600]",
-        |c, v| {
-            c.write_kubeconfig_mode = u32::from_str_radix(v, 8)
-                .ok()
-                .filter(|m| *m <= 0o777)
-                .ok_or_else(|| format!("{v:?} is not an octal mode such as 600"))?;
-            Ok(())
-        },
-    ),
+    one("write-kubeconfig-mode", "MODE", "its permission bits, octal [default: 600]", |c, v| {
+        c.write_kubeconfig_mode = u32::from_str_radix(v, 8)
+            .ok()
+            .filter(|m| *m <= 0o777)
+            .ok_or_else(|| format!("{v:?} is not an octal mode such as 600"))?;
+        Ok(())
+    }),
 ];
 
 const fn one(
@@ -306,19 +232,11 @@ const fn one(
     help: &'static str,
     set: fn(&mut Config, &str) -> Result<(), String>,
 ) -> Flag {
-    Flag {
-        name,
-        short: None,
-        value,
-        help,
-        shape: Shape::One,
-        set: Set::One(set),
-    }
+    Flag { name, short: None, value, help, shape: Shape::One, set: Set::One(set) }
 }
 
 fn ip(text: &str) -> Result<IpAddr, String> {
-    text.parse()
-        .map_err(|_| format!("{text:?} is not an IP address"))
+    text.parse().map_err(|_| format!("{text:?} is not an IP address"))
 }
 
 fn network(text: &str) -> Result<IpNetwork, String> {
@@ -334,13 +252,9 @@ fn network(text: &str) -> Result<IpNetwork, String> {
 }
 
 fn port(text: &str) -> Result<u16, String> {
-    text.parse()
-        .ok()
-        .filter(|p| *p > 0)
-        .ok_or_else(|| format!("{text:?} is not a port from 1 to 65535"))
+    text.parse().ok().filter(|p| *p > 0).ok_or_else(|| format!("{text:?} is not a port from 1 to 65535"))
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
-    text.parse()
-        .map_err(|_| format!("{text:?} is neither true nor false"))
+    text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
 }

@@ -71,8 +71,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let v4 = |a: [u8; 4], bits: u8| {
-            IpNetwork::new(IpAddr::from(a), bits)
-                .unwrap_or_else(|_| IpNetwork::from(IpAddr::from(a)))
+            IpNetwork::new(IpAddr::from(a), bits).unwrap_or_else(|_| IpNetwork::from(IpAddr::from(a)))
         };
         Self {
             data_dir: PathBuf::from("/var/lib/knarr"),
@@ -102,8 +101,7 @@ impl Default for Config {
 impl Config {
     /// Address of the cluster DNS: the given one, or the tenth address of the service range.
     pub fn dns_address(&self) -> IpAddr {
-        self.cluster_dns
-            .unwrap_or_else(|| nth(&self.service_cidr, 10))
+        self.cluster_dns.unwrap_or_else(|| nth(&self.service_cidr, 10))
     }
 
     /// Address of the `kubernetes` service: the first of the service range.
@@ -118,46 +116,28 @@ impl Config {
 
     /// The datastore endpoint with its default.
     pub fn datastore(&self) -> String {
-        self.datastore_endpoint.clone().unwrap_or_else(|| {
-            format!(
-                "sqlite://{}",
-                self.data_dir.join("server/db/state.db").display()
-            )
-        })
+        self.datastore_endpoint
+            .clone()
+            .unwrap_or_else(|| format!("sqlite://{}", self.data_dir.join("server/db/state.db").display()))
     }
 
     fn check(&self) -> Result<(), Error> {
-        let fail = |origin: &str, detail: String| {
-            Err(Error {
-                origin: origin.to_string(),
-                detail,
-            })
-        };
+        let fail = |origin: &str, detail: String| Err(Error { origin: origin.to_string(), detail });
         if !self.service_cidr.contains(self.dns_address()) {
             return fail(
                 "--cluster-dns",
-                format!(
-                    "{} is not in --service-cidr {}",
-                    self.dns_address(),
-                    self.service_cidr
-                ),
+                format!("{} is not in --service-cidr {}", self.dns_address(), self.service_cidr),
             );
         }
         if self.service_cidr.prefix() > 28 {
-            return fail(
-                "--service-cidr",
-                format!("{} is too small: at least a /28", self.service_cidr),
-            );
+            return fail("--service-cidr", format!("{} is too small: at least a /28", self.service_cidr));
         }
         if self.cluster_cidr.contains(self.service_cidr.network())
             || self.service_cidr.contains(self.cluster_cidr.network())
         {
             return fail(
                 "--cluster-cidr",
-                format!(
-                    "{} overlaps --service-cidr {}",
-                    self.cluster_cidr, self.service_cidr
-                ),
+                format!("{} overlaps --service-cidr {}", self.cluster_cidr, self.service_cidr),
             );
         }
         Ok(())
@@ -194,10 +174,7 @@ fn arg(flag: &'static Flag) -> Arg {
         Shape::Switch => arg.action(ArgAction::SetTrue),
         Shape::Count => arg.action(ArgAction::Count),
         Shape::One => arg.value_name(flag.value),
-        Shape::Many => arg
-            .value_name(flag.value)
-            .action(ArgAction::Append)
-            .value_delimiter(','),
+        Shape::Many => arg.value_name(flag.value).action(ArgAction::Append).value_delimiter(','),
     }
 }
 
@@ -233,10 +210,7 @@ pub fn load(matches: &ArgMatches, env: &dyn Fn(&str) -> Option<String>) -> Resul
 }
 
 fn set(flag: &Flag, config: &mut Config, values: &[String], origin: &str) -> Result<(), Error> {
-    flag.store(config, values).map_err(|detail| Error {
-        origin: origin.to_string(),
-        detail,
-    })
+    flag.store(config, values).map_err(|detail| Error { origin: origin.to_string(), detail })
 }
 
 fn from_command_line(flag: &Flag, matches: &ArgMatches) -> Option<Vec<String>> {
@@ -260,25 +234,15 @@ mod tests {
         std::fs::write(&path, file).unwrap();
         let mut words = vec!["knarr", "--config", path.to_str().unwrap()];
         words.extend(line);
-        let matches = clap::Command::new("knarr")
-            .args(args())
-            .try_get_matches_from(words)
-            .unwrap();
-        let get = |name: &str| {
-            env.iter()
-                .find(|(k, _)| *k == name)
-                .map(|(_, v)| (*v).to_string())
-        };
+        let matches = clap::Command::new("knarr").args(args()).try_get_matches_from(words).unwrap();
+        let get = |name: &str| env.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_string());
         load(&matches, &get).map_err(|e| e.to_string().replace(path.to_str().unwrap(), "FILE"))
     }
 
     #[test]
     fn precedence_is_flag_then_environment_then_file() {
         let file = "node-name: file\ncluster-domain: file.local\nhttps-listen-port: 7000\ntls-san: [a, b]\n";
-        let env = [
-            ("KNARR_NODE_NAME", "env"),
-            ("KNARR_CLUSTER_DOMAIN", "env.local"),
-        ];
+        let env = [("KNARR_NODE_NAME", "env"), ("KNARR_CLUSTER_DOMAIN", "env.local")];
         let config = check(file, &env, &["--node-name", "flag"]).unwrap();
         assert_eq!(config.node_name.as_deref(), Some("flag"));
         assert_eq!(config.cluster_domain, "env.local");
@@ -290,11 +254,7 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_named_with_its_origin() {
         let cases: &[(&str, &[&str], &str)] = &[
-            (
-                "nod-name: a\n",
-                &[],
-                "FILE: unknown key \"nod-name\"; did you mean \"node-name\"?",
-            ),
+            ("nod-name: a\n", &[], "FILE: unknown key \"nod-name\"; did you mean \"node-name\"?"),
             (
                 "https-listen-port: 99999\n",
                 &[],
@@ -320,11 +280,7 @@ mod tests {
                 &["--disable", "traefik"],
                 "--disable: \"traefik\" is not a component that can be left out: ",
             ),
-            (
-                "node-name: {a: b}\n",
-                &[],
-                "FILE: node-name: expected a value, found a map",
-            ),
+            ("node-name: {a: b}\n", &[], "FILE: node-name: expected a value, found a map"),
             ("- a\n", &[], "FILE: expected a map of settings at the top"),
         ];
         for (file, line, expected) in cases {
@@ -336,10 +292,7 @@ mod tests {
     #[test]
     fn broken_yaml_names_the_line() {
         let error = check("node-name: a\n  b: : c\n", &[], &[]).unwrap_err();
-        assert!(
-            error.starts_with("FILE: ") && error.contains("line 2"),
-            "{error}"
-        );
+        assert!(error.starts_with("FILE: ") && error.contains("line 2"), "{error}");
     }
 
     #[test]

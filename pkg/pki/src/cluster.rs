@@ -54,9 +54,10 @@ impl ClusterPki {
     /// # Errors
     /// As [`Ca::ensure`].
     pub fn serving(&self, names: &ServingNames) -> Result<CertKey, Error> {
-        let mut dns: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
-            .map(String::from)
-            .to_vec();
+        let mut dns: Vec<String> =
+            ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
+                .map(String::from)
+                .to_vec();
         dns.push(format!("kubernetes.default.svc.{}", names.cluster_domain));
         dns.extend(names.dns.iter().cloned());
         let mut ips: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];

@@ -71,7 +71,13 @@ impl Leaf {
 
     /// A serving certificate.
     pub fn server(common_name: &str, dns: Vec<String>, ips: Vec<IpAddr>) -> Self {
-        Self { common_name: common_name.to_string(), organizations: Vec::new(), dns, ips, usage: Usage::Server }
+        Self {
+            common_name: common_name.to_string(),
+            organizations: Vec::new(),
+            dns,
+            ips,
+            usage: Usage::Server,
+        }
     }
 }
 

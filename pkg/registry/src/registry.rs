@@ -262,8 +262,10 @@ impl Registry {
     }
 
     async fn commit(&self, key: &str, expected: Revision, op: Op) -> Result<Option<Revision>, ApiError> {
-        let txn =
-            Txn { compares: vec![Compare::ModRevision(key.to_string(), expected)], success: vec![op.clone()] };
+        let txn = Txn {
+            compares: vec![Compare::ModRevision(key.to_string(), expected)],
+            success: vec![op.clone()],
+        };
         match self.store.txn(txn).await.map_err(error::from_store)? {
             TxnResult::Committed { revision, previous } => {
                 // Own writes are visible to own reads before the answer is out.

@@ -51,8 +51,7 @@ pub fn directives(level: Level) -> String {
 /// Starts logging to standard error. `KNARR_LOG` (tracing's filter syntax) overrides `level`.
 /// Only the first call of a process has an effect.
 pub fn init(level: Level) {
-    let filter =
-        EnvFilter::try_from_env("KNARR_LOG").unwrap_or_else(|_| EnvFilter::new(directives(level)));
+    let filter = EnvFilter::try_from_env("KNARR_LOG").unwrap_or_else(|_| EnvFilter::new(directives(level)));
     let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
