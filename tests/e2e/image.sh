@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds a container image (docker archive) from busybox, without a registry.
+# Builds a container image (docker archive) from busybox-static, without a registry.
 # Usage: image.sh FILE.tar NAME:TAG TEXT [CMD...]   TEXT is the page that its httpd serves.
 set -euo pipefail
 out=$1 name=$2 text=$3
@@ -10,19 +10,8 @@ trap 'rm -rf "$scratch"' EXIT
 root=$scratch/root
 mkdir -p "$root"/{bin,etc,tmp,www,root,proc,sys,dev,var}
 chmod 1777 "$root/tmp"
-# The dynamic busybox: the static one's wget crashes in glibc's getaddrinfo. Its package conflicts with busybox-static,
-# so it is unpacked, not installed.
-cache=${KNARR_TEST_WORK:-/var/tmp/knarr-test}/busybox
-if [ ! -x "$cache/bin/busybox" ]; then
-    mkdir -p "$cache"
-    (cd "$cache" && apt-get download -qq busybox >/dev/null && dpkg-deb -x busybox_*.deb . && rm -f busybox_*.deb)
-fi
-cp "$cache/bin/busybox" "$root/bin/busybox"
-for lib in $(ldd "$cache/bin/busybox" | grep -o '/[^ ]*'); do
-    mkdir -p "$root$(dirname "$lib")"
-    cp -L "$lib" "$root$lib"
-done
-for applet in $("$cache/bin/busybox" --list); do
+cp "${BUSYBOX:-/bin/busybox}" "$root/bin/busybox"
+for applet in $("$root/bin/busybox" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
 done
 printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$root/etc/passwd"

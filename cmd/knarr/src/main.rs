@@ -74,9 +74,9 @@ fn command() -> Command {
 
 fn main() -> ExitCode {
     let called = std::env::args().next().unwrap_or_default();
-    match called.rsplit('/').next() {
-        Some("knarr-cni" | "loopback") => return host::cni_main(&called),
-        _ => {}
+    let name = called.rsplit('/').next();
+    if name == Some(knarr_plugin::EXECUTABLE) || name == Some(knarr_plugin::loopback::EXECUTABLE) {
+        return host::cni_main(&called);
     }
     let matches = command().get_matches();
     match run(&matches) {

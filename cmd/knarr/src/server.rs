@@ -18,7 +18,9 @@ use tokio_util::task::TaskTracker;
 use crate::host::Host;
 use crate::{VERSION, access, node, tls};
 
-/// How long components may take to end.
+/// How long one component may take to end before it is dropped.
+const COMPONENT_LIMIT: Duration = Duration::from_secs(3);
+/// How long all components may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// What the parts of the process share.
@@ -58,7 +60,19 @@ impl Wiring {
         let wiring = self.clone();
         self.running.lock().insert(name);
         self.tasks.spawn(async move {
-            if let Err(error) = component.await {
+            let overdue = async {
+                wiring.shutdown.cancelled().await;
+                tokio::time::sleep(COMPONENT_LIMIT).await;
+            };
+            // Every component must survive a crash at any instant, so it may be dropped when it waits for something.
+            let ended = tokio::select! {
+                ended = component => ended,
+                () = overdue => {
+                    tracing::debug!(component = name, "dropped");
+                    Ok(())
+                }
+            };
+            if let Err(error) = ended {
                 tracing::error!(component = name, error = %format!("{error:#}"), "component failed");
                 wiring.shutdown.cancel();
             }

@@ -124,10 +124,11 @@ fn end_shims(socket: &Path, failures: &mut Vec<String>) {
         let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
         let shim = words.first().is_some_and(|w| w.windows(15).any(|p| p == b"containerd-shim"));
-        if shim && words.contains(&socket.as_bytes()) {
-            if let Err(error) = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL) {
-                failures.push(format!("end shim {pid}: {error}"));
-            }
+        if shim
+            && words.contains(&socket.as_bytes())
+            && let Err(error) = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)
+        {
+            failures.push(format!("end shim {pid}: {error}"));
         }
     }
 }

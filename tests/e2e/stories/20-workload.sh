@@ -27,9 +27,9 @@ story_service() {
     local ip
     ip=$(kubectl get service web -o jsonpath='{.spec.clusterIP}')
     check "ClusterIP from the host" within 10 says "version one" curl -fsS --max-time 2 "http://$ip/"
-    check "ClusterIP from a pod" within 10 says "version one" kubectl exec deploy/web -- wget -qO- -T 2 "http://$ip/"
-    check "service name from a pod" within 10 says "version one" kubectl exec deploy/web -- wget -qO- -T 2 http://web.default.svc.cluster.local/
-    check "short name from a pod" within 10 says "version one" kubectl exec deploy/web -- wget -qO- -T 2 http://web/
+    check "ClusterIP from a pod" within 10 says "version one" kubectl exec deploy/web -- timeout 2 wget -qO- "http://$ip/"
+    check "service name from a pod" within 10 says "version one" kubectl exec deploy/web -- timeout 2 wget -qO- http://web.default.svc.cluster.local/
+    check "short name from a pod" within 10 says "version one" kubectl exec deploy/web -- timeout 2 wget -qO- http://web/
     check "nslookup" within 10 says "$ip" kubectl exec deploy/web -- nslookup web.default.svc.cluster.local
     check "NodePort" bash -c "kubectl expose deployment web --port=80 --type=NodePort --name=web-node"
     local port node
@@ -71,7 +71,7 @@ story_objects() {
     check "label" kubectl label configmap settings tier=test
     check "annotate" kubectl annotate configmap settings note=hi
     check "describe" says "tier=test" kubectl describe configmap settings
-    check "describe pod" within 10 says "Started container" kubectl describe pods -l app=web
+    check "describe pod" within 10 says "Started container" kubectl describe "$(kubectl get pods -l app=web -o name | head -1)"
     check "events" says "Scheduled" kubectl events
     check "explain --recursive" says "ephemeralContainers" kubectl explain pod.spec --recursive
     check "api-resources" says "deployments" kubectl api-resources
@@ -89,6 +89,25 @@ story_objects() {
     check "top node" within 60 kubectl top node
     check "top pod" within 60 kubectl top pod
     check "debug" says "in debug" bash -c "kubectl debug \$(kubectl get pod -l app=web -o name | head -1) --image=$web -q --attach=true -- sh -c 'sleep 2; echo in debug'"
+}
+
+# story: refusals
+story_refusals() {
+    local scratch=$work/refusals
+    rm -rf "$scratch" && mkdir -p "$scratch"
+    echo "nod-name: x" >"$scratch/config.yaml"
+    check "a broken config key is named" says 'config.yaml: unknown key "nod-name"; did you mean "node-name"?' knarr server --config "$scratch/config.yaml"
+    check "an occupied port is named" says 'listen on 0.0.0.0:6443' knarr server --data-dir "$scratch/a"
+    check "a missing containerd is named" says '/no/such/containerd: program not found' timeout 60 knarr server --data-dir "$scratch/b" --https-listen-port 16443 --write-kubeconfig "$scratch/kc" --containerd /no/such/containerd
+    mkdir -p "$scratch/c/server/db" && head -c 65536 /dev/urandom >"$scratch/c/server/db/state.db"
+    check "a corrupt store is named" says "state.db" timeout 60 knarr server --data-dir "$scratch/c" --https-listen-port 16443 --write-kubeconfig "$scratch/kc"
+    check "a second server on the data directory is refused" says "a knarr server is running on this data directory" knarr server --https-listen-port 16443
+    check "an archive that is none is named" says "$scratch/config.yaml" knarr image import "$scratch/config.yaml"
+    printf 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: [1]\n' >"$scratch/bad.yaml"
+    check "a malformed manifest is refused" says "ConfigMap" kubectl create -f "$scratch/bad.yaml" --validate=false
+    { printf '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"big"},"data":{"a":"'; head -c 4194304 /dev/zero | tr '\0' x; printf '"}}'; } >"$scratch/big.json"
+    check "an object of 4 MiB is refused" says "limit is 3145728" kubectl create -f "$scratch/big.json" --validate=false
+    check "the server is unharmed" says "readyz check passed" kubectl get --raw '/readyz?verbose'
 }
 
 # story: namespace
