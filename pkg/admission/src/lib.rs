@@ -11,6 +11,7 @@ mod limits;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taint;
+mod not_implemented;
 mod pod_security;
 mod pod_security_checks;
 mod pod_topology_labels;
@@ -83,6 +84,7 @@ pub const CHAIN: &[(&str, Make)] = &[
     ("CertificateSubjectRestriction", |_| Arc::new(certificates::CertificateSubjectRestriction)),
     ("DefaultIngressClass", |c| Arc::new(default_classes::DefaultIngressClass::new(c))),
     ("PodTopologyLabels", |c| Arc::new(pod_topology_labels::PodTopologyLabels::new(c))),
+    ("NotImplemented", |_| Arc::new(not_implemented::NotImplemented)),
     ("ResourceQuota", |c| Arc::new(resource_quota::ResourceQuotaPlugin::new(c))),
 ];
 
