@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use knarr_apiserver::chain::ChainHooks;
 use knarr_auth::Authenticator;
 use knarr_auth::authn::ClientCertificates;
 use knarr_auth::jwt::SigningKey;
-use knarr_client::Informers;
 
 use crate::server::Wiring;
 
@@ -35,8 +33,6 @@ pub async fn enforce(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
         .await
         .context("authentication and authorization")?;
     knarr_addons::roles::ensure(&client).await.context("roles of built-in parts")?;
-    let informers = Informers::new(client.clone(), wiring.shutdown.clone());
-    let admission = knarr_admission::Context::new(client, informers);
-    wiring.api.set_admission(Arc::new(ChainHooks(knarr_admission::Chain::new(&admission, &[]))));
+    wiring.api.enable_admission(&[]);
     Ok(())
 }

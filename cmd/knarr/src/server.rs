@@ -173,6 +173,9 @@ fn api_config(
 
 async fn start_components(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     let config = &wiring.config;
+    // One watch per kind for controllers and scheduler together; each writes with its own identity.
+    let reader = wiring.client(knarr_controllers::context::READER, &[]);
+    let informers = knarr_client::Informers::new(reader, wiring.shutdown.clone());
     if !config.is_disabled("controllers") {
         let own = wiring.clone();
         let client_for = Arc::new(move |user: &str| own.client(user, &groups_of(user)));
@@ -181,14 +184,20 @@ async fn start_components(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
             root_ca: wiring.pki.server_ca.cert_pem().to_string(),
             ..knarr_controllers::Config::default()
         };
-        wiring.spawn("controllers", knarr_controllers::run(settings, client_for, wiring.shutdown.clone()));
+        let shared = knarr_controllers::context::Shared::with_informers(
+            informers.clone(),
+            settings,
+            client_for,
+            wiring.shutdown.clone(),
+        )?;
+        wiring.spawn("controllers", knarr_controllers::run_with(shared, wiring.shutdown.clone()));
     }
     if !config.is_disabled("metrics") {
         crate::metrics::serve(wiring)?;
     }
     if !config.is_disabled("scheduler") {
         let client = wiring.client("system:kube-scheduler", &[]);
-        wiring.spawn("scheduler", knarr_scheduler::run(client, wiring.shutdown.clone()));
+        wiring.spawn("scheduler", knarr_scheduler::run_with(informers, client, wiring.shutdown.clone()));
     }
     if !config.is_disabled("kubelet") {
         node::start(wiring).await?;
