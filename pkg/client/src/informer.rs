@@ -36,6 +36,9 @@ struct State<K> {
 }
 
 /// The current objects of one kind and the callbacks for their changes.
+///
+/// `metadata.managedFields` is dropped, as upstream's controllers do: it is often half of an object, nobody reads
+/// it here, and an update without it keeps what the server has.
 pub struct Store<K> {
     state: RwLock<State<K>>,
     /// Held while an event is delivered, so that a new handler sees a consistent beginning.
@@ -108,7 +111,8 @@ where
         (object.namespace().unwrap_or_default(), object.name_any())
     }
 
-    fn apply(&self, object: K) {
+    fn apply(&self, mut object: K) {
+        object.managed_fields_mut().clear();
         let handlers = self.handlers.lock();
         let new = Arc::new(object);
         let old = self.state.write().objects.insert(Self::key(&new), new.clone());
@@ -123,7 +127,8 @@ where
     }
 
     /// Takes a complete list: what is missing in it was deleted while nobody watched.
-    fn replace(&self, objects: Vec<K>) {
+    fn replace(&self, mut objects: Vec<K>) {
+        objects.iter_mut().for_each(|o| o.managed_fields_mut().clear());
         let handlers = self.handlers.lock();
         let fresh: BTreeMap<Key, Arc<K>> =
             objects.into_iter().map(|o| (Self::key(&o), Arc::new(o))).collect();

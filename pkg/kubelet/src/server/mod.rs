@@ -156,6 +156,10 @@ pub(crate) async fn serve(endpoint: Option<Endpoint>, shutdown: CancellationToke
             }
         };
         let (tls, router) = (tokio_rustls::TlsAcceptor::from((endpoint.tls)()), endpoint.router.clone());
+        // Short exec sessions are many small writes; waiting to join them costs tens of milliseconds each.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "TCP_NODELAY");
+        }
         let connection = async move {
             let stream =
                 match tokio::time::timeout(std::time::Duration::from_secs(10), tls.accept(stream)).await {
