@@ -49,6 +49,8 @@ story_change() {
     check "rollout history" says "2" kubectl rollout history deployment/web
     check "rollout undo" kubectl rollout undo deployment/web
     check "rolled back" kubectl rollout status deployment/web --timeout=90s
+    # Pods of the revision before may still be going.
+    check "only the new pods are left" within 60 bash -c 'test "$(kubectl get pods -l app=web --no-headers | wc -l)" = 5'
     local pod
     pod=$(kubectl get pods -l app=web -o name | head -1)
     check "delete a pod" kubectl delete "$pod"
