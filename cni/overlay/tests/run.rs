@@ -82,7 +82,11 @@ impl Api {
             let patch: Value = serde_json::from_slice(&sent).unwrap();
             let mut node = self.nodes.lock()[name].clone();
             for (k, v) in patch["metadata"]["annotations"].as_object().unwrap() {
-                node["metadata"]["annotations"][k] = v.clone();
+                let annotations = node["metadata"]["annotations"].as_object_mut().unwrap();
+                match v {
+                    Value::Null => drop(annotations.remove(k)),
+                    v => drop(annotations.insert(k.clone(), v.clone())),
+                }
             }
             self.put(node.clone());
             return whole(&node);
@@ -129,7 +133,10 @@ fn joined(of: &str, n: u8, ready: &str) -> Value {
         pod_cidrs,
     };
     let mut v = plain(n);
-    v["metadata"]["annotations"] = json!(annotations::of(&node));
+    v["metadata"]["annotations"] = json!({});
+    for (k, value) in annotations::of(&node).into_iter().filter_map(|(k, v)| Some((k, v?))) {
+        v["metadata"]["annotations"][k] = json!(value);
+    }
     v["status"] = json!({"conditions": [{"type": "Ready", "status": ready}]});
     v
 }
