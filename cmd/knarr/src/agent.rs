@@ -10,7 +10,7 @@ use axum::http::HeaderMap;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use knarr_addons::join_roles::{OVERLAY_USER, PROXY_USER};
+use knarr_addons::join_roles::PROXY_USER;
 use knarr_addons::roles::DNS_USER;
 use knarr_agent::balancer::Balancer;
 use knarr_agent::certificates::{self, Kept, Wanted};
@@ -169,11 +169,7 @@ async fn start(
     let (client, tls) = node_identity(&agent, joining.as_ref(), &first).await?;
     let component =
         |name: &'static str, user: &'static str| component(agent.clone(), client.clone(), name, user);
-    let (proxy, dns, overlay) = tokio::try_join!(
-        component("kube-proxy", PROXY_USER),
-        component("dns", DNS_USER),
-        component("overlay", OVERLAY_USER),
-    )?;
+    let (proxy, dns) = tokio::try_join!(component("kube-proxy", PROXY_USER), component("dns", DNS_USER))?;
     let servers = follow_servers(&agent, &balancer, proxy.clone(), membership_file);
     let allow = follow_addresses(&agent, client.clone());
     let shutdown = agent.process.shutdown.clone();
@@ -188,7 +184,7 @@ async fn start(
         host: agent.host.clone(),
         node_name: agent.node_name.clone(),
         node_ip: agent.node_ip,
-        clients: Clients { kubelet: client, proxy, dns, overlay, addons: None },
+        clients: Clients { kubelet: client, proxy, dns, addons: None },
         serving_tls,
     });
     node::start(&node).await

@@ -11,7 +11,8 @@ use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use knarr_config::Config;
 use knarr_cri::Runtime;
-use knarr_netlink::RealKernel;
+use knarr_netlink::{Kernel, RealKernel};
+use knarr_overlay::OverlayConfig;
 use knarr_plugin::Conflist;
 use kube::Api;
 use kube::runtime::watcher;
@@ -36,8 +37,6 @@ pub struct Clients {
     pub proxy: kube::Client,
     /// The cluster DNS.
     pub dns: kube::Client,
-    /// The overlay network.
-    pub overlay: kube::Client,
     /// Keeper of the objects of add-ons; on servers only.
     pub addons: Option<kube::Client>,
 }
@@ -129,12 +128,21 @@ async fn run_network(node: &Arc<Node>) -> anyhow::Result<()> {
         () = node.process.shutdown.cancelled() => return Ok(()),
         cidr = pod_cidr(node.clients.kubelet.clone(), &node.node_name) => cidr?,
     };
+    let overlay = OverlayConfig {
+        backend: config.flannel_backend.clone(),
+        node_name: node.node_name.clone(),
+        node_ip: node.node_ip,
+        pod_cidrs: vec![pod_cidr],
+        cluster_cidrs: vec![config.cluster_cidr],
+        ledger: host.ledger.clone(),
+    };
+    let mtu = knarr_overlay::mtu(&overlay, &RealKernel).await.context("network backend")?;
     let conflist = Conflist {
         pod_cidr,
         cluster_cidr: config.cluster_cidr,
         service_cidr: Some(config.service_cidr),
         bridge: "knarr0".to_string(),
-        mtu: None,
+        mtu: Some(mtu),
         state_dir: host.ipam.clone(),
         ledger: host.ledger.clone(),
     };
@@ -147,6 +155,11 @@ async fn run_network(node: &Arc<Node>) -> anyhow::Result<()> {
         knarr_plugin::node::keep(&RealKernel, &kept, shutdown).await;
         anyhow::Ok(())
     });
+    let clients =
+        knarr_overlay::Clients { node: node.clients.kubelet.clone(), watch: node.clients.proxy.clone() };
+    let kernel: Arc<dyn Kernel> = Arc::new(RealKernel);
+    node.process
+        .spawn("overlay", knarr_overlay::run(overlay, clients, kernel, node.process.shutdown.clone()));
     if !config.is_disabled("proxy") {
         let proxy = knarr_proxy::ProxyConfig {
             node_name: node.node_name.clone(),

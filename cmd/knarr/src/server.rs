@@ -193,7 +193,6 @@ fn own_node(wiring: &Arc<Wiring>) -> anyhow::Result<Node> {
             kubelet: wiring.client(&format!("system:node:{}", wiring.node_name), &["system:nodes"]),
             proxy: wiring.client(knarr_addons::join_roles::PROXY_USER, &[]),
             dns: wiring.client(knarr_addons::roles::DNS_USER, &[]),
-            overlay: wiring.client(knarr_addons::join_roles::OVERLAY_USER, &[]),
             addons: Some(wiring.client(knarr_addons::roles::ADDONS_USER, &[])),
         },
         serving_tls: Arc::new(move || tls.clone()),

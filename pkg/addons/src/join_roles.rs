@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 
 /// Group of those who join with a token of this cluster.
 pub const JOIN_GROUP: &str = "system:bootstrappers:knarr:default-node-token";
-/// User of the overlay network.
-pub const OVERLAY_USER: &str = "system:knarr:overlay";
-/// User of the agents' load balancer and proxy.
+/// User of the service proxy; the overlay and the load balancer of agents watch with it too.
 pub const PROXY_USER: &str = "system:kube-proxy";
 const PASSWORDS: &str = "knarr-node-password-controller";
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -50,24 +48,16 @@ fn account(name: &str) -> Value {
 /// # Errors
 /// The first object that the server refuses.
 pub async fn ensure(client: &Client) -> Result<(), kube::Error> {
-    let roles = [
-        role(
-            "ClusterRole",
-            OVERLAY_USER,
-            json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]}]),
-        ),
-        role(
-            "ClusterRole",
-            "knarr:certificate-controller",
-            json!([{"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+    let roles = [role(
+        "ClusterRole",
+        "knarr:certificate-controller",
+        json!([{"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
                 "resourceNames": ["kubernetes.io/kubelet-serving", "knarr.io/node-component"],
                 "verbs": ["approve", "sign"]}]),
-        ),
-    ];
+    )];
     for object in roles {
         put(Api::<ClusterRole>::all(client.clone()), object).await?;
     }
-    let user = json!({"apiGroup": RBAC, "kind": "User", "name": OVERLAY_USER});
     let nodeclient = "system:certificates.k8s.io:certificatesigningrequests";
     let bindings = [
         ("knarr:node-bootstrapper", "system:node-bootstrapper".to_owned(), group(JOIN_GROUP)),
@@ -78,7 +68,6 @@ pub async fn ensure(client: &Client) -> Result<(), kube::Error> {
             "knarr:certificate-controller".to_owned(),
             account("certificate-controller"),
         ),
-        (OVERLAY_USER, OVERLAY_USER.to_owned(), user),
     ];
     for (name, role, subject) in bindings {
         let object = binding("ClusterRoleBinding", name, &role, subject);

@@ -11,10 +11,10 @@ pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 /// What older clients ask.
 pub const LEGACY: &str = "kubernetes.io/legacy-unknown";
-/// Client certificates of the other parts of our node: proxy, DNS, overlay.
+/// Client certificates of the other parts of our node: proxy, DNS.
 pub const NODE_COMPONENT: &str = "knarr.io/node-component";
 /// Whom those may name.
-pub const COMPONENTS: &[&str] = &["system:knarr:dns", "system:knarr:overlay", "system:kube-proxy"];
+pub const COMPONENTS: &[&str] = &["system:knarr:dns", "system:kube-proxy"];
 
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
