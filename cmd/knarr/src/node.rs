@@ -44,8 +44,15 @@ pub async fn start(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     }
     let endpoint = host.runtime_endpoint(config);
     let runtime: Arc<dyn Runtime> = Arc::new(knarr_cri::Containerd::new(&endpoint.display().to_string())?);
-    wait_for_runtime(&*runtime).await?;
-    runtime.ensure_pause_image().await.context("pause image")?;
+    let answers = async {
+        wait_for_runtime(&*runtime).await?;
+        runtime.ensure_pause_image().await.context("pause image")
+    };
+    tokio::select! {
+        ready = answers => ready?,
+        // Told to stop meanwhile, which ends the runtime: it will never answer.
+        () = wiring.shutdown.cancelled() => return Ok(()),
+    };
     wiring.spawn(
         "image folder",
         crate::image::watch_folder(host.images.clone(), runtime.clone(), wiring.shutdown.clone()),
