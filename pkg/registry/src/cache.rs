@@ -19,6 +19,8 @@ use crate::codec;
 const RING_BYTES: usize = 16 << 20;
 /// What an event costs besides its object.
 const EVENT_OVERHEAD: usize = 256;
+/// How many of the newest events keep their encodings.
+const ENCODED_EVENTS: usize = 256;
 
 /// One object as it is served: bytes with the resourceVersion in place, and what selectors need.
 #[derive(Debug)]
@@ -184,7 +186,8 @@ impl CacheEvent {
     }
 
     fn cost(&self) -> usize {
-        self.entry.bytes.len() + EVENT_OVERHEAD
+        let previous = self.previous.as_ref().map_or(0, |p| p.bytes.len());
+        self.entry.bytes.len() + previous + EVENT_OVERHEAD
     }
 }
 
@@ -424,6 +427,10 @@ fn apply(kind: &Kind, state: &mut State, event: &knarr_datastore::Event) {
     state.newest = revision;
     state.ring_bytes += event.cost();
     state.ring.push_back(Arc::new(event));
+    // Watchers are nearly always at the newest events: encodings of older ones are made again when asked for.
+    if let Some(old) = state.ring.len().checked_sub(ENCODED_EVENTS + 1).and_then(|at| state.ring.get(at)) {
+        *old.encoded.lock() = Vec::new();
+    }
     while state.ring_bytes > RING_BYTES && state.ring.len() > 1 {
         if let Some(gone) = state.ring.pop_front() {
             state.ring_bytes -= gone.cost();
