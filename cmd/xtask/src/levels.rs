@@ -8,6 +8,7 @@ use anyhow::Context;
 /// Every crate with its directory and level, bottom up. Test crates may use anything and be used by nothing.
 pub const LEVELS: &[(&str, &str, u8)] = &[
     ("knarr-machinery", "api-compat/machinery", 0),
+    ("knarr-cel", "api-compat/cel", 0),
     ("knarr-telemetry", "pkg/telemetry", 0),
     ("knarr-pki", "pkg/pki", 0),
     ("knarr-cri", "pkg/cri", 0),
