@@ -39,7 +39,8 @@ pub const LEVELS: &[(&str, &str, u8)] = &[
 ];
 
 /// Test-only crates.
-const TESTS: &[(&str, &str)] = &[("knarr-harness", "tests/harness"), ("knarr-e2e", "tests/e2e")];
+const TESTS: &[(&str, &str)] =
+    &[("knarr-conformance", "conformance"), ("knarr-harness", "tests/harness"), ("knarr-e2e", "tests/e2e")];
 
 /// Edges that may not be, whatever the levels say: (from, to, why).
 const DENY: &[(&str, &str, &str)] = &[
