@@ -101,7 +101,7 @@ func contentLoop(path string, seconds int, stop bool) error {
 	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end); time.Sleep(2 * time.Second) {
 		text, err := printContent(path)
 		if err != nil {
-			fmt.Printf("error reading file %s: %v\n", path, err)
+			fmt.Printf("Error reading file %s: %v, retrying\n", path, err)
 		} else if stop && text == written {
 			return nil
 		}
