@@ -86,7 +86,7 @@ func (e *exchange) body(vars map[string]string) ([]byte, error) {
 
 var variable = regexp.MustCompile(`\$\{([a-z0-9A-Z_]+)(\*(\d+))?\}`)
 
-// expand replaces ${name} by a captured value and ${x*N} by N letters x.
+// expand replaces ${name} by a variable's value, ${name*N} by N times that value, and ${x*N} by N letters x if there is no variable x.
 func expand(text string, vars map[string]string) (string, error) {
 	var failure error
 	out := variable.ReplaceAllStringFunc(text, func(hit string) string {
@@ -96,7 +96,11 @@ func expand(text string, vars map[string]string) (string, error) {
 			if err != nil {
 				failure = err
 			}
-			return strings.Repeat(parts[1], n)
+			letters, named := vars[parts[1]]
+			if !named {
+				letters = parts[1]
+			}
+			return strings.Repeat(letters, n)
 		}
 		value, found := vars[parts[1]]
 		if !found {

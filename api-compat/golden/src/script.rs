@@ -105,7 +105,8 @@ pub fn sorted(value: &Value) -> Value {
     }
 }
 
-/// Replaces `${name}` by a captured value and `${x*N}` by N letters x. What was never captured stays visible as `unset-name`.
+/// Replaces `${name}` by a variable's value, `${name*N}` by N times that value, and `${x*N}` by N letters x if there is no
+/// variable x. What was never captured stays visible as `unset-name`.
 pub fn expand(text: &str, vars: &HashMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -114,7 +115,7 @@ pub fn expand(text: &str, vars: &HashMap<String, String>) -> String {
         out.push_str(&rest[..start]);
         let name = &rest[start + 2..start + length];
         match name.split_once('*').map(|(letters, n)| (letters, n.parse::<usize>())) {
-            Some((letters, Ok(times))) => out.push_str(&letters.repeat(times)),
+            Some((letters, Ok(times))) => out.push_str(&vars.get(letters).map_or(letters, String::as_str).repeat(times)),
             _ => match vars.get(name) {
                 Some(value) => out.push_str(value),
                 None => out.push_str(&format!("unset-{name}")),
