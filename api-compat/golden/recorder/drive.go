@@ -227,11 +227,10 @@ func (r *run) store(e *exchange, status int, headers http.Header, body []byte) e
 	case strings.Contains(kind, "protobuf"):
 		text = dumpProtobuf(body)
 	case e.Only != "":
-		kept, err := only(body, e.Only)
-		if err != nil {
-			return err
+		// What is no JSON object stays whole.
+		if kept, err := only(body, e.Only); err == nil {
+			text = string(kept)
 		}
-		text = string(kept)
 	}
 	fmt.Fprintf(&r.out, "### %s\n%d\n%s", e.Name, status, keptHeaders(headers))
 	lines(&r.out, r.names.text("\n" + text)[1:])
