@@ -44,6 +44,7 @@ const TESTS: &[(&str, &str)] = &[
     ("knarr-bench", "tests/bench"),
     ("knarr-conformance", "conformance"),
     ("knarr-e2e", "tests/e2e"),
+    ("knarr-golden", "api-compat/golden"),
     ("knarr-harness", "tests/harness"),
 ];
 
