@@ -35,6 +35,7 @@ pub async fn start(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     let (config, host) = (&wiring.config, &wiring.host);
     if config.container_runtime_endpoint.is_none() {
         host::link_cni_programs(host)?;
+        host::share_netns_dir(&host.open_ledger()?)?;
         let supervisor = host.containerd(config).start(wiring.shutdown.clone()).await?;
         wiring.tasks.spawn(async move {
             if let Err(error) = supervisor.await {
