@@ -124,6 +124,11 @@ async fn bridge(kernel: &dyn Kernel, cfg: &Conflist, ledger: &Ledger, gateway: I
     if !kernel.addresses(ns, name).await?.contains(&address) {
         kernel.add_address(ns, name, address, AddressOptions::WithSubnetRoute).await?;
     }
+    // The overlay may have changed, or the link below it: new pods and the bridge must agree.
+    if let (Some(link), Some(mtu)) = (&link, cfg.mtu.filter(|m| link.as_ref().is_some_and(|l| l.mtu != *m))) {
+        tracing::info!(bridge = name, old = link.mtu, new = mtu, "MTU of the pod network changes");
+        kernel.change_link(ns, name, &LinkChange::Mtu(mtu)).await?;
+    }
     if !link.is_some_and(|l| l.up) {
         kernel.change_link(ns, name, &LinkChange::Up).await?;
     }
