@@ -69,6 +69,7 @@ pub async fn start(node: &Arc<Node>) -> anyhow::Result<()> {
     let (config, host, process) = (&node.config, &node.host, &node.process);
     if config.container_runtime_endpoint.is_none() {
         host::link_cni_programs(host)?;
+        host::share_netns_dir(&host.open_ledger()?)?;
         let registries = Registries::read(&config.private_registry)?;
         let containerd = Containerd { credentials: registries.credentials(), ..host.containerd(config) };
         answer_pulls(node, &registries, &containerd).await?;
