@@ -82,7 +82,25 @@ fn command() -> Command {
         )
 }
 
+/// Makes the C library's allocator give memory back: few arenas, and large blocks mapped by themselves, always.
+/// Without it what one large answer took stays with the process for good.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn frugal_allocator() {
+    const LARGE: libc::c_int = 256 * 1024;
+    for (name, value) in
+        [(libc::M_ARENA_MAX, 2), (libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, LARGE)]
+    {
+        // SAFETY: sets a number inside the allocator; called before there is a second thread.
+        let accepted = unsafe { libc::mallopt(name, value) };
+        debug_assert_eq!(accepted, 1, "mallopt {name}");
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn frugal_allocator() {}
+
 fn main() -> ExitCode {
+    frugal_allocator();
     let called = std::env::args().next().unwrap_or_default();
     let name = called.rsplit('/').next();
     if name == Some(knarr_plugin::EXECUTABLE) || name == Some(knarr_plugin::loopback::EXECUTABLE) {

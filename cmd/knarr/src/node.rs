@@ -76,8 +76,15 @@ pub async fn start(node: &Arc<Node>) -> anyhow::Result<()> {
     }
     let endpoint = host.runtime_endpoint(config);
     let runtime: Arc<dyn Runtime> = Arc::new(knarr_cri::Containerd::new(&endpoint.display().to_string())?);
-    wait_for_runtime(&*runtime).await?;
-    runtime.ensure_pause_image().await.context("pause image")?;
+    let answers = async {
+        wait_for_runtime(&*runtime).await?;
+        runtime.ensure_pause_image().await.context("pause image")
+    };
+    tokio::select! {
+        ready = answers => ready?,
+        // Told to stop meanwhile, which ends the runtime: it will never answer.
+        () = process.shutdown.cancelled() => return Ok(()),
+    };
     process.spawn(
         "image folder",
         crate::image::watch_folder(host.images.clone(), runtime.clone(), process.shutdown.clone()),

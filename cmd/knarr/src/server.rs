@@ -91,7 +91,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(elapsed_ms = begun.elapsed().as_millis() as u64, "API is ready");
 
     let started = start_components(&wiring).await;
-    if started.is_ok() {
+    if started.is_ok() && !shutdown.is_cancelled() {
         tracing::info!(
             elapsed_ms = begun.elapsed().as_millis() as u64,
             node = wiring.node_name,

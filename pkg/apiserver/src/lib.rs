@@ -11,6 +11,7 @@ pub mod bootstrap;
 pub mod chain;
 pub mod config;
 mod connect;
+mod custom;
 pub mod discovery;
 pub mod encode;
 mod eviction;

@@ -30,7 +30,7 @@ use crate::services::ServiceAllocator;
 use crate::tokens;
 use crate::tunnel::Tunnels;
 use crate::virtual_kinds::Sources;
-use crate::{bootstrap, health, identity, resource, respond};
+use crate::{bootstrap, custom, health, identity, resource, respond};
 
 /// Ordinary requests end after this time, as upstream's `--request-timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -106,6 +106,7 @@ impl ApiServer {
         };
         let server = Self { inner: Arc::new(inner) };
         bootstrap::run(&server.inner).await?;
+        custom::start(server.inner.registry.clone(), server.inner.shutdown.clone()).await?;
         Ok(server)
     }
 

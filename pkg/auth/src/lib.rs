@@ -6,7 +6,6 @@
 //! answers review documents, [`escalation`] checks writes of roles. This crate knows no registry and no datastore.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod aggregation;
 mod api;
 pub mod attributes;
 pub mod authn;

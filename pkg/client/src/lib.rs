@@ -8,11 +8,13 @@ pub mod cluster;
 pub mod informer;
 pub mod queue;
 pub mod recorder;
+mod shelf;
 
 pub use cluster::ClusterConfig;
-pub use informer::{Event, Informers, Store};
+pub use informer::{Cached, Event, Informers, Sink, Store};
 pub use queue::WorkQueue;
 pub use recorder::Recorder;
+pub use shelf::Key;
 
 use knarr_machinery::UserInfo;
 use tower::ServiceExt;

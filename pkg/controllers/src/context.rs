@@ -12,22 +12,12 @@ use knarr_client::{Informers, Recorder, Store, WorkQueue};
 use kube::api::{Api, DynamicObject};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::index::Index;
 
-/// A kind that informers can keep.
-pub trait Cached:
-    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
-{
-}
-
-impl<K> Cached for K where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
-{
-}
+pub use knarr_client::Cached;
 
 /// Gives a client that acts as the named user.
 pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
