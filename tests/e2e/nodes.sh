@@ -81,13 +81,16 @@ bed_hold() { # NAME PROGRAM...: runs a holder in the background and waits until 
 
 # Puts this shell into the node's control group of every hierarchy, so that a control group namespace begins there.
 bed_enter_cgroups() { # NODE
-    local dir group
+    local dir group file set
     for dir in /sys/fs/cgroup /sys/fs/cgroup/*/; do
         [ -e "$dir/cgroup.procs" ] || continue
-        group=${dir%/}/$bed_id-$1
+        group=${dir%/}/$bed_id/$1
         mkdir -p "$group" || return 1
+        # A new group of CPU sets has none.
         for file in cpuset.cpus cpuset.mems; do
-            [ -e "$group/$file" ] && [ -z "$(cat "$group/$file")" ] && cat "${dir%/}/$file" >"$group/$file"
+            for set in "${dir%/}/$bed_id" "$group"; do
+                [ -e "$set/$file" ] && [ -z "$(cat "$set/$file")" ] && cat "${dir%/}/$file" >"$set/$file"
+            done
         done
         echo "$BASHPID" >"$group/cgroup.procs" || return 1
     done
@@ -195,10 +198,8 @@ bed_down() {
         while [ -e "/proc/$pid" ]; do sleep 0.05; done
     done
     for dir in /sys/fs/cgroup /sys/fs/cgroup/*/; do
-        for name in "${dir%/}/$bed_id"-node*; do
-            [ -d "$name" ] || continue
-            bed_wait 20 bed_remove_cgroup "$name" || { bed_fail "$name is still in use"; failed=1; }
-        done
+        name=${dir%/}/$bed_id
+        [ ! -d "$name" ] || bed_wait 20 bed_remove_cgroup "$name" || { bed_fail "$name is still in use"; failed=1; }
     done
     [ ! -d "$bed" ] || bed_wait 20 rm -rf "$bed" 2>/dev/null || { rm -rf "$bed"; failed=1; }
     return $failed

@@ -176,6 +176,7 @@ Y
     check "its endpoints are back" within 30 is "web-1 web-2" seen 12 in_pod client-1 wget -qO- http://web/name
     check "exec on it works again" within 30 is "client-2" k exec client-2 -- hostname
     k delete deployment moves >/dev/null
+    k wait --for=delete pod -l app=moves --timeout=30s >/dev/null
 }
 
 # A client that asks all the time and writes down what failed.
@@ -248,5 +249,5 @@ nodes_stories() { # [STORY...]
     done
     [ -n "${KEEP:-}" ] && return
     check "the bed goes" bed_down
-    check "nothing of it is left" bash -c '! ls -d /sys/fs/cgroup/*/knarr-bed-* /tmp/knarr-bed 2>/dev/null'
+    check "nothing of it is left" bash -c "! ls -d /sys/fs/cgroup/*/$bed_id '$bed' 2>/dev/null"
 }
