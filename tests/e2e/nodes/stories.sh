@@ -161,6 +161,7 @@ spec:
       terminationGracePeriodSeconds: 1
       affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 100, preference: {matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [node2]}]}}]}}
       tolerations:
+      - {operator: Exists, effect: NoSchedule}
       - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 3}
       - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 3}
       containers: [{name: sleep, image: $node_image, command: [sleep, "100000"]}]
@@ -181,10 +182,10 @@ Y
 
 # A client that asks all the time and writes down what failed.
 loop_start() { # POD URL
-    k exec "$1" -- sh -c "rm -f /tmp/loop*; (while [ ! -e /tmp/loop-end ]; do timeout 2 wget -qO- $2 >/dev/null 2>&1 && echo ok || echo FAILED; sleep 0.05; done >/tmp/loop) >/dev/null 2>&1 &"
+    k exec "$1" -- sh -c "rm -f /tmp/loop*; (while [ ! -e /tmp/loop-end ]; do timeout 2 wget -qO- $2 >/dev/null 2>&1 && echo ok || date '+FAILED %T'; sleep 0.05; done >/tmp/loop) >/dev/null 2>&1 &"
 }
 loop_end() { # POD: what came of it
-    k exec "$1" -- sh -c 'touch /tmp/loop-end; sleep 1; echo "$(grep -c FAILED /tmp/loop) failed"; [ "$(grep -c ok /tmp/loop)" -gt 50 ] || echo "only $(wc -l </tmp/loop) asked"'
+    k exec "$1" -- sh -c 'touch /tmp/loop-end; sleep 1; echo "$(grep -c FAILED /tmp/loop) failed"; grep FAILED /tmp/loop; [ "$(grep -c ok /tmp/loop)" -gt 50 ] || echo "only $(wc -l </tmp/loop) asked"'
 }
 
 nodes_server_restart() {
