@@ -29,7 +29,7 @@ node_pods() {
         cat <<Y
 apiVersion: v1
 kind: Pod
-metadata: {name: web-$n, labels: {app: web}}
+metadata: {name: web-$n, labels: {app: web, name: web-$n}}
 spec:
   nodeSelector: {kubernetes.io/hostname: node$n}
   terminationGracePeriodSeconds: 1
@@ -191,8 +191,12 @@ loop_end() { # POD: what came of it
 nodes_server_restart() {
     local before
     before=$(k get pods -o jsonpath='{range .items[*]}{.metadata.uid} {.status.podIP} {.status.containerStatuses[*].restartCount}{"\n"}{end}' | sort)
+    # A service with one endpoint, on the server's node: nothing else could answer for it.
+    k create service clusterip web-one --tcp=80 >/dev/null
+    k set selector service web-one name=web-1 >/dev/null
+    within 10 in_pod client-2 wget -qO- http://web-one/name >/dev/null
     loop_start client-1 "http://$(pod_ip web-2)/name"
-    loop_start client-2 "http://$(k get service web -o jsonpath='{.spec.clusterIP}')/name"
+    loop_start client-2 "http://$(k get service web-one -o jsonpath='{.spec.clusterIP}')/name"
     sleep 1
     check "kill -9 of the server" bed_kill 1
     sleep 3
@@ -201,6 +205,7 @@ nodes_server_restart() {
     sleep 3
     check "no packet between pods was lost" is "0 failed" loop_end client-1
     check "no packet to services was lost" is "0 failed" loop_end client-2
+    k delete service web-one >/dev/null
     check "pods are as before" is "$before" bash -c "bed_kubectl get pods -o jsonpath='{range .items[*]}{.metadata.uid} {.status.podIP} {.status.containerStatuses[*].restartCount}{\"\\n\"}{end}' | sort"
     check "exec on node2 works again" within 30 is "client-2" k exec client-2 -- hostname
 }
