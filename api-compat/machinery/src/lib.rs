@@ -27,6 +27,7 @@ pub mod time;
 pub(crate) mod typed;
 pub mod types;
 pub mod user;
+pub mod version;
 
 pub use field::{FieldError, Path};
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};

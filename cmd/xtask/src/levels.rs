@@ -8,6 +8,7 @@ use anyhow::Context;
 /// Every crate with its directory and level, bottom up. Test crates may use anything and be used by nothing.
 pub const LEVELS: &[(&str, &str, u8)] = &[
     ("knarr-machinery", "api-compat/machinery", 0),
+    ("knarr-cel", "api-compat/cel", 0),
     ("knarr-telemetry", "pkg/telemetry", 0),
     ("knarr-pki", "pkg/pki", 0),
     ("knarr-cri", "pkg/cri", 0),
@@ -40,6 +41,7 @@ pub const LEVELS: &[(&str, &str, u8)] = &[
 
 /// Test-only crates.
 const TESTS: &[(&str, &str)] = &[
+    ("knarr-bench", "tests/bench"),
     ("knarr-golden", "api-compat/golden"),
     ("knarr-harness", "tests/harness"),
     ("knarr-e2e", "tests/e2e"),

@@ -73,7 +73,7 @@ pub fn object(
     headers: &HeaderMap,
     bytes: &[u8],
     gvk: &GroupVersionKind,
-    types: &TypeRef,
+    prune: &dyn Fn(&mut Value) -> Result<Vec<decode::Finding>, ApiError>,
     lookup: &dyn Fn(&GroupVersionKind) -> Option<TypeRef>,
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
@@ -117,7 +117,7 @@ pub fn object(
             gvk.version, gvk.kind
         ))
     };
-    let pruned = decode::prune(types, &mut value).map_err(|e| handled(&e.to_string()))?;
+    let pruned = prune(&mut value).map_err(|e| handled(&e.to_string()))?;
     findings.extend(pruned.into_iter().map(|f| f.message));
     let mut warnings = Vec::new();
     match validation {
@@ -143,7 +143,8 @@ pub fn kind_object(
 ) -> Result<Decoded, ApiError> {
     let types = kind.info.types.clone();
     let lookup = |_: &GroupVersionKind| Some(types.clone());
-    object(headers, bytes, &kind.info.gvk, &kind.info.types, &lookup, validation)
+    let prune = |value: &mut Value| kind.rules.prune(&kind.info.types, value);
+    object(headers, bytes, &kind.info.gvk, &prune, &lookup, validation)
 }
 
 /// YAML as JSON; duplicate keys are told.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use knarr_auth::Permit;
+use knarr_kinds::KindInfo;
 use knarr_machinery::{ApiError, GroupVersion};
 use knarr_openapi::discovery::{self, Encoding, Form, Root};
 use knarr_openapi::{Catalog, OPENAPI_V2_PROTOBUF};
@@ -159,7 +160,8 @@ fn send(kept: &Kept, headers: &HeaderMap) -> Response {
 }
 
 fn catalog<T>(table: &KindTable, version: &str, run: impl FnOnce(&Catalog<'_>) -> T) -> T {
-    run(&Catalog { kinds: table.all(), version, custom_schema: &|_| None })
+    let schema = |info: &KindInfo| table.find_kind(&info.gvk).and_then(|k| k.rules.openapi().cloned());
+    run(&Catalog { kinds: table.all(), version, custom_schema: &schema })
 }
 
 fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiError> {

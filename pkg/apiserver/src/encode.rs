@@ -56,7 +56,7 @@ impl Encoder {
     /// # Errors
     /// Damaged bytes, or a form that this version cannot tell.
     pub fn value(&self, entry: &Entry) -> Result<Value, ApiError> {
-        self.kind.rules.from_storage(entry.value()?)
+        knarr_registry::registry::read(&self.kind, entry)
     }
 
     /// One entry as an answer.

@@ -97,7 +97,9 @@ pub(crate) fn document_kind(like: &Kind, gvk: &GroupVersionKind) -> Result<Kind,
     info.gvk = gvk.clone();
     info.types = types;
     info.subresources.clear();
-    Ok(Kind { info: Arc::new(info), rules: like.rules.clone() })
+    // The rules of a custom kind are those of its schema, not of this document.
+    let rules = if like.info.custom { knarr_kinds::plain_rules() } else { like.rules.clone() };
+    Ok(Kind { info: Arc::new(info), rules })
 }
 
 async fn scale(server: &Arc<Inner>, kind: &Kind, mut call: Call, verb: Verb) -> Result<Response, ApiError> {

@@ -113,8 +113,7 @@ fn indexed(entry: &Entry, name: &str) -> Option<String> {
 }
 
 fn converted(entry: &Entry, kind: &Kind) -> Option<Vec<(Str, String)>> {
-    let value = entry.value().ok()?;
-    Some(kind.rules.fields(&kind.rules.from_storage(value).ok()?))
+    Some(kind.rules.fields(&crate::registry::read(kind, entry).ok()?))
 }
 
 fn value_of(entry: &Entry, values: &[(Str, String)], name: &str) -> Option<String> {

@@ -312,7 +312,13 @@ fn count_generation(w: &WriteContext<'_>, object: &mut Value, old: &Value) {
     if !w.kind.info.has_generation {
         return;
     }
-    let generation = obj::generation(old) + i64::from(spec_differs(object, old));
+    let custom = w.kind.info.custom;
+    let status_only = custom && w.subresource == Some("status");
+    // Without a status subresource the status of a custom resource is a field like any other.
+    let whole_status = custom && w.kind.info.subresource("status").is_none();
+    let differs = !status_only
+        && (spec_differs(object, old) || (whole_status && object.get("status") != old.get("status")));
+    let generation = obj::generation(old) + i64::from(differs);
     obj::meta_mut(object).insert("generation".into(), generation.into());
 }
 
