@@ -17,6 +17,12 @@ check() {
     fi
 }
 
+# skip NAME REASON: what cannot be run here is counted and says why.
+skip() {
+    skipped=$((skipped + 1))
+    echo "  SKIPPED $1: $2"
+}
+
 # within SECONDS COMMAND...: repeats a command until it succeeds.
 within() {
     local limit=$1 out end

@@ -8,6 +8,7 @@ work=${KNARR_TEST_WORK:-$root/target/test-work}
 mkdir -p "$work"
 export KNARR_TEST_WORK=$work
 . "$here/lib.sh"
+. "$here/machine.sh"
 
 for tool in kubectl helm3 helm4; do
     command -v "$tool" >/dev/null || { echo "end to end: $tool is missing: run tests/clients/build.sh"; exit 1; }
@@ -36,6 +37,9 @@ host_state() { # what uninstall must leave as it was
 stories=$(sed -n 's/^# story: //p' "$here"/stories/*.sh)
 . /dev/stdin <<<"$(cat "$here"/stories/*.sh)"
 [ $# -gt 0 ] && stories=$*
+
+# A machine never outlives this run, however it ends.
+trap 'for machine in "$machines"/*/pid; do [ -f "$machine" ] && machine_remove "$(basename "$(dirname "$machine")")"; done' EXIT
 
 host_state | sort >"$work/host-before"
 echo "end to end: $(kubectl version --client -o yaml | awk '/gitVersion/ {print $2}')"

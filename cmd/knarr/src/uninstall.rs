@@ -52,6 +52,10 @@ pub async fn run(config: &Config) -> anyhow::Result<ExitCode> {
             "/run/containerd/s",
             "/run/containerd/fifo",
             "/run/containerd",
+            // The runtime's network namespaces, and the results that its CNI library remembers.
+            "/run/netns",
+            "/var/lib/cni/results",
+            "/var/lib/cni",
         ] {
             remove_if_empty(Path::new(dir), &mut failures);
         }
@@ -160,7 +164,13 @@ fn remove_if_empty(dir: &Path, failures: &mut Vec<String>) {
     match std::fs::remove_dir(dir) {
         Ok(()) => {}
         Err(e)
-            if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {}
+            if matches!(
+                e.kind(),
+                std::io::ErrorKind::NotFound
+                    | std::io::ErrorKind::DirectoryNotEmpty
+                    // `ip netns` makes a mount point of its directory.
+                    | std::io::ErrorKind::ResourceBusy
+            ) => {}
         Err(e) => failures.push(format!("remove {}: {e}", dir.display())),
     }
 }

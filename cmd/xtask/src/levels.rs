@@ -40,7 +40,13 @@ pub const LEVELS: &[(&str, &str, u8)] = &[
 ];
 
 /// Test-only crates.
-const TESTS: &[(&str, &str)] = &[("knarr-harness", "tests/harness"), ("knarr-e2e", "tests/e2e")];
+const TESTS: &[(&str, &str)] = &[
+    ("knarr-bench", "tests/bench"),
+    ("knarr-conformance", "conformance"),
+    ("knarr-e2e", "tests/e2e"),
+    ("knarr-golden", "api-compat/golden"),
+    ("knarr-harness", "tests/harness"),
+];
 
 /// Edges that may not be, whatever the levels say: (from, to, why).
 const DENY: &[(&str, &str, &str)] = &[

@@ -123,7 +123,11 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
             }
             None => self.spawn()?,
         };
-        self.wait_for_socket(&mut process).await?;
+        tokio::select! {
+            opened = self.wait_for_socket(&mut process) => opened?,
+            // Told to stop meanwhile: the supervision that follows ends it at once.
+            () = shutdown.cancelled() => {}
+        }
         let own = self.clone();
         Ok(tokio::spawn(async move { own.supervise(process, shutdown).await }))
     }
@@ -325,5 +329,25 @@ mod tests {
         let error = at(dir.path(), "/bin/false").start(CancellationToken::new()).await.unwrap_err();
         let text = error.to_string();
         assert!(text.contains("exit status: 1") && text.contains("containerd.log"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn told_to_stop_before_the_socket_opens_it_does_not_wait_for_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let slow = dir.path().join("slow");
+        fs::write(&slow, "#!/bin/sh\nexec sleep 60\n").unwrap();
+        fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+        let (runtime, stop) = (at(dir.path(), slow.to_str().unwrap()), CancellationToken::new());
+        let cancel = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            stop.cancel();
+        };
+        let begun = tokio::time::Instant::now();
+        let (started, ()) = tokio::join!(runtime.start(stop.clone()), cancel);
+        started.unwrap().await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        let pid: i32 = fs::read_to_string(runtime.pid_path()).unwrap().parse().unwrap();
+        assert!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_err(), "{pid} is left");
     }
 }

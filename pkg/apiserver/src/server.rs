@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::negotiate::{self, Accepted, Offer};
 use crate::services::ServiceAllocator;
 use crate::tokens;
+use crate::tunnel::Tunnels;
 use crate::virtual_kinds::Sources;
 use crate::{bootstrap, custom, health, identity, resource, respond};
 
@@ -56,6 +57,7 @@ pub(crate) struct Inner {
     pub services: ServiceAllocator,
     tokens: ArcSwapOption<Tokens>,
     rbac: ArcSwapOption<Rbac>,
+    pub tunnels: ArcSwapOption<Tunnels>,
 }
 
 /// One authorized request.
@@ -100,6 +102,7 @@ impl ApiServer {
             informers: OnceLock::new(),
             tokens: ArcSwapOption::empty(),
             rbac: ArcSwapOption::empty(),
+            tunnels: ArcSwapOption::empty(),
         };
         let server = Self { inner: Arc::new(inner) };
         bootstrap::run(&server.inner).await?;
@@ -115,6 +118,16 @@ impl ApiServer {
     /// Replaces the authenticators.
     pub fn set_authenticators(&self, authenticators: Vec<Arc<dyn Authenticator>>) {
         self.inner.authenticators.store(Arc::new(authenticators));
+    }
+
+    /// The authenticators in force.
+    pub fn authenticators(&self) -> Arc<Vec<Arc<dyn Authenticator>>> {
+        self.inner.authenticators.load_full()
+    }
+
+    /// Reaches the nodes of agents through these tunnels.
+    pub fn set_tunnels(&self, tunnels: Arc<Tunnels>) {
+        self.inner.tunnels.store(Some(tunnels));
     }
 
     /// Puts admission in force.
