@@ -35,7 +35,8 @@ static VERSION: LazyLock<Regex> = LazyLock::new(|| {
         r#"(resourceVersion\\*": ?\\*"|resourceVersion: "|resource version: |ResourceVersion in (?:record|precondition) \(|too old resource version: <rv-[0-9]+> \(|, current: |\n *[26]: ")([1-9][0-9]*)"#,
     )
 });
-static GENERATED: LazyLock<Regex> = LazyLock::new(|| pattern(r"(gen-|aaaa)([bcdfghjklmnpqrstvwxz2456789]{5})\b"));
+static GENERATED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(gen-|aaaa)([bcdfghjklmnpqrstvwxz2456789]{5})\b"));
 static HOST: LazyLock<Regex> = LazyLock::new(|| pattern(r"127\.0\.0\.1:[0-9]+"));
 static SCHEME: LazyLock<Regex> = LazyLock::new(|| pattern(r#"in scheme \\"[^"\\]*\\""#));
 static HASH: LazyLock<Regex> = LazyLock::new(|| pattern("hash=[0-9A-Fa-f]+"));

@@ -115,7 +115,9 @@ pub fn expand(text: &str, vars: &HashMap<String, String>) -> String {
         out.push_str(&rest[..start]);
         let name = &rest[start + 2..start + length];
         match name.split_once('*').map(|(letters, n)| (letters, n.parse::<usize>())) {
-            Some((letters, Ok(times))) => out.push_str(&vars.get(letters).map_or(letters, String::as_str).repeat(times)),
+            Some((letters, Ok(times))) => {
+                out.push_str(&vars.get(letters).map_or(letters, String::as_str).repeat(times))
+            }
             _ => match vars.get(name) {
                 Some(value) => out.push_str(value),
                 None => out.push_str(&format!("unset-{name}")),

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use knarr_auth::jwt::{SigningKey, VerifyingKey};
 use knarr_auth::{
-    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, authn,
-    bootstrap,
+    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, authn, bootstrap,
 };
 use knarr_client::Informers;
 use knarr_machinery::{ApiError, UserInfo};
