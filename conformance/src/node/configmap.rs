@@ -30,8 +30,9 @@ async fn source(c: &Context, secret: bool) -> Result<String> {
     Ok(name)
 }
 
+/// The environment as the container gets it: no shell in between, as some drop names that are no identifiers.
 fn env_pod(c: &Context, fields: Value) -> Value {
-    let mut container = command("env-test", BUSYBOX, &["sh", "-c", "env"]);
+    let mut container = command("env-test", BUSYBOX, &["env"]);
     if let (Some(to), Some(from)) = (container.as_object_mut(), fields.as_object()) {
         to.extend(from.clone());
     }
