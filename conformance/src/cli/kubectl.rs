@@ -17,7 +17,7 @@ use crate::pods::phase;
 const LIMIT: Duration = Duration::from_secs(330);
 
 /// What a command wrote and how it ended.
-pub(super) struct Ran {
+pub(crate) struct Ran {
     /// Standard output.
     pub out: String,
     /// Standard error.
@@ -27,7 +27,7 @@ pub(super) struct Ran {
 }
 
 /// The program with the cluster and the test's namespace.
-pub(super) fn command(cx: &Context, args: &[&str]) -> Command {
+pub(crate) fn command(cx: &Context, args: &[&str]) -> Command {
     let settings = cx.settings();
     let mut command = Command::new(&settings.kubectl);
     if !settings.kubeconfig.is_empty() {
@@ -39,14 +39,16 @@ pub(super) fn command(cx: &Context, args: &[&str]) -> Command {
 }
 
 /// Runs kubectl with an input to its end.
-pub(super) async fn run_with(cx: &Context, args: &[&str], input: &str) -> Result<Ran> {
+pub(crate) async fn run_with(cx: &Context, args: &[&str], input: &str) -> Result<Ran> {
     let what = format!("kubectl {}", args.join(" "));
-    let mut child = command(cx, args).spawn().with_context(|| format!("{what}: {}", cx.settings().kubectl))?;
+    let mut child =
+        command(cx, args).spawn().with_context(|| format!("{what}: {}", cx.settings().kubectl))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).await.with_context(|| what.clone())?;
     }
     let ended = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
-    let ended = ended.with_context(|| format!("{what}: not done within {LIMIT:?}"))?.with_context(|| what.clone())?;
+    let ended =
+        ended.with_context(|| format!("{what}: not done within {LIMIT:?}"))?.with_context(|| what.clone())?;
     Ok(Ran {
         out: String::from_utf8_lossy(&ended.stdout).into_owned(),
         err: String::from_utf8_lossy(&ended.stderr).into_owned(),
@@ -55,19 +57,26 @@ pub(super) async fn run_with(cx: &Context, args: &[&str], input: &str) -> Result
 }
 
 /// Runs kubectl, which must succeed: its standard output.
-pub(super) async fn kubectl(cx: &Context, args: &[&str]) -> Result<String> {
+pub(crate) async fn kubectl(cx: &Context, args: &[&str]) -> Result<String> {
     kubectl_with(cx, args, "").await
 }
 
 /// Runs kubectl with an input, which must succeed: its standard output.
-pub(super) async fn kubectl_with(cx: &Context, args: &[&str], input: &str) -> Result<String> {
+pub(crate) async fn kubectl_with(cx: &Context, args: &[&str], input: &str) -> Result<String> {
     let ran = run_with(cx, args, input).await?;
-    anyhow::ensure!(ran.code == 0, "kubectl {}: exit code {}: {}{}", args.join(" "), ran.code, ran.out, ran.err);
+    anyhow::ensure!(
+        ran.code == 0,
+        "kubectl {}: exit code {}: {}{}",
+        args.join(" "),
+        ran.code,
+        ran.out,
+        ran.err
+    );
     Ok(ran.out)
 }
 
 /// A pod that sleeps, with a label `name`.
-pub(super) fn pause_pod(name: &str) -> Value {
+pub(crate) fn pause_pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"name": name}},
@@ -77,7 +86,7 @@ pub(super) fn pause_pod(name: &str) -> Value {
 }
 
 /// Upstream's agnhost-primary controller.
-pub(super) fn primary_controller() -> Value {
+pub(crate) fn primary_controller() -> Value {
     let labels = json!({"app": "agnhost", "role": "primary"});
     json!({
         "apiVersion": "v1", "kind": "ReplicationController",
@@ -93,7 +102,7 @@ pub(super) fn primary_controller() -> Value {
 }
 
 /// Upstream's agnhost-primary Service.
-pub(super) fn primary_service() -> Value {
+pub(crate) fn primary_service() -> Value {
     let labels = json!({"app": "agnhost", "role": "primary"});
     json!({
         "apiVersion": "v1", "kind": "Service",
@@ -103,13 +112,13 @@ pub(super) fn primary_service() -> Value {
 }
 
 /// Waits until so many pods with a label run: their names.
-pub(super) async fn running(cx: &Context, selector: &str, count: usize) -> Result<Vec<String>> {
+pub(crate) async fn running(cx: &Context, selector: &str, count: usize) -> Result<Vec<String>> {
     let what = format!("{count} running pods with {selector}");
     cx.pods()
         .wait_set(&[("labelSelector", selector)], crate::context::POD_START, &what, |pods| {
-            let up = pods.iter().filter(|p| phase(p) == "Running" && p["metadata"]["deletionTimestamp"].is_null());
-            let names: Vec<String> =
-                up.map(|p| crate::api::text(p, "/metadata/name").to_string()).collect();
+            let up =
+                pods.iter().filter(|p| phase(p) == "Running" && p["metadata"]["deletionTimestamp"].is_null());
+            let names: Vec<String> = up.map(|p| crate::api::text(p, "/metadata/name").to_string()).collect();
             Ok((names.len() == count).then_some(names))
         })
         .await

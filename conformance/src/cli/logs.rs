@@ -22,8 +22,17 @@ async fn log(cx: &Context, options: &[&str]) -> Result<String> {
 async fn logs(cx: Context) -> Result<()> {
     let image = format!("--image={AGNHOST}");
     let args = [
-        "run", POD, &image, "--restart=Never", "--pod-running-timeout=2m0s", "--",
-        "logs-generator", "--log-lines-total", "100", "--run-duration", "20s",
+        "run",
+        POD,
+        &image,
+        "--restart=Never",
+        "--pod-running-timeout=2m0s",
+        "--",
+        "logs-generator",
+        "--log-lines-total",
+        "100",
+        "--run-duration",
+        "20s",
     ];
     kubectl(&cx, &args).await?;
     cx.pods().wait_ready(POD).await?;

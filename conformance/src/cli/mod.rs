@@ -4,7 +4,7 @@ mod apps;
 mod basics;
 mod describe;
 mod guestbook;
-mod kubectl;
+pub(crate) mod kubectl;
 mod logs;
 mod objects;
 mod proxy;

@@ -47,7 +47,9 @@ async fn exposed(cx: &Context, name: &str, port: i64, target: i64) -> Result<()>
     let limit = crate::context::POD_START;
     let ready = |e: Option<&Value>| {
         let sets = e.map(|e| array(e, "/subsets")).unwrap_or_default();
-        Ok(sets.len() == 1 && array(&sets[0], "/addresses").len() == 1 && array(&sets[0], "/ports").len() == 1)
+        Ok(sets.len() == 1
+            && array(&sets[0], "/addresses").len() == 1
+            && array(&sets[0], "/ports").len() == 1)
     };
     let endpoints = cx.api(&ENDPOINTS).wait(name, limit, "one endpoint", ready).await?;
     ensure_eq!(number(&endpoints, "/subsets/0/ports/0/port"), target, "port of the endpoints of {name}");
@@ -61,7 +63,8 @@ async fn exposed(cx: &Context, name: &str, port: i64, target: i64) -> Result<()>
 async fn expose(cx: Context) -> Result<()> {
     kubectl_with(&cx, &["create", "-f", "-"], &primary_controller().to_string()).await?;
     running(&cx, "app=agnhost", 1).await?;
-    kubectl(&cx, &["expose", "rc", "agnhost-primary", "--name=rm2", "--port=1234", "--target-port=6379"]).await?;
+    kubectl(&cx, &["expose", "rc", "agnhost-primary", "--name=rm2", "--port=1234", "--target-port=6379"])
+        .await?;
     exposed(&cx, "rm2", 1234, 6379).await?;
     kubectl(&cx, &["expose", "service", "rm2", "--name=rm3", "--port=2345", "--target-port=6379"]).await?;
     exposed(&cx, "rm3", 2345, 6379).await

@@ -22,7 +22,9 @@ async fn start(cx: &Context, args: &[&str]) -> Result<(Child, String)> {
     let out = child.stdout.take().context("standard output of kubectl proxy")?;
     let mut line = String::new();
     let limit = Duration::from_secs(30);
-    tokio::time::timeout(limit, BufReader::new(out).read_line(&mut line)).await.context("kubectl proxy says nothing")??;
+    tokio::time::timeout(limit, BufReader::new(out).read_line(&mut line))
+        .await
+        .context("kubectl proxy says nothing")??;
     ensure_contains!(line, "Starting to serve on ", "first line of kubectl proxy");
     let place = line.split("Starting to serve on ").nth(1).unwrap_or("").trim().to_string();
     Ok((child, place))
@@ -32,7 +34,9 @@ async fn start(cx: &Context, args: &[&str]) -> Result<(Child, String)> {
 async fn versions(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
     stream.write_all(b"GET /api/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
     let mut answer = Vec::new();
-    tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await.context("no answer")??;
+    tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer))
+        .await
+        .context("no answer")??;
     let answer = String::from_utf8_lossy(&answer);
     ensure_contains!(answer, "APIVersions", "answer of /api/ through the proxy");
     Ok(())
