@@ -312,7 +312,9 @@ fn count_generation(w: &WriteContext<'_>, object: &mut Value, old: &Value) {
     if !w.kind.info.has_generation {
         return;
     }
-    let generation = obj::generation(old) + i64::from(spec_differs(object, old));
+    // A binding sets the node's name, which does not count as a change of the spec.
+    let counts = w.subresource != Some("binding") && spec_differs(object, old);
+    let generation = obj::generation(old) + i64::from(counts);
     obj::meta_mut(object).insert("generation".into(), generation.into());
 }
 

@@ -102,8 +102,10 @@ pub(super) fn validate_pod(errors: &mut Errors, spec: &Value, path: &Path) {
         let here = at.child("sysctls").index(i).child("name");
         let given = text(s, "/name");
         let valid = given.split(['.', '/']).all(|p| {
-            !p.is_empty()
-                && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+            p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+                && !p.is_empty()
+                && !p.starts_with(['-', '_'])
+                && !p.ends_with(['-', '_'])
         });
         if given.is_empty() {
             errors.push(FieldError::required(&here, ""));
