@@ -134,22 +134,6 @@ fn sysctls(errors: &mut Errors, scene: &Scene<'_>, context: &Value, path: &Path)
         list(old, "/securityContext/sysctls").iter().any(|s| conflicts(old, text(s, "/name")).is_some())
     });
     for (i, s) in list(context, "/sysctls").iter().enumerate() {
-<<<<<<< HEAD
-        let here = at.child("sysctls").index(i).child("name");
-        let given = text(s, "/name");
-        let valid = given.split(['.', '/']).all(|p| {
-            p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-                && !p.is_empty()
-                && !p.starts_with(['-', '_'])
-                && !p.ends_with(['-', '_'])
-        });
-        if given.is_empty() {
-            errors.push(FieldError::required(&here, ""));
-        } else if !valid || given.len() > 253 {
-            errors.push(FieldError::invalid(&here, given, SYSCTL_DETAIL));
-        } else if seen.contains(&given) {
-            errors.push(FieldError::duplicate(&here, given));
-=======
         let at = path.index(i).child("name");
         let name = text(s, "/name");
         if name.is_empty() {
@@ -158,7 +142,6 @@ fn sysctls(errors: &mut Errors, scene: &Scene<'_>, context: &Value, path: &Path)
             errors.push(FieldError::invalid(&at, name, SYSCTL_DETAIL));
         } else if seen.contains(&name) {
             errors.push(FieldError::duplicate(&at, name));
->>>>>>> kinds
         }
         seen.push(name);
         if let Some(field) = conflicts(scene.spec, name).filter(|_| !tolerated) {
