@@ -88,7 +88,11 @@ fn sorted(text: &str) -> Option<String> {
         return Some(format!("[{}]", items.collect::<Option<Vec<_>>>()?.join(",")));
     }
     // A string is the same whichever of its letters are escaped; a number is not.
-    if text.starts_with('"') { Some(serde_json::from_str::<Value>(text).ok()?.to_string()) } else { Some(text.to_string()) }
+    if text.starts_with('"') {
+        Some(serde_json::from_str::<Value>(text).ok()?.to_string())
+    } else {
+        Some(text.to_string())
+    }
 }
 
 /// The text with only the classes of its numbered values.
