@@ -29,7 +29,8 @@ host_state() { # what uninstall must leave as it was
     ip netns list 2>/dev/null | sed 's/^/netns /'
     nft list tables 2>/dev/null | sed 's/^/nft /'
     awk '$2 ~ /knarr|kubelet|containerd|netns/ {print "mount", $2}' /proc/mounts
-    ps -eo stat=,comm= | awk '$1 !~ /^Z/ && $2 ~ /^(knarr|containerd|runc)/ {print "process", $2}'
+    # The server, its runtime, shims and what they start: by program or by the data directory on their command lines.
+    ps -eo stat=,args= | awk -v dir="${KNARR_DATA_DIR:-/var/lib/knarr}/" '$1 !~ /^Z/ && ($2 == "/usr/local/bin/knarr" || index($0, dir)) && !/awk/ {print "process", $2}'
     ls -d /etc/knarr /var/lib/knarr /usr/local/bin/knarr /run/knarr* /var/log/knarr* /var/log/pods /var/log/containers /var/lib/cni /run/containerd 2>/dev/null | sed 's/^/file /'
     find /sys/fs/cgroup -maxdepth 3 -name 'kubepods*' 2>/dev/null | sed 's/^/cgroup /'
 }
