@@ -29,8 +29,10 @@ host_state() { # what uninstall must leave as it was
     ip netns list 2>/dev/null | sed 's/^/netns /'
     nft list tables 2>/dev/null | sed 's/^/nft /'
     awk '$2 ~ /knarr|kubelet|containerd|netns/ {print "mount", $2}' /proc/mounts
-    # The server, its runtime, shims and what they start: by program or by the data directory on their command lines.
-    ps -eo stat=,args= | awk -v dir="${KNARR_DATA_DIR:-/var/lib/knarr}/" '$1 !~ /^Z/ && ($2 == "/usr/local/bin/knarr" || index($0, dir)) && !/awk/ {print "process", $2}'
+    # The server, its runtime, shims and what they start: by program or by the data directory on their command lines;
+    # not those of machines of their own, which have another pid namespace.
+    ps -eo pidns=,stat=,args= | awk -v own="$(readlink /proc/self/ns/pid | tr -dc 0-9)" -v dir="${KNARR_DATA_DIR:-/var/lib/knarr}/" \
+        '$1 == own && $2 !~ /^Z/ && ($3 == "/usr/local/bin/knarr" || index($0, dir)) && !/awk/ {print "process", $3}'
     ls -d /etc/knarr /var/lib/knarr /usr/local/bin/knarr /run/knarr* /var/log/knarr* /var/log/pods /var/log/containers /var/lib/cni /run/containerd 2>/dev/null | sed 's/^/file /'
     find /sys/fs/cgroup -maxdepth 3 -name 'kubepods*' 2>/dev/null | sed 's/^/cgroup /'
 }
@@ -48,6 +50,7 @@ for story in $stories; do
     echo "story: $story"
     "story_$story"
 done
+[ $# -gt 0 ] || { . "$here/nodes.sh" && . "$here/nodes/stories.sh" && nodes_stories; }
 echo "$passed $failed $skipped" >"$work/e2e-counts"
 echo "end to end: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -61,6 +61,7 @@ impl Host {
             cni_bin_dir: self.cni_bin.clone(),
             cni_conf_dir: self.cni_conf.clone(),
             pause_image: knarr_cri::pause::IMAGE.to_string(),
+            credentials: String::new(),
         }
     }
 
