@@ -29,7 +29,10 @@ host_state() { # what uninstall must leave as it was
     ip netns list 2>/dev/null | sed 's/^/netns /'
     nft list tables 2>/dev/null | sed 's/^/nft /'
     awk '$2 ~ /knarr|kubelet|containerd|netns/ {print "mount", $2}' /proc/mounts
-    ps -eo pidns=,stat=,comm= | awk -v own="$(readlink /proc/self/ns/pid | tr -dc 0-9)" '$1 == own && $2 !~ /^Z/ && $3 ~ /^(knarr|containerd|runc)/ {print "process", $3}'
+    # The server, its runtime, shims and what they start: by program or by the data directory on their command lines;
+    # not those of machines of their own, which have another pid namespace.
+    ps -eo pidns=,stat=,args= | awk -v own="$(readlink /proc/self/ns/pid | tr -dc 0-9)" -v dir="${KNARR_DATA_DIR:-/var/lib/knarr}/" \
+        '$1 == own && $2 !~ /^Z/ && ($3 == "/usr/local/bin/knarr" || index($0, dir)) && !/awk/ {print "process", $3}'
     ls -d /etc/knarr /var/lib/knarr /usr/local/bin/knarr /run/knarr* /var/log/knarr* /var/log/pods /var/log/containers /var/lib/cni /run/containerd 2>/dev/null | sed 's/^/file /'
     find /sys/fs/cgroup -maxdepth 3 -name 'kubepods*' 2>/dev/null | sed 's/^/cgroup /'
 }
