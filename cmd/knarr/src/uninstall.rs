@@ -35,6 +35,7 @@ pub async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     }
     unmount_below(&host.data_dir, &mut failures);
     let ledger = host.open_ledger()?;
+    crate::host::leave_netns_dir_to_others(&ledger)?;
     let report = ledger.undo_all(&RealKernel).await?;
     failures.extend(report.errors.iter().map(|(item, error)| format!("{item:?}: {error}")));
     failures.extend(
@@ -52,8 +53,7 @@ pub async fn run(config: &Config) -> anyhow::Result<ExitCode> {
             "/run/containerd/s",
             "/run/containerd/fifo",
             "/run/containerd",
-            // The runtime's network namespaces, and the results that its CNI library remembers.
-            "/run/netns",
+            // Results that the runtime's CNI library remembers.
             "/var/lib/cni/results",
             "/var/lib/cni",
         ] {
@@ -169,13 +169,7 @@ fn remove_if_empty(dir: &Path, failures: &mut Vec<String>) {
     match std::fs::remove_dir(dir) {
         Ok(()) => {}
         Err(e)
-            if matches!(
-                e.kind(),
-                std::io::ErrorKind::NotFound
-                    | std::io::ErrorKind::DirectoryNotEmpty
-                    // `ip netns` makes a mount point of its directory.
-                    | std::io::ErrorKind::ResourceBusy
-            ) => {}
+            if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {}
         Err(e) => failures.push(format!("remove {}: {e}", dir.display())),
     }
 }
