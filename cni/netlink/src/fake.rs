@@ -175,7 +175,10 @@ impl Kernel for FakeKernel {
 
     async fn add_vxlan(&self, ns: &Netns, spec: &VxlanSpec) -> Result<()> {
         self.add_link(ns, &spec.name, "vxlan", spec.mac, Some(spec.mtu))?;
-        self.with(ns, |s| Ok(drop(s.vxlans.insert(spec.name.clone(), spec.clone()))))
+        self.with(ns, |s| {
+            s.vxlans.insert(spec.name.clone(), spec.clone());
+            Ok(())
+        })
     }
 
     async fn vxlan(&self, ns: &Netns, name: &str) -> Result<Option<VxlanSpec>> {

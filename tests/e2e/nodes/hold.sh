@@ -44,8 +44,7 @@ node() {
     mount -t overlay -o "lowerdir=/etc,upperdir=$own/etc,workdir=$own/etc-work" overlay /etc
     # What a knarr of the host has there is not this node's.
     rm -rf /etc/knarr
-    mkdir -p /var/lib/knarr
-    mount --bind "$own/lib" /var/lib/knarr
+    mount --bind "$own/lib" /var/lib
     mount --bind "$own/log" /var/log
     mount -t tmpfs -o mode=755 tmpfs /run
     hostname "$name"

@@ -1,6 +1,6 @@
 # Stories of several nodes, on the test bed of ../nodes.sh. Needs ../lib.sh and ../nodes.sh.
 # `nodes_stories [STORY...]` makes the bed, tells them in this order, and takes the bed apart.
-nodes_all="joined pods services dns tunnel cut server_restart agent_restart delete_node"
+nodes_all="joined pods services dns tunnel cut server_restart agent_restart delete_node uninstall"
 node_image=knarr.local/test/node:1
 
 k() { bed_kubectl "$@"; }
@@ -86,8 +86,8 @@ nodes_pods() {
     check "a pod of node2 is seen with its own address on node1" within 10 is "web-1 $two" in_pod client-2 wget -qO- "http://$web1/cgi-bin/who"
     check "pods of one node too" is "web-2 $two" in_pod client-2 wget -qO- "http://$web2/cgi-bin/who"
     check "much data gets through" is 5242880 in_pod client-1 sh -c "wget -qO- http://$web2/big | wc -c"
-    check "a node reaches a pod on the other" says "web-2 10.42" get_on 1 "http://$web2/cgi-bin/who"
-    check "pods have the overlay's MTU" is 1450 in_pod client-1 cat /sys/class/net/eth0/mtu
+    check "a node reaches a pod on the other" says "web-2 10." get_on 1 "http://$web2/cgi-bin/who"
+    check "pods have the overlay's MTU" is "${node_mtu:-1450}" in_pod client-1 cat /sys/class/net/eth0/mtu
     check "pings fit" in_pod client-1 ping -c 1 -s 1400 -W 3 "$web2"
 }
 
@@ -240,20 +240,37 @@ nodes_delete_node() {
     check "with a range of pod addresses" within 20 says "10.42." k get node node2 -o jsonpath='{.spec.podCIDR}'
 }
 
-nodes_stories() { # [STORY...]
-    local story
-    export -f bed_kubectl bed_run bed_exec bed_pid bed_name bed_fail
-    export bed bed_clients
-    echo "story: nodes"
+nodes_uninstall() {
+    bed_kill 2
+    check "uninstall on node2" bed_exec 2 knarr uninstall --yes
+    check "no link of ours is left" is "lo eth0" bash -c "bed_exec 2 ip -br link | sed 's/[@ ].*//' | xargs"
+    check "no route" fails says "10.4" bed_exec 2 ip route
+    check "no table" is "" bed_exec 2 nft list tables
+    check "no process" is "bash ps sleep" bash -c "bed_exec 2 ps -eo comm= | grep -v '^bash$' | sort -u | xargs echo bash"
+    check "no control group" fails bed_exec 2 sh -c 'ls -d /sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods | grep .'
+}
+
+nodes_bed() { # TEXT STORY...: makes a bed, tells the stories, takes it apart
+    local story text=$1
+    shift
     if bed_pid switch >/dev/null; then say "in the bed that is there"
-    else check "a bed of two nodes" bed_up 2 || { bed_down; return 1; }; fi
-    "$bed_here/image.sh" "$work/node.tar" "$node_image" "node"
+    else check "a bed of two nodes$text" bed_up 2 || { bed_down; return 1; }; fi
     check "image import on both" bed_import "$work/node.tar"
-    for story in ${*:-$nodes_all}; do
+    for story in "$@"; do
         echo "story: nodes, $story"
         "nodes_$story"
     done
     [ -n "${KEEP:-}" ] && return
     check "the bed goes" bed_down
     check "nothing of it is left" bash -c "! ls -d /sys/fs/cgroup/*/$bed_id '$bed' 2>/dev/null"
+}
+
+nodes_stories() { # [STORY...]
+    export -f bed_kubectl bed_run bed_exec bed_pid bed_name bed_fail
+    export bed bed_clients
+    echo "story: nodes"
+    "$bed_here/image.sh" "$work/node.tar" "$node_image" "node"
+    # shellcheck disable=SC2048,SC2086
+    nodes_bed "" ${*:-$nodes_all} || return 1
+    [ $# -gt 0 ] || node_mtu=1500 KNARR_BED_SERVER_ARGS="--flannel-backend host-gw" nodes_bed " with host-gw" joined pods services
 }
