@@ -206,11 +206,27 @@ async fn node_identity(
             kept.load_or_obtain(&remote.client()).await?
         }
     };
+    write_kubeconfig(agent)?;
     let tls = remote::tls(ca, Some(kept.current.clone()))?;
     let remote = Remote::new(&agent.local, tls.clone(), HeaderMap::new())?;
     let client = remote.client();
     renew(agent, "node certificate", kept.clone(), pair, client.clone(), move || remote.reconnect());
     Ok((client, tls))
+}
+
+/// A kubeconfig with the node's identity, for `knarr status --node` on this machine.
+fn write_kubeconfig(agent: &Agent) -> anyhow::Result<()> {
+    let dir = &agent.host.agent_tls;
+    let ca = dir.join("server-ca.crt");
+    knarr_pki::file::write_atomic(&ca, agent.membership.ca_pem.as_bytes(), 0o644)?;
+    let text = knarr_pki::kubeconfig::render_files(
+        &format!("https://{}", agent.local),
+        &ca,
+        &dir.join("client-kubelet.crt"),
+        &dir.join("client-kubelet.key"),
+    );
+    let path = agent.host.data_dir.join("agent/kubelet.kubeconfig");
+    Ok(knarr_pki::file::write_atomic(&path, text.as_bytes(), 0o600)?)
 }
 
 fn renew(
