@@ -57,6 +57,15 @@ pub fn duration_text(nanos: i64) -> String {
     format!("{sign}{seconds}.{}s", format!("{part:09}").trim_end_matches('0'))
 }
 
+/// RFC 3339, or a date alone.
+pub fn parse_timestamp(text: &str) -> Option<jiff::Timestamp> {
+    if let Ok(t) = text.parse::<jiff::Timestamp>() {
+        return Some(t);
+    }
+    let date: jiff::civil::Date = text.parse().ok()?;
+    date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

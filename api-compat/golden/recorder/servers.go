@@ -130,6 +130,8 @@ func (s *stock) spawn(log string, args []string) (*exec.Cmd, error) {
 	}
 	defer file.Close()
 	command := exec.Command(self, args...)
+	// The server's own writes name its program as their manager.
+	command.Args[0] = "kube-apiserver"
 	command.Stdout, command.Stderr, command.Dir = file, file, s.dir
 	return command, command.Start()
 }

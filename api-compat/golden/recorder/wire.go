@@ -78,6 +78,10 @@ func writeFields(out *strings.Builder, fields []field, indent string) {
 			fmt.Fprintf(out, "%s%d: %d\n", indent, f.number, f.value)
 		case f.wire != 2:
 			fmt.Fprintf(out, "%s%d: %x\n", indent, f.number, f.data)
+		case bytes.HasPrefix(f.data, []byte("k8s\x00")):
+			// An object inside a watch frame has an envelope of its own.
+			inner := strings.TrimSuffix(dumpProtobuf(f.data), "\n")
+			fmt.Fprintf(out, "%s%d {\n%s  %s\n%s}\n", indent, f.number, indent, strings.ReplaceAll(inner, "\n", "\n"+indent+"  "), indent)
 		case printable(f.data):
 			fmt.Fprintf(out, "%s%d: \"%s\"\n", indent, f.number, f.data)
 		default:

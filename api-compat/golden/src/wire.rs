@@ -93,6 +93,13 @@ fn write(out: &mut String, list: &[Field<'_>], indent: &str) {
 
 fn nested(out: &mut String, field: &Field<'_>, indent: &str) {
     let number = field.number;
+    if field.data.starts_with(b"k8s\0") {
+        // An object inside a watch frame has an envelope of its own.
+        let inner = dump(field.data);
+        let inner = inner.trim_end_matches('\n').replace('\n', &format!("\n{indent}  "));
+        let _ = writeln!(out, "{indent}{number} {{\n{indent}  {inner}\n{indent}}}");
+        return;
+    }
     let text = std::str::from_utf8(field.data).ok();
     let plain = text.filter(|t| t.bytes().all(|b| b >= 0x20 && b != 0x7f));
     let _ = match (plain, fields(field.data), text) {

@@ -20,6 +20,7 @@ pub mod patch;
 pub mod quantity;
 pub mod status;
 pub mod strategic;
+pub mod syntax;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -8,7 +8,6 @@ use anyhow::Context;
 /// Every crate with its directory and level, bottom up. Test crates may use anything and be used by nothing.
 pub const LEVELS: &[(&str, &str, u8)] = &[
     ("knarr-machinery", "api-compat/machinery", 0),
-    ("knarr-cel", "api-compat/cel", 0),
     ("knarr-telemetry", "pkg/telemetry", 0),
     ("knarr-pki", "pkg/pki", 0),
     ("knarr-cri", "pkg/cri", 0),
@@ -16,6 +15,7 @@ pub const LEVELS: &[(&str, &str, u8)] = &[
     ("knarr-streaming", "pkg/streaming", 0),
     ("knarr-ipam", "cni/ipam", 0),
     ("knarr-netlink", "cni/netlink", 0),
+    ("knarr-cel", "api-compat/cel", 1),
     ("knarr-schema", "api-compat/schema", 1),
     ("knarr-client", "pkg/client", 2),
     ("knarr-kinds", "api-compat/kinds", 2),

@@ -337,3 +337,103 @@ async fn names_conflict() {
     assert_eq!(server.get("/apis/example.com/v1/namespaces/default/bars").await.status, 200);
     assert_eq!(server.get(&path).await.status, 200);
 }
+
+fn with_rules(rules: Value) -> Value {
+    let mut doc = crd();
+    doc["spec"]["versions"].as_array_mut().unwrap().pop();
+    doc["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] =
+        rules;
+    doc
+}
+
+#[tokio::test]
+async fn rules_in_cel() {
+    let server = TestServer::start().await;
+    let rules = json!([
+        {"rule": "!has(self.replicas) || self.replicas <= self.size", "message": "replicas must fit", "fieldPath": ".replicas"},
+        {"rule": "self.size >= oldSelf.size", "messageExpression": "'size went from %d to %d'.format([oldSelf.size, self.size])"},
+        {"rule": "!has(self.tags) || self.tags.all(t, t.startsWith('x-'))", "reason": "FieldValueForbidden"},
+        {"rule": "!has(self.port) || type(self.port) == string || self.port > 1024"},
+        {"rule": "!oldSelf.hasValue() || oldSelf.value().color == self.color", "optionalOldSelf": true, "message": "color is fixed"},
+    ]);
+    define(&server, &with_rules(rules)).await;
+    let prefix = "Foo.example.com \"a\" is invalid: ";
+    for (spec, want) in [
+        (json!({"size": 1, "replicas": 2}), "spec.replicas: Invalid value: replicas must fit"),
+        (
+            json!({"size": 1, "tags": ["y"]}),
+            "spec: Forbidden: failed rule: !has(self.tags) || self.tags.all(t, t.startsWith('x-'))",
+        ),
+        (
+            json!({"size": 1, "port": 80}),
+            "spec: Invalid value: failed rule: !has(self.port) || type(self.port) == string || self.port > 1024",
+        ),
+    ] {
+        assert_eq!(server.post(FOOS, &foo("a", spec)).await.message(422), format!("{prefix}{want}"));
+    }
+    let both = server.post(FOOS, &foo("a", json!({"size": "x", "replicas": 2}))).await.message(422);
+    assert!(both.contains("some validation rules were not checked because the object was invalid"), "{both}");
+    server.post(FOOS, &foo("a", json!({"size": 3, "port": "http"}))).await.expect(201);
+    let path = format!("{FOOS}/a");
+    assert_eq!(
+        server.patch(&path, "merge", &json!({"spec": {"size": 2}})).await.message(422),
+        format!("{prefix}spec: Invalid value: size went from 3 to 2")
+    );
+    assert_eq!(
+        server.patch(&path, "merge", &json!({"spec": {"color": "green"}})).await.message(422),
+        format!("{prefix}spec: Invalid value: color is fixed")
+    );
+    server.patch(&path, "merge", &json!({"spec": {"size": 4, "replicas": 4}})).await.expect(200);
+}
+
+#[tokio::test]
+async fn rules_are_compiled_with_the_definition() {
+    let server = TestServer::start().await;
+    let at = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
+    for (rule, want) in [
+        (json!({"rule": "self.none > 1"}), "undefined field 'none'"),
+        (
+            json!({"rule": "self.size == 'a'"}),
+            "found no matching overload for '_==_' applied to '(int, string)'",
+        ),
+        (json!({"rule": "self.size"}), "cel expression must evaluate to a bool"),
+        (json!({"rule": "self.size >"}), "Syntax error"),
+        (json!({"rule": ""}), "rule: Required value: rule is not specified"),
+        (json!({"rule": "true", "messageExpression": "1"}), "messageExpression must evaluate to a string"),
+        (json!({"rule": "true", "optionalOldSelf": true}), "may not be set if oldSelf is not used in rule"),
+        (json!({"rule": "true", "fieldPath": ".none"}), "must be a valid path"),
+        (json!({"rule": "nope(self)"}), "undeclared reference to 'nope'"),
+    ] {
+        let message = server.post(CRDS, &with_rules(json!([rule.clone()]))).await.message(422);
+        assert!(message.contains(want) && message.contains(at), "{rule}: {message}");
+    }
+    let mut inside = with_rules(json!([]));
+    inside["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["tags"]
+        ["items"]["x-kubernetes-validations"] = json!([{"rule": "self == oldSelf"}]);
+    let message = server.post(CRDS, &inside).await.message(422);
+    assert!(
+        message.contains("oldSelf cannot be used on the uncorrelatable portion of the schema"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn rules_cannot_run_without_end() {
+    let server = TestServer::start().await;
+    let rules = json!([{"rule": "!has(self.tags) || self.tags.all(a, self.tags.all(b, self.tags.all(c, a + b + c != 'x')))"}]);
+    let made = server.post(CRDS, &with_rules(rules)).await;
+    if made.status == 422 {
+        assert!(made.message(422).contains("cost exceeds budget"), "{}", made.text());
+        return;
+    }
+    let tags: Vec<String> = (0..400).map(|i| format!("t{i}")).collect();
+    for _ in 0..200 {
+        let reply = server.post(FOOS, &foo("a", json!({"size": 1, "tags": tags}))).await;
+        if reply.status != 404 {
+            assert!(reply.message(422).contains("cost limit exceeded"), "{}", reply.text());
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the kind was never served");
+}

@@ -149,10 +149,40 @@ pub(in crate::custom) fn field_path<'a>(
         } else if std::ptr::eq(at, schema) && name == "metadata" {
             return Ok(None);
         } else {
-            return Err(format!("does not refer to a valid field"));
+            return Err("does not refer to a valid field".into());
         }
     }
     Ok(Some(at))
+}
+
+/// A field path as errors tell it; None for none, and for one that is wrong.
+pub(in crate::custom) fn field_path_text(schema: &Schema, path: &str) -> Option<String> {
+    if path.is_empty() || field_path(schema, path, true).is_err() {
+        return None;
+    }
+    let (mut out, mut at, mut rest) = (Path::new(""), schema, path.trim());
+    while !rest.is_empty() {
+        let name;
+        if let Some(after) = rest.strip_prefix('.') {
+            let end = after.find(['.', '[']).unwrap_or(after.len());
+            (name, rest) = (after[..end].to_string(), &after[end..]);
+        } else {
+            let after = rest.strip_prefix("['")?;
+            let end = after.find("']")?;
+            (name, rest) = (after[..end].replace("\\'", "'").replace("\\\\", "\\"), &after[end + 2..]);
+        }
+        match at.properties.get(&name) {
+            Some(below) => {
+                out = out.child(&name);
+                at = below;
+            }
+            None => {
+                out = out.key(&name);
+                at = at.additional_schema()?;
+            }
+        }
+    }
+    Some(out.as_str().to_string())
 }
 
 /// `deprecationWarning`.
