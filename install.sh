@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs Knarr and starts a one-node cluster; ends when the node is Ready.
+# With KNARR_URL and KNARR_TOKEN it makes an agent that joins that server instead.
 # Works with systemd, with OpenRC, and with neither (then --start, --stop and --status manage a background process).
 #
-# Environment: KNARR_* settings of `knarr server`. They are kept for the service in /etc/knarr/knarr.env; installing
+# Environment: KNARR_* settings of `knarr server` (or `knarr agent`). They are kept for the service in /etc/knarr/knarr.env; installing
 # again changes those that are given then, and an empty one drops what was kept. Further:
 #   KNARR_BIN=FILE       use this program instead of a release beside the script or a build
 #   KNARR_PROFILE=NAME   cargo profile of a build from source (default: release)
@@ -28,6 +29,8 @@ pid_file=/run/knarr.pid
 log_file=/var/log/knarr.log
 kubeconfig=${KNARR_WRITE_KUBECONFIG:-$etc_dir/knarr.yaml}
 wait_seconds=${KNARR_WAIT:-180}
+role=server
+if [ -n "${KNARR_URL:-}" ]; then role=agent; fi
 
 say() { printf '[knarr] %s\n' "$*"; }
 die() { printf '[knarr] error: %s\n' "$*" >&2; exit 1; }
@@ -146,7 +149,7 @@ Wants=network-online.target
 [Service]
 Type=notify
 EnvironmentFile=-$etc_dir/knarr.env
-ExecStart=$bin_dir/knarr server
+ExecStart=$bin_dir/knarr $role
 KillMode=process
 Delegate=yes
 LimitNOFILE=1048576
@@ -169,7 +172,7 @@ EOF
 description="Knarr, a Kubernetes distribution"
 supervisor=supervise-daemon
 command="$bin_dir/knarr"
-command_args="server"
+command_args="$role"
 output_log="$log_file"
 error_log="$log_file"
 pidfile="$pid_file"
@@ -187,6 +190,20 @@ EOF
         rc-update add knarr default >/dev/null
         ;;
     esac
+}
+
+# Whether the nodes are Ready; an agent may ask for its own alone.
+ask() { # [--wait SECONDS]
+    if [ "$role" = server ]; then
+        "$bin_dir/knarr" status --kubeconfig "$kubeconfig" "$@"
+    else
+        "$bin_dir/knarr" status --kubeconfig "${KNARR_DATA_DIR:-/var/lib/knarr}/agent/kubelet.kubeconfig" \
+            --node "$(node_name)" "$@"
+    fi
+}
+
+node_name() {
+    if [ -n "${KNARR_NODE_NAME:-}" ]; then echo "$KNARR_NODE_NAME"; else uname -n | tr '[:upper:]' '[:lower:]'; fi
 }
 
 running_pid() {
@@ -209,12 +226,12 @@ start() {
         say "starting in the background (log: $log_file)"
         (
             cd /
-            setsid "$bin_dir/knarr" server </dev/null >>"$log_file" 2>&1 &
+            setsid "$bin_dir/knarr" "$role" </dev/null >>"$log_file" 2>&1 &
             echo $! >"$pid_file"
         )
         ;;
     esac
-    if ! "$bin_dir/knarr" status --kubeconfig "$kubeconfig" --wait "$wait_seconds"; then
+    if ! ask --wait "$wait_seconds"; then
         not_started "the node did not become Ready in $wait_seconds s"
     fi
 }
@@ -257,7 +274,7 @@ status() {
         pid=$(running_pid) || { say "not running"; return 3; }
         say "running, pid $pid" ;;
     esac
-    "$bin_dir/knarr" status --kubeconfig "$kubeconfig"
+    ask
 }
 
 uninstall() {
@@ -286,6 +303,10 @@ uninstall() {
             if [ -d "$group" ]; then rmdir "$group" || say "$group could not be removed"; fi
         done
     fi
+    if [ "$role" = agent ]; then
+        say "its Node stays in the cluster: \`kubectl delete node $(node_name)\` frees the name"
+    fi
+    rm -rf "$etc_dir/node"
     rm -f "$bin_dir/knarr" "$pid_file" "$log_file" "$etc_dir/knarr.env" "$kubeconfig"
     rmdir "$etc_dir" 2>/dev/null || true # what the user put there stays
     say "uninstalled; packages (containerd, runc) were left"
@@ -299,12 +320,15 @@ systemd | openrc | none) ;;
 esac
 case "${1:-}" in
 "")
+    if [ "$role" = agent ] && [ -z "${KNARR_TOKEN:-}${KNARR_TOKEN_FILE:-}" ]; then
+        die "KNARR_URL is given without KNARR_TOKEN (or KNARR_TOKEN_FILE): see /var/lib/knarr/server/node-token on the server"
+    fi
     packages
     install_program
     environment
     write_service
     start
-    say "kubeconfig: export KUBECONFIG=$kubeconfig"
+    if [ "$role" = server ]; then say "kubeconfig: export KUBECONFIG=$kubeconfig"; fi
     ;;
 --start) start ;;
 --stop) stop ;;

@@ -11,7 +11,7 @@ use crate::server::Wiring;
 
 /// What can authenticate before the API can be read: client certificates.
 pub fn first_authenticators() -> Vec<Arc<dyn Authenticator>> {
-    vec![Arc::new(ClientCertificates)]
+    vec![Arc::new(ClientCertificates::default())]
 }
 
 /// The issuer of service-account tokens.

@@ -69,8 +69,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         "--server (KNARR_URL) is missing: which server is to be joined?"
     );
     let first = Kept::new(&host.agent_tls, Wanted::kubelet_client(&node_name));
-    let known = Membership::load(&kept)?.filter(|_| matches!(first.load(), Ok(Some(_))));
-    let membership = member(joining.as_ref(), known, &process).await?;
+    let before = Membership::load(&kept)?;
+    let usable = before.clone().filter(|_| matches!(first.load(), Ok(Some(_))));
+    let membership = member(joining.as_ref(), usable, &process).await?;
+    if before.is_some_and(|b| b.config.client_ca_pem != membership.config.client_ca_pem) {
+        tracing::warn!("the cluster is another than before: its certificates are asked for anew");
+        forget_certificates(&host)?;
+    }
     membership.store(&kept)?;
     let config = shared(config, &membership)?;
 
@@ -94,6 +99,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     process.stop().await;
     started
+}
+
+/// Certificates of another cluster are of no use in this one.
+fn forget_certificates(host: &Host) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(&host.agent_tls) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", host.agent_tls.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn joining(config: &Config, node_name: &str) -> anyhow::Result<Option<Joining>> {
@@ -206,11 +221,27 @@ async fn node_identity(
             kept.load_or_obtain(&remote.client()).await?
         }
     };
+    write_kubeconfig(agent)?;
     let tls = remote::tls(ca, Some(kept.current.clone()))?;
     let remote = Remote::new(&agent.local, tls.clone(), HeaderMap::new())?;
     let client = remote.client();
     renew(agent, "node certificate", kept.clone(), pair, client.clone(), move || remote.reconnect());
     Ok((client, tls))
+}
+
+/// A kubeconfig with the node's identity, for `knarr status --node` on this machine.
+fn write_kubeconfig(agent: &Agent) -> anyhow::Result<()> {
+    let dir = &agent.host.agent_tls;
+    let ca = dir.join("server-ca.crt");
+    knarr_pki::file::write_atomic(&ca, agent.membership.ca_pem.as_bytes(), 0o644)?;
+    let text = knarr_pki::kubeconfig::render_files(
+        &format!("https://{}", agent.local),
+        &ca,
+        &dir.join("client-kubelet.crt"),
+        &dir.join("client-kubelet.key"),
+    );
+    let path = agent.host.data_dir.join("agent/kubelet.kubeconfig");
+    Ok(knarr_pki::file::write_atomic(&path, text.as_bytes(), 0o600)?)
 }
 
 fn renew(
@@ -269,7 +300,9 @@ fn follow_servers(
                 () = agent.process.shutdown.cancelled() => return anyhow::Ok(()),
             };
             match event {
-                Some(Ok(watcher::Event::Apply(slice) | watcher::Event::InitApply(slice))) => {
+                Some(Ok(watcher::Event::Apply(slice) | watcher::Event::InitApply(slice)))
+                    if slice.metadata.name.as_deref() == Some("kubernetes") =>
+                {
                     let found = addresses(&slice);
                     if balancer.set(found.clone()) {
                         tracing::info!(servers = ?found, "API servers");

@@ -7,6 +7,7 @@ use anyhow::Context;
 use knarr_apiserver::supervisor::Supervisor;
 use knarr_apiserver::tunnel::Tunnels;
 use knarr_auth::join::Passwords;
+use knarr_auth::node_password::{Claim, Role};
 use knarr_auth::{ClientLookup, JoinTokens, NodePasswords};
 use knarr_client::ClusterConfig;
 use knarr_pki::file::{read, write_atomic};
@@ -90,6 +91,19 @@ pub fn tokens(wiring: &Wiring) -> anyhow::Result<Arc<JoinTokens>> {
     let client = wiring.client("system:apiserver", &["system:masters"]);
     let lookup = Arc::new(ClientLookup::new(client.clone()));
     Ok(Arc::new(JoinTokens::new(passwords, lookup, NodePasswords::new(client))))
+}
+
+/// Claims the name of the server's own node, so that no machine joins under it.
+///
+/// # Errors
+/// An agent has the name.
+pub async fn claim_own(wiring: &Wiring, join: &JoinTokens) -> anyhow::Result<()> {
+    let claim = Claim {
+        node: wiring.node_name.clone(),
+        password: knarr_agent::join::node_password(&wiring.config.node_password_file())?,
+        machine_id: knarr_agent::join::machine_id(),
+    };
+    join.nodes().claim(&claim, Role::Server).await.context("the server's own node")
 }
 
 /// The supervisor's endpoints in front of the API.

@@ -16,6 +16,7 @@ mod renewal;
 mod server;
 mod status;
 mod tls;
+mod token;
 mod uninstall;
 
 use std::process::ExitCode;
@@ -59,6 +60,12 @@ fn command() -> Command {
                 .about("Say whether the server answers and the nodes are Ready")
                 .arg(kubeconfig())
                 .arg(
+                    Arg::new("node")
+                        .long("node")
+                        .value_name("NAME")
+                        .help("ask for this node alone; an agent's own kubeconfig may ask for its own"),
+                )
+                .arg(
                     Arg::new("wait")
                         .long("wait")
                         .value_name("SECONDS")
@@ -66,6 +73,7 @@ fn command() -> Command {
                         .help("wait this long until every node is Ready"),
                 ),
         )
+        .subcommand(token::command(kubeconfig()))
         .subcommand(
             Command::new("uninstall")
                 .about(
@@ -138,8 +146,10 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("status", m)) => {
             let kubeconfig = m.get_one::<String>("kubeconfig").cloned().unwrap_or_default();
             let wait = m.get_one::<u64>("wait").copied().unwrap_or(0);
-            runtime()?.block_on(status::run(&kubeconfig, wait))
+            let node = m.get_one::<String>("node").map(String::as_str);
+            runtime()?.block_on(status::run(&kubeconfig, node, wait))
         }
+        Some(("token", m)) => runtime()?.block_on(token::run(m)),
         Some(("uninstall", m)) => {
             anyhow::ensure!(m.get_flag("yes"), "uninstall removes all pods and state: confirm with --yes");
             let config = settings(m, Role::Machine)?;

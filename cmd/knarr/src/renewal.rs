@@ -63,3 +63,37 @@ pub fn keep(
     });
     Ok(current)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use knarr_pki::{Ca, Leaf, Request, request};
+    use parking_lot::Mutex;
+
+    #[tokio::test]
+    async fn a_certificate_that_is_due_is_replaced_and_told() {
+        let ca = Ca::create("ca").unwrap();
+        let leaf = Leaf::client("system:admin", &["system:masters"]);
+        let (pem, key_pem) = request::make(&leaf).unwrap();
+        let usages = ["digital signature".to_string(), "client auth".to_string()];
+        let cert_pem = ca.sign_request(&Request::parse(&pem).unwrap(), &usages, 400).unwrap();
+        let old = CertKey { cert_pem, key_pem };
+        assert!(rotating::renewal_in(&old.cert_pem).is_zero() && rotating::is_alive(&old.cert_pem));
+        let fresh = ca.issue(&leaf).unwrap();
+        let waiting = Mutex::new(vec![fresh.clone(), old.clone()]);
+        let process = Arc::new(Process::default());
+        let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let current = keep(
+            &process,
+            "test",
+            Box::new(move || Ok(waiting.lock().pop().unwrap())),
+            Box::new(move |pair| Ok(sender.send(pair.cert_pem.clone())?)),
+        )
+        .unwrap();
+        assert!(current.is_set());
+        assert_eq!(told.recv().await.unwrap(), old.cert_pem);
+        let second = tokio::time::timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap();
+        assert_eq!(second, fresh.cert_pem);
+        process.stop().await;
+    }
+}

@@ -86,6 +86,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let wiring = Arc::new(Wiring { config, host, pki, node_name, node_ip, api, process: process.clone() });
     let join = joining::tokens(&wiring)?;
     access::enforce(&wiring, join.clone()).await?;
+    if !wiring.config.is_disabled("kubelet") {
+        joining::claim_own(&wiring, &join).await?;
+    }
     // Clients that come earlier wait in the listener's queue: nobody is told 401 or 403 by a server that is starting.
     serve_api(&wiring, listener, advertise, join)?;
     keep_kubeconfig(&wiring)?;

@@ -165,7 +165,13 @@ mod tests {
 
     #[test]
     fn the_order_of_servers() {
-        let cases: &[(&[&str], &[&str], &[(&str, usize)], &[&str])] = &[
+        type Case = (
+            &'static [&'static str],
+            &'static [&'static str],
+            &'static [(&'static str, usize)],
+            &'static [&'static str],
+        );
+        let cases: &[Case] = &[
             (&["a", "b"], &[], &[], &["a", "b", "given"]),
             (&["a", "b"], &["a"], &[], &["b", "a", "given"]),
             (&["a", "b"], &[], &[("a", 2), ("b", 1)], &["b", "a", "given"]),

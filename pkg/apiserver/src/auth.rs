@@ -62,7 +62,7 @@ impl ApiServer {
         let lookup = Arc::new(ClientLookup::new(client.clone()));
         let tokens = Arc::new(Tokens::new(signer, earlier_keys, issuers, audiences, lookup));
         let mut authenticators = more;
-        authenticators.push(Arc::new(authn::ClientCertificates));
+        authenticators.push(Arc::new(authn::ClientCertificates::except(&config.request_header_ca_pem)));
         authenticators.push(Arc::new(authn::BearerTokens::new(tokens.clone())));
         self.set_tokens(tokens);
         self.set_authenticators(authenticators);

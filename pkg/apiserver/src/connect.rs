@@ -339,11 +339,11 @@ async fn connect(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, Api
     Ok(Box::new(stream))
 }
 
-/// Agents have a node password; servers and foreign kubelets have none.
+/// Agents have a node password of their own; foreign kubelets have none.
 async fn is_agent(server: &Inner, node: &str) -> Result<bool, ApiError> {
     let name = knarr_auth::node_password::secret_name(node);
     match core_object(server, "secrets", "kube-system", &name).await {
-        Ok(_) => Ok(true),
+        Ok(secret) => Ok(knarr_auth::node_password::is_agent(&secret)),
         Err(e) if e.is_not_found() => Ok(false),
         Err(e) => Err(e),
     }

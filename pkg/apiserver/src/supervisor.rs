@@ -165,7 +165,7 @@ async fn claim(State(supervisor): State<Arc<Supervisor>>, request: Request) -> R
     if !own && !user.in_group(join::GROUP) {
         return refuse(StatusCode::FORBIDDEN, format!("{} may not claim node {}", user.username, claim.node));
     }
-    match supervisor.join.nodes().claim(&claim).await {
+    match supervisor.join.nodes().claim(&claim, node_password::Role::Agent).await {
         Ok(()) => Json(json!({"node": claim.node})).into_response(),
         Err(error @ node_password::Error::Api(_)) => {
             refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string())

@@ -25,6 +25,24 @@ pub struct Claim {
     pub machine_id: String,
 }
 
+/// What runs the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// An agent.
+    Agent,
+    /// A server itself.
+    Server,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Server => "server",
+        }
+    }
+}
+
 /// Why a claim does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -81,19 +99,25 @@ fn fits(stored: &str, password: &str) -> bool {
     stored.split_once(':').is_some_and(|(salt, _)| hash(salt, password) == stored)
 }
 
+fn field(secret: &Value, name: &str) -> String {
+    use base64::Engine as _;
+    let coded = secret["data"][name].as_str().unwrap_or_default();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(coded).unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Whether a stored claim is that of an agent, which is reached through its tunnel.
+pub fn is_agent(secret: &Value) -> bool {
+    field(secret, "role") != Role::Server.name()
+}
+
 /// Whether a stored claim is that of this machine.
 fn judge(secret: &Value, claim: &Claim) -> Result<(), Error> {
-    use base64::Engine as _;
-    let field = |name: &str| {
-        let coded = secret["data"][name].as_str().unwrap_or_default();
-        let bytes = base64::engine::general_purpose::STANDARD.decode(coded).unwrap_or_default();
-        String::from_utf8(bytes).unwrap_or_default()
-    };
-    let machine = field("machine-id");
+    let machine = field(secret, "machine-id");
     if !machine.is_empty() && !claim.machine_id.is_empty() && machine != claim.machine_id {
         return Err(Error::OtherMachine(claim.node.clone()));
     }
-    if !fits(&field("hash"), &claim.password) {
+    if !fits(&field(secret, "hash"), &claim.password) {
         return Err(Error::Password(claim.node.clone()));
     }
     Ok(())
@@ -133,24 +157,28 @@ impl NodePasswords {
         }
     }
 
-    /// Claims a node name, or verifies an earlier claim.
+    /// Claims a node name, or verifies an earlier claim. A server takes back what was its own, though its password or
+    /// machine changed: it holds the cluster's state, so nobody can pose as it.
     ///
     /// # Errors
     /// Why not.
-    pub async fn claim(&self, claim: &Claim) -> Result<(), Error> {
+    pub async fn claim(&self, claim: &Claim, role: Role) -> Result<(), Error> {
         Self::check(claim)?;
-        if let Some(secret) = self.stored(&claim.node).await? {
-            return judge(&secret, claim);
-        }
-        let mut salt = [0u8; 16];
-        rand::fill(&mut salt);
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": SECRET_TYPE,
-            "metadata": {"name": secret_name(&claim.node), "namespace": NAMESPACE},
-            "stringData": {"hash": hash(&hex(&salt), &claim.password), "machine-id": claim.machine_id},
-        });
         let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
-        match self.api.send(Method::POST, &path, &secret).await {
+        if let Some(stored) = self.stored(&claim.node).await? {
+            let judged = judge(&stored, claim);
+            if judged.is_ok() || role == Role::Agent || is_agent(&stored) {
+                return judged;
+            }
+            tracing::warn!(node = claim.node, "the server's own node has another password or machine id now");
+            let own = format!("{path}/{}", secret_name(&claim.node));
+            let replaced = self.api.send(Method::PUT, &own, &document(claim, role)).await;
+            return replaced.map(|_| ()).map_err(|e| Error::Api(e.message.clone()));
+        }
+        if role == Role::Agent {
+            self.not_another(claim).await?;
+        }
+        match self.api.send(Method::POST, &path, &document(claim, role)).await {
             Ok(_) => Ok(()),
             // Another machine was a moment faster.
             Err(e) if e.reason == "AlreadyExists" => self.verify(claim).await,
@@ -158,13 +186,29 @@ impl NodePasswords {
         }
     }
 
-    /// Whether a node name was claimed by an agent.
-    ///
-    /// # Errors
-    /// The API.
-    pub async fn is_claimed(&self, node: &str) -> Result<bool, Error> {
-        Ok(self.stored(node).await?.is_some())
+    /// A node without password, such as a foreign kubelet's, keeps its name if its machine id differs.
+    async fn not_another(&self, claim: &Claim) -> Result<(), Error> {
+        let node = self.api.get(&format!("/api/v1/nodes/{}", claim.node)).await;
+        let node = node.map_err(|e| Error::Api(e.message.clone()))?.unwrap_or_default();
+        let machine = node.pointer("/status/nodeInfo/machineID").and_then(Value::as_str).unwrap_or_default();
+        if !machine.is_empty() && !claim.machine_id.is_empty() && machine != claim.machine_id {
+            return Err(Error::OtherMachine(claim.node.clone()));
+        }
+        Ok(())
     }
+}
+
+/// The secret of a claim.
+fn document(claim: &Claim, role: Role) -> Value {
+    let mut salt = [0u8; 16];
+    rand::fill(&mut salt);
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": SECRET_TYPE,
+        "metadata": {"name": secret_name(&claim.node), "namespace": NAMESPACE},
+        "stringData": {
+            "hash": hash(&hex(&salt), &claim.password), "machine-id": claim.machine_id, "role": role.name(),
+        },
+    })
 }
 
 #[cfg(test)]
@@ -198,6 +242,8 @@ mod tests {
                 "{stored} {password} {machine}"
             );
         }
+        assert!(is_agent(&secret("m1")));
+        assert!(!is_agent(&json!({"data": {"role": b("server")}})));
         assert!(NodePasswords::check(&claim("short", "")).is_err());
         assert!(NodePasswords::check(&Claim { node: "A b".into(), ..claim(right, "") }).is_err());
     }

@@ -44,6 +44,7 @@ mod services;
 mod statefulset;
 mod taint_eviction;
 mod template;
+mod token_cleaner;
 mod ttl_after_finished;
 
 pub use context::{ClientFor, Config};
@@ -80,6 +81,7 @@ pub const CONTROLLERS: &[Controller] = &[
     service_account::CONTROLLER,
     statefulset::CONTROLLER,
     taint_eviction::CONTROLLER,
+    token_cleaner::CONTROLLER,
     ttl_after_finished::CONTROLLER,
 ];
 

@@ -130,7 +130,8 @@ mod tests {
         let hash = "ab".repeat(32);
         let password = |user: &str, p: &str| Credentials::Password { user: user.into(), password: p.into() };
         let boot = Credentials::Bootstrap { id: "abcdef".into(), secret: "0123456789abcdef".into() };
-        let cases: Vec<(String, Result<(bool, Credentials), &str>)> = vec![
+        type Want = Result<(bool, Credentials), &'static str>;
+        let cases: Vec<(String, Want)> = vec![
             (format!("K10{hash}::server:pw"), Ok((true, password("server", "pw")))),
             (format!(" K10{hash}::node:p:w\n"), Ok((true, password("node", "p:w")))),
             (format!("K10{hash}::abcdef.0123456789abcdef"), Ok((true, boot.clone()))),
