@@ -261,15 +261,15 @@ impl FieldSet {
     }
 
     fn collect(&self, prefix: &mut Vec<PathElement>, out: &mut Vec<Vec<PathElement>>) {
-        let keys: BTreeSet<&PathElement> = self.members.iter().chain(self.children.keys()).collect();
-        for k in keys {
+        // Members of a level first, then what is below, as upstream walks its sets.
+        for k in &self.members {
             prefix.push(k.clone());
-            if self.members.contains(k) {
-                out.push(prefix.clone());
-            }
-            if let Some(c) = self.children.get(k) {
-                c.collect(prefix, out);
-            }
+            out.push(prefix.clone());
+            prefix.pop();
+        }
+        for (k, c) in &self.children {
+            prefix.push(k.clone());
+            c.collect(prefix, out);
             prefix.pop();
         }
     }

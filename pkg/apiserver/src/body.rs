@@ -84,7 +84,9 @@ pub fn object(
     }
     let (mut value, mut findings) = match media_type(headers).as_str() {
         JSON => {
-            let (value, found) = decode::parse_json(bytes)?;
+            let (value, found) = decode::parse_json(bytes).map_err(|e| {
+                unrecognized(gvk, bytes, &format!("couldn't get version/kind; {}", e.message))
+            })?;
             (value, found.into_iter().map(|f| f.message).collect::<Vec<_>>())
         }
         YAML | "application/x-yaml" => yaml(bytes)?,
@@ -104,10 +106,14 @@ pub fn object(
         }
     };
     if !value.is_object() {
-        return Err(ApiError::bad_request(format!(
+        if value.is_null() {
+            return Err(unrecognized(gvk, bytes, "Object 'Kind' is missing in 'null'"));
+        }
+        let text = format!(
             "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
             go_type(&value)
-        )));
+        );
+        return Err(unrecognized(gvk, bytes, &text));
     }
     let given =
         value.get("kind").and_then(Value::as_str).filter(|k| !k.is_empty()).unwrap_or(&gvk.kind).to_string();
@@ -117,7 +123,11 @@ pub fn object(
             gvk.version, gvk.kind
         ))
     };
-    let pruned = prune(&mut value).map_err(|e| handled(&e.to_string()))?;
+    let pruned = prune(&mut value).map_err(|e| {
+        let told = e.code != 400
+            || ["the object provided", "the API version"].iter().any(|t| e.message.starts_with(t));
+        if told { e } else { handled(&e.to_string()) }
+    })?;
     findings.extend(pruned.into_iter().map(|f| f.message));
     let mut warnings = Vec::new();
     match validation {
@@ -129,6 +139,52 @@ pub fn object(
         }
     }
     Ok(Decoded { value, warnings })
+}
+
+fn unrecognized(gvk: &GroupVersionKind, bytes: &[u8], cause: &str) -> ApiError {
+    let summary = knarr_machinery::gojson::summary(bytes);
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {cause} ({summary})",
+        gvk.kind
+    ))
+}
+
+/// A custom resource names its type itself.
+fn check_custom_type(gvk: &GroupVersionKind, bytes: &[u8], value: &Value) -> Result<(), ApiError> {
+    let text = |f: &str| value.get(f).and_then(Value::as_str).unwrap_or("");
+    for field in ["apiVersion", "kind"] {
+        if let Some(v) = value.get(field).filter(|v| !v.is_string() && !v.is_null()) {
+            let cause = format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{field} of type string",
+                go_type(v)
+            );
+            return Err(unrecognized(gvk, bytes, &cause));
+        }
+    }
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if version.matches('/').count() > 1 {
+        return Err(unrecognized(gvk, bytes, &format!("unexpected GroupVersion string: {version}")));
+    }
+    if kind.is_empty() {
+        let sent = String::from_utf8_lossy(bytes);
+        return Err(unrecognized(gvk, bytes, &format!("Object 'Kind' is missing in '{sent}'")));
+    }
+    let wanted = gvk.group_version().to_string();
+    if version != wanted {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({wanted})"
+        )));
+    }
+    if kind != gvk.kind {
+        let error = knarr_machinery::FieldError::invalid(
+            &knarr_machinery::Path::new("kind"),
+            kind,
+            format!("must be {}", gvk.kind),
+        );
+        let named = knarr_machinery::GroupKind::new(gvk.group.clone(), kind.to_string());
+        return Err(ApiError::invalid(&named, knarr_registry::obj::name(value), &[error]));
+    }
+    Ok(())
 }
 
 /// Decodes a document that is a kind's own.
@@ -143,7 +199,13 @@ pub fn kind_object(
 ) -> Result<Decoded, ApiError> {
     let types = kind.info.types.clone();
     let lookup = |_: &GroupVersionKind| Some(types.clone());
-    let prune = |value: &mut Value| kind.rules.prune(&kind.info.types, value);
+    let own = kind.info.custom && kind.info.gvk.group != "autoscaling";
+    let prune = |value: &mut Value| {
+        if own {
+            check_custom_type(&kind.info.gvk, bytes, value)?;
+        }
+        kind.rules.prune(&kind.info.types, value)
+    };
     object(headers, bytes, &kind.info.gvk, &prune, &lookup, validation)
 }
 
@@ -173,7 +235,7 @@ pub fn options(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, ApiError> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    match media_type(headers).as_str() {
+    let document = match media_type(headers).as_str() {
         PROTOBUF => {
             let types = || knarr_schema::builtin_type("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
             knarr_schema::proto::decode(bytes, &|_| types())
@@ -181,8 +243,30 @@ pub fn options(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, ApiError> {
                 .map_err(|e| ApiError::bad_request(format!("cannot decode DeleteOptions: {e}")))
         }
         YAML => yaml(bytes).map(|(v, _)| v),
-        _ => decode::parse_json(bytes).map(|(v, _)| v),
+        JSON => decode::parse_json(bytes)
+            .map(|(v, _)| v)
+            .map_err(|e| ApiError::bad_request(format!("couldn't get version/kind; {}", e.message))),
+        _ => {
+            return Err(ApiError::unsupported_media_type(format!(
+                "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
+            )));
+        }
+    }?;
+    if !document.is_object() && !document.is_null() {
+        return Err(ApiError::bad_request(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            go_type(&document)
+        )));
     }
+    let text = |f: &str| document.get(f).and_then(Value::as_str).unwrap_or("");
+    if !matches!(text("kind"), "" | "DeleteOptions") {
+        return Err(ApiError::bad_request(format!(
+            "no kind \"{}\" is registered for version \"{}\" in scheme \"knarr\"",
+            text("kind"),
+            text("apiVersion")
+        )));
+    }
+    Ok(document)
 }
 
 fn go_type(value: &Value) -> &'static str {

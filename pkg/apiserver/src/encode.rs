@@ -9,6 +9,7 @@ use knarr_registry::{Entry, EventType, codec, obj};
 use serde_json::{Value, json};
 
 use crate::negotiate::{Accepted, Format, IncludeObject, Shape};
+use crate::status_json;
 
 /// Encodes objects of one kind for one request.
 #[derive(Debug, Clone)]
@@ -97,7 +98,10 @@ impl Encoder {
     /// When it cannot be encoded.
     pub fn plain(&self, value: &Value, gvk: &GroupVersionKind) -> Result<Bytes, ApiError> {
         if self.accepted.format != Format::Protobuf {
-            if self.accepted.format == Format::Json && value.get("metadata").is_some_and(Value::is_object) {
+            let typed = !self.kind.info.custom
+                && !status_json::is_status(value)
+                && value.get("metadata").is_some_and(Value::is_object);
+            if self.accepted.format == Format::Json && typed {
                 return codec::to_bytes(value);
             }
             return bytes_of(value, self.accepted.format);
@@ -267,11 +271,13 @@ pub fn types_of(gvk: &GroupVersionKind) -> Option<knarr_machinery::types::TypeRe
 /// When it cannot be encoded.
 pub fn bytes_of(value: &Value, format: Format) -> Result<Bytes, ApiError> {
     match format {
+        Format::Json | Format::Pretty if status_json::is_status(value) => {
+            Ok(Bytes::from(status_json::write(value, format == Format::Pretty)))
+        }
         Format::Json => serde_json::to_vec(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Pretty => {
-            let mut bytes = serde_json::to_vec_pretty(value).map_err(ApiError::internal)?;
-            bytes.push(b'\n');
-            Ok(Bytes::from(bytes))
+            // Go writes indented documents without a line break at the end.
+            serde_json::to_vec_pretty(value).map(Bytes::from).map_err(ApiError::internal)
         }
         Format::Yaml => serde_saphyr::to_string(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Protobuf => {

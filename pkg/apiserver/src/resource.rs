@@ -90,6 +90,7 @@ fn check_scope(kind: &Kind, call: &Call) -> Result<(), ApiError> {
     match kind.info.scope {
         Scope::Namespaced if info.namespace.is_empty() => match info.verb.as_str() {
             "list" | "watch" => Ok(()),
+            _ if kind.info.custom => Err(ApiError::path_not_found()),
             // SelfSubject reviews are cluster scoped; namespaced creates need a namespace.
             _ if info.name.is_empty() => Err(ApiError::method_not_allowed()),
             _ => Err(ApiError::path_not_found()),

@@ -20,7 +20,11 @@ use crate::{body, connect, eviction, respond, reviews, tokens, virtual_kinds, wr
 /// 404 for subresources that the kind does not have, 405 for verbs.
 pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
     let name = call.info.subresource.clone();
-    let sub = kind.info.subresource(&name).ok_or_else(ApiError::path_not_found)?.clone();
+    let missing = || match kind.info.custom {
+        true => ApiError::not_found(&kind.info.group_resource(), &call.info.name),
+        false => ApiError::path_not_found(),
+    };
+    let sub = kind.info.subresource(&name).ok_or_else(missing)?.clone();
     let verb = match call.info.verb.as_str() {
         "get" => Verb::Get,
         "create" => Verb::Create,

@@ -24,6 +24,12 @@ impl Registry {
     /// As upstream: 400 for mismatched names, 409 AlreadyExists, 422 with all field errors, what admission refuses.
     pub async fn create(&self, w: &WriteContext<'_>, mut object: Value) -> Result<Outcome, ApiError> {
         check_identity(w, &mut object)?;
+        if !matches!(obj::resource_version(&object), "" | "0") {
+            return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
+        }
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "uid", "selfLink"] {
+            obj::set_meta(&mut object, field, "");
+        }
         w.kind.rules.default(&mut object);
         // managedFields tell what the client sent and what was defaulted, not what admission adds.
         let types = &w.kind.info.types;
@@ -166,7 +172,7 @@ pub(crate) fn tidy(w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiEr
             _ => false,
         }
     }
-    if has_null(object) {
+    if !w.kind.info.custom && has_null(object) {
         w.kind.rules.prune(&w.kind.info.types, object)?;
     }
     Ok(())
@@ -191,9 +197,7 @@ pub(crate) fn check_identity(w: &WriteContext<'_>, object: &mut Value) -> Result
             ));
         }
     } else if !obj::namespace(object).is_empty() {
-        return Err(ApiError::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
+        obj::set_meta(object, "namespace", "");
     }
     if !w.name.is_empty() {
         let given = obj::name(object);

@@ -66,7 +66,7 @@ impl Patch<'_> {
             Self::Strategic(value, c) => (patch::strategic(types, old.clone(), value)?, *c),
             Self::Apply { document, force } => {
                 let mut document = (*document).clone();
-                check_identity(w, &mut document)?;
+                check_applied(w, &mut document)?;
                 let version = obj::resource_version(&document).to_string();
                 let mut merged = apply::apply(
                     types,
@@ -94,6 +94,25 @@ impl Patch<'_> {
         check_identity(w, &mut patched)?;
         Ok(patched)
     }
+}
+
+/// An applied document names its type itself; its namespace is left out where the client left it out.
+///
+/// # Errors
+/// 400 for another type, name or namespace.
+pub(crate) fn check_applied(w: &WriteContext<'_>, document: &mut Value) -> Result<(), ApiError> {
+    let text = |f: &str| document.get(f).and_then(Value::as_str).unwrap_or("").to_string();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if version != w.api_version() || kind != w.kind.info.gvk.kind {
+        let (group, version) = version.split_once('/').unwrap_or(("", &version));
+        return Err(ApiError::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")));
+    }
+    let named = !obj::namespace(document).is_empty();
+    check_identity(w, document)?;
+    if !named {
+        obj::set_meta(document, "namespace", "");
+    }
+    Ok(())
 }
 
 /// 422 that repeats the patch, as upstream.

@@ -27,6 +27,13 @@ impl Registry {
     /// # Errors
     /// As upstream: 404, 409 Conflict, 422 with all field errors, what admission refuses.
     pub async fn update(&self, w: &WriteContext<'_>, mut object: Value) -> Result<Outcome, ApiError> {
+        if w.kind.info.custom && obj::name(&object).is_empty() {
+            let text = format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                w.name
+            );
+            return Err(ApiError::bad_request(text));
+        }
         check_identity(w, &mut object)?;
         self.change(w, Change::Replace(object)).await
     }
@@ -72,10 +79,8 @@ impl Registry {
                         ),
                     ));
                 }
-                if !obj::resource_version(&object).is_empty() {
-                    return Err(missing);
-                }
-                check_identity(w, &mut object)?;
+                obj::set_meta(&mut object, "resourceVersion", "");
+                crate::patch::check_applied(w, &mut object)?;
                 let object = apply::apply(
                     &w.kind.info.types,
                     &w.api_version(),
@@ -87,6 +92,9 @@ impl Registry {
                     &now(),
                 )?;
                 let mut object = object;
+                if w.kind.info.scope == Scope::Namespaced {
+                    obj::set_meta(&mut object, "namespace", w.namespace);
+                }
                 w.kind.rules.default(&mut object);
                 self.create_prepared(w, object).await
             }
@@ -274,7 +282,9 @@ fn check_versions(
                 0,
                 "must be specified for an update",
             );
-            return Err(w.invalid(w.name, &[error]));
+            let resource = w.resource();
+            let named = knarr_machinery::GroupKind::new(resource.group, resource.resource);
+            return Err(ApiError::invalid(&named, w.name, &[error]));
         }
     } else if given != obj::resource_version(old) && given != "0" {
         return Err(ApiError::modified(&w.resource(), w.name));

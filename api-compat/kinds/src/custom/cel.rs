@@ -360,16 +360,15 @@ fn define(
     let Some(ty) = declare::of(schema, root || schema.embedded) else {
         errors.push(FieldError::internal(
             &at,
-            "internal error: failed to retrieve type information for x-kubernetes-validations",
+            "internal error: failed to construct type information for x-kubernetes-validations rules: unable to convert structural schema to CEL declarations",
         ));
         return;
     };
     for (i, rule) in schema.rules.iter().enumerate() {
         let at = at.index(i);
-        let shown = shown(rule);
         let compiled = compile(rule, schema, &ty);
         if let Err(e) = &compiled.program {
-            errors.push(FieldError::invalid(&at.child("rule"), shown.clone(), e.as_str()));
+            errors.push(about_rule(&at.child("rule"), rule, e));
         } else if !rule.message_expression.trim().is_empty() {
             let text = match Program::compile(&rule.message_expression, variables(rule, &ty)) {
                 Err(e) => Some(format!("messageExpression compilation failed: {e}")),
@@ -378,7 +377,7 @@ fn define(
                 }
                 Ok(_) => None,
             };
-            errors.extend(text.map(|t| FieldError::invalid(&at.child("messageExpression"), shown, t)));
+            errors.extend(text.map(|t| about_rule(&at.child("messageExpression"), rule, &t)));
         }
         if compiled.uses_old {
             if let Some(part) = uncorrelated {
@@ -394,10 +393,20 @@ fn define(
     }
 }
 
-/// A rule as an error shows it.
-fn shown(rule: &Rule) -> Value {
-    serde_json::json!({
-        "Rule": rule.rule, "Message": rule.message, "MessageExpression": rule.message_expression,
-        "Reason": rule.reason, "FieldPath": rule.field_path, "OptionalOldSelf": rule.optional_old_self,
-    })
+/// An error that shows the rule in the order and escapes of Go.
+fn about_rule(path: &Path, rule: &Rule, detail: &str) -> FieldError {
+    let json =
+        |v: Value| v.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    let shown = format!(
+        "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",
+        json(rule.rule.as_str().into()),
+        json(rule.message.as_str().into()),
+        json(rule.message_expression.as_str().into()),
+        json(rule.reason.as_deref().map_or(Value::Null, Value::from)),
+        json(rule.field_path.as_str().into()),
+        json(rule.optional_old_self.map_or(Value::Null, Value::from)),
+    );
+    let mut error = FieldError::invalid(path, Value::Null, format!("{shown}: {detail}"));
+    error.value = None;
+    error
 }
