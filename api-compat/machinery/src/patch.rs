@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 pub use crate::strategic::strategic;
 
-use crate::status::{ApiError, Details};
+use crate::status::ApiError;
 
 /// Most operations a JSON patch may have.
 pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
@@ -26,8 +26,8 @@ pub fn unprocessable(_cause: &str) -> ApiError {
 /// # Errors
 /// 400 for a malformed patch, 413 for too many operations, 422 when an operation cannot be applied.
 pub fn json_patch(doc: &Value, patch: &[u8]) -> Result<Value, ApiError> {
-    let operations: Value = serde_json::from_slice(patch)
-        .map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
+    let operations: Value =
+        serde_json::from_slice(patch).map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
     let Value::Array(operations) = operations else {
         return Err(ApiError::bad_request(
             "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
@@ -43,7 +43,7 @@ pub fn json_patch(doc: &Value, patch: &[u8]) -> Result<Value, ApiError> {
 pub fn json_patch_operations(doc: &Value, operations: &[Value]) -> Result<Value, ApiError> {
     if operations.len() > JSON_PATCH_OPERATIONS_MAX {
         return Err(ApiError::too_large(format!(
-            "Request entity is too large: The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
+            "Request entity too large: The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
             operations.len()
         )));
     }

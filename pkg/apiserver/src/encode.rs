@@ -98,9 +98,9 @@ impl Encoder {
     /// When it cannot be encoded.
     pub fn plain(&self, value: &Value, gvk: &GroupVersionKind) -> Result<Bytes, ApiError> {
         if self.accepted.format != Format::Protobuf {
-            let typed = !self.kind.info.custom
-                && !status_json::is_status(value)
-                && value.get("metadata").is_some_and(Value::is_object);
+            let own = self.kind.info.custom && *gvk == self.kind.info.gvk;
+            let typed =
+                !own && !status_json::is_status(value) && value.get("metadata").is_some_and(Value::is_object);
             if self.accepted.format == Format::Json && typed {
                 return codec::to_bytes(value);
             }
@@ -142,7 +142,10 @@ impl Encoder {
         remaining: Option<i64>,
         columns: bool,
     ) -> Value {
-        let mut metadata = json!({"resourceVersion": revision});
+        let mut metadata = json!({});
+        if !revision.is_empty() {
+            metadata["resourceVersion"] = revision.into();
+        }
         if !next.is_empty() {
             metadata["continue"] = next.into();
         }
@@ -160,7 +163,7 @@ impl Encoder {
             "kind": "Table",
             "apiVersion": self.accepted.meta_version(),
             "metadata": metadata,
-            "columnDefinitions": definitions,
+            "columnDefinitions": if columns { Value::from(definitions) } else { Value::Null },
             "rows": rows,
         })
     }
@@ -216,7 +219,10 @@ impl Encoder {
     /// When it cannot be encoded.
     pub fn bookmark(&self, revision: i64, initial_end: bool) -> Result<Bytes, ApiError> {
         let gvk = &self.kind.info.gvk;
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if !self.kind.info.custom {
+            metadata["creationTimestamp"] = Value::Null;
+        }
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }

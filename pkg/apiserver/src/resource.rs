@@ -57,7 +57,7 @@ async fn run(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, A
     let verb = verb_of(&info.verb)
         // A definition on its way out offers less than it serves.
         .filter(|v| kind.info.custom || kind.info.verbs.contains(v))
-        .ok_or_else(ApiError::method_not_allowed)?;
+        .ok_or_else(|| not_allowed(kind, &info.verb))?;
     match verb {
         Verb::Get => get(server, kind, &call).await,
         Verb::List => list(server, kind, &call).await,
@@ -83,6 +83,19 @@ fn verb_of(text: &str) -> Option<Verb> {
         "watch" => Verb::Watch,
         _ => return None,
     })
+}
+
+/// 405; custom resources name the verb.
+pub(crate) fn not_allowed(kind: &Kind, verb: &str) -> ApiError {
+    if !kind.info.custom {
+        return ApiError::method_not_allowed();
+    }
+    let resource = kind.info.group_resource();
+    let mut error = ApiError::not_found(&resource, "");
+    error.code = 405;
+    error.reason = "MethodNotAllowed".into();
+    error.message = format!("{verb} is not supported on resources of kind \"{resource}\"");
+    error
 }
 
 fn check_scope(kind: &Kind, call: &Call) -> Result<(), ApiError> {

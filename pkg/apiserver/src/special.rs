@@ -35,7 +35,7 @@ pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) ->
     };
     let streams = matches!(name.as_str(), "exec" | "attach" | "portforward" | "proxy");
     if !streams && !sub.verbs.contains(&verb) {
-        return Err(ApiError::method_not_allowed());
+        return Err(crate::resource::not_allowed(kind, &call.info.verb));
     }
     match (kind.info.plural.as_ref(), name.as_str(), verb) {
         ("pods", "log", Verb::Get) => connect::pod_stream(server, kind, call).await,

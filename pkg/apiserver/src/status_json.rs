@@ -15,6 +15,10 @@ pub fn is_status(value: &Value) -> bool {
 pub fn write(value: &Value, pretty: bool) -> Vec<u8> {
     let mut out = String::new();
     object(value, STATUS, if pretty { Some(0) } else { None }, &mut out);
+    if out.contains(['<', '>', '&']) {
+        // They stand in strings only, and Go escapes them there.
+        out = out.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    }
     out.into_bytes()
 }
 
@@ -80,7 +84,7 @@ mod tests {
             "name": "n"}, "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "message": "<m>"});
         assert_eq!(
             String::from_utf8(write(&status, false)).unwrap(),
-            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"<m>","details":{"name":"n","kind":"K","causes":[{"reason":"r","message":"m","field":"f"}]},"code":422}"#
+            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"\u003cm\u003e","details":{"name":"n","kind":"K","causes":[{"reason":"r","message":"m","field":"f"}]},"code":422}"#
         );
         let pretty = String::from_utf8(write(&status, true)).unwrap();
         assert!(pretty.starts_with("{\n  \"kind\": \"Status\",\n"), "{pretty}");

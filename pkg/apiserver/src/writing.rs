@@ -181,6 +181,9 @@ pub(crate) async fn patch_part(
     mut call: Call,
     subresource: Option<&str>,
 ) -> Result<Response, ApiError> {
+    if call.info.name.is_empty() {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
     let mut writing = Writing::new(server, kind, &call, "PatchOptions")?;
     let bytes = take_body(&mut call).await?;
     let sent = SentPatch::parse(kind, &call, &bytes, writing.validation)?;
@@ -260,7 +263,8 @@ impl SentPatch {
         match form {
             Form::Json => {}
             Form::Merge | Form::Strategic => {
-                let (value, duplicates) = decode::parse_json(bytes)?;
+                let (value, duplicates) =
+                    decode::parse_json(bytes).map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
                 found = duplicates.into_iter().map(|f| f.message).collect();
                 document = value;
             }
@@ -270,8 +274,24 @@ impl SentPatch {
                 knarr_registry::patch::report(duplicates.into_iter(), validation, &mut warnings)?;
             }
         }
-        if form != Form::Json && !document.is_object() {
-            return Err(ApiError::bad_request("the patch must be a JSON object"));
+        let given = match &document {
+            _ if form == Form::Json => "",
+            Value::Object(_) => "",
+            Value::Null if form == Form::Apply => {
+                return Err(ApiError::bad_request("invalid object type: /, Kind="));
+            }
+            Value::Null => return Err(ApiError::bad_request("Invalid JSON Patch")),
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Number(_) => "number",
+            Value::Bool(_) => "bool",
+        };
+        if !given.is_empty() {
+            let from =
+                if form == Form::Apply { "error unmarshaling JSON: while decoding JSON: " } else { "" };
+            return Err(ApiError::bad_request(format!(
+                "error decoding patch: {from}json: cannot unmarshal {given} into Go value of type map[string]interface {{}}"
+            )));
         }
         Ok(Self { form, document, found, warnings })
     }

@@ -1,7 +1,7 @@
 //! The four patch types.
 
 use knarr_machinery::field::{FieldError, Path};
-use knarr_machinery::{ApiError, GroupKind, apply, patch};
+use knarr_machinery::{ApiError, GroupKind, patch};
 use serde_json::Value;
 
 use crate::create::check_identity;
@@ -68,27 +68,22 @@ impl Patch<'_> {
                 let mut document = (*document).clone();
                 check_applied(w, &mut document)?;
                 let version = obj::resource_version(&document).to_string();
-                let mut merged = apply::apply(
-                    types,
-                    &w.api_version(),
-                    Some(old),
-                    &document,
-                    w.manager,
-                    *force,
-                    w.subresource,
-                    now,
-                )?;
+                let mut merged = crate::managed::apply(w, Some(old), &document, *force, now)?;
                 obj::set_meta(&mut merged, "resourceVersion", &version);
                 w.kind.rules.default(&mut merged);
                 return Ok(merged);
             }
         };
         let mut patched = patched;
+        check_custom_type(w, &patched)?;
+        let whole = patched.to_string();
         let unknown = w.kind.rules.prune(types, &mut patched).map_err(unprocessable)?;
         let findings: Vec<String> =
             checks.found.iter().cloned().chain(unknown.into_iter().map(|f| f.message)).collect();
         if checks.validation == FieldValidation::Strict && !findings.is_empty() {
-            return Err(strict_error(checks.sent, &findings));
+            // A strategic patch is repeated as it was sent, the others as what they make.
+            let shown = if matches!(self, Self::Strategic(..)) { checks.sent } else { whole.as_bytes() };
+            return Err(strict_error(shown, &findings));
         }
         report(findings.into_iter(), checks.validation, warnings)?;
         check_identity(w, &mut patched)?;
@@ -113,6 +108,31 @@ pub(crate) fn check_applied(w: &WriteContext<'_>, document: &mut Value) -> Resul
         obj::set_meta(document, "namespace", "");
     }
     Ok(())
+}
+
+/// A patch may not make another kind of a custom resource.
+fn check_custom_type(w: &WriteContext<'_>, patched: &Value) -> Result<(), ApiError> {
+    let gvk = &w.kind.info.gvk;
+    if !w.kind.info.custom || gvk.group == "autoscaling" {
+        return Ok(());
+    }
+    let text = |f: &str| patched.get(f).and_then(Value::as_str).unwrap_or("");
+    if text("kind").is_empty() {
+        let cause = format!("Object 'Kind' is missing in '{patched}'");
+        let error = FieldError::invalid(&Path::new("patch"), patched.to_string(), cause);
+        return Err(ApiError::invalid(&GroupKind::default(), "", &[error]));
+    }
+    let mut errors = Vec::new();
+    for (field, wanted) in [("kind", gvk.kind.to_string()), ("apiVersion", w.api_version())] {
+        let given = text(field);
+        if given != wanted {
+            errors.push(FieldError::invalid(&Path::new(field), given, format!("must be {wanted}")));
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(&GroupKind::new(gvk.group.clone(), text("kind").to_string()), w.name, &errors))
 }
 
 /// 422 that repeats the patch, as upstream.

@@ -2,7 +2,7 @@
 
 use knarr_kinds::Scope;
 use knarr_machinery::field::Path;
-use knarr_machinery::{ApiError, apply, meta};
+use knarr_machinery::{ApiError, meta};
 use serde_json::Value;
 
 use crate::create::{check_identity, is_event, tidy};
@@ -81,16 +81,7 @@ impl Registry {
                 }
                 obj::set_meta(&mut object, "resourceVersion", "");
                 crate::patch::check_applied(w, &mut object)?;
-                let object = apply::apply(
-                    &w.kind.info.types,
-                    &w.api_version(),
-                    None,
-                    &object,
-                    w.manager,
-                    false,
-                    w.subresource,
-                    &now(),
-                )?;
+                let object = crate::managed::apply(w, None, &object, false, &now())?;
                 let mut object = object;
                 if w.kind.info.scope == Scope::Namespaced {
                     obj::set_meta(&mut object, "namespace", w.namespace);
@@ -165,16 +156,7 @@ impl Registry {
             }
         };
         w.kind.rules.default(&mut object);
-        let object = apply::update(
-            &w.kind.info.types,
-            &w.api_version(),
-            Some(old),
-            object,
-            w.manager,
-            w.subresource,
-            time,
-        )?;
-        Ok(Some(object))
+        Ok(Some(crate::managed::update(w, Some(old), object, time)))
     }
 
     /// Validates and writes; `false` is a conflict.
@@ -223,6 +205,7 @@ impl Registry {
         let Some(revision) = self.put(w.kind, key, object, current.revision, lease).await? else {
             return Ok(false);
         };
+        crate::create::as_read(w, object)?;
         obj::set_meta(object, "resourceVersion", &revision.to_string());
         Ok(true)
     }
@@ -276,7 +259,11 @@ fn check_versions(
 ) -> Result<(), ApiError> {
     let given = obj::resource_version(object);
     if given.is_empty() {
-        if matches!(change, Change::Replace(_)) && !w.kind.rules.unconditional_update() {
+        let whole = matches!(
+            change,
+            Change::Replace(_) | Change::Patch(Patch::Json(_) | Patch::Merge(..) | Patch::Strategic(..))
+        );
+        if whole && !w.kind.rules.unconditional_update() {
             let error = knarr_machinery::FieldError::invalid(
                 &Path::new("metadata").child("resourceVersion"),
                 0,

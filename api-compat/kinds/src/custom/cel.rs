@@ -114,12 +114,17 @@ impl CelRules {
 
     /// Errors of an object; rules about unchanged parts are tolerated.
     pub fn check(&self, schema: &Schema, obj: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        run(&self.root, schema, obj, old, &Path::new(""))
+        run(&self.root, schema, obj, old, &Path::new("")).errors
+    }
+
+    /// Errors that an update is spared because they are about what did not change.
+    pub fn tolerated(&self, schema: &Schema, obj: &Value, old: &Value) -> Vec<FieldError> {
+        run(&self.root, schema, obj, Some(old), &Path::new("")).tolerated
     }
 }
 
-fn run(node: &Node, schema: &Schema, obj: &Value, old: Option<&Value>, path: &Path) -> Vec<FieldError> {
-    let mut walk = Walk { errors: Vec::new(), budget: BUDGET, over: false };
+fn run(node: &Node, schema: &Schema, obj: &Value, old: Option<&Value>, path: &Path) -> Walk {
+    let mut walk = Walk { errors: Vec::new(), tolerated: Vec::new(), budget: BUDGET, over: false };
     walk.node(
         node,
         schema,
@@ -128,7 +133,7 @@ fn run(node: &Node, schema: &Schema, obj: &Value, old: Option<&Value>, path: &Pa
         Tolerance { unchanged: old == Some(obj), correlated: old.is_some() },
         path,
     );
-    walk.errors
+    walk
 }
 
 /// Errors of a default.
@@ -138,8 +143,9 @@ pub(crate) fn check_default(schema: &Schema, value: &Value, path: &Path) -> Vec<
     }
     let node = build(schema, false);
     run(&node, schema, value, Some(value), path)
+        .errors
         .into_iter()
-        .chain(run(&node, schema, value, None, path))
+        .chain(run(&node, schema, value, None, path).errors)
         .fold(Vec::new(), |mut all, e| {
             if !all.contains(&e) {
                 all.push(e);
@@ -157,6 +163,7 @@ struct Tolerance {
 
 struct Walk {
     errors: Vec<FieldError>,
+    tolerated: Vec<FieldError>,
     budget: u64,
     over: bool,
 }
@@ -246,9 +253,9 @@ impl Walk {
             Ok(Val::Bool(true)) => {}
             Ok(_) => {
                 let detail = self.message(compiled, &bindings).unwrap_or_else(|| default_message(rule));
-                if compiled.uses_old || !tolerance.unchanged {
-                    self.errors.push(failure(compiled, obj, path, detail));
-                }
+                let spared = !compiled.uses_old && tolerance.unchanged;
+                let errors = if spared { &mut self.tolerated } else { &mut self.errors };
+                errors.push(failure(compiled, obj, path, detail));
             }
             Err(EvalError::CostLimit) => {
                 let text = format!(
@@ -325,10 +332,9 @@ fn default_message(rule: &Rule) -> String {
 }
 
 /// Errors of the rules of a definition: what does not compile, or could cost too much.
-pub(crate) fn definition_errors(schema: &Schema, path: &Path, unchanged: bool) -> Vec<FieldError> {
+pub(crate) fn definition_errors(schema: &Schema, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if schema.any(&|s| !s.rules.is_empty()) {
-        let _ = unchanged;
         define(schema, true, path, None, &mut errors);
     }
     errors

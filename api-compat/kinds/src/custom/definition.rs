@@ -152,8 +152,7 @@ fn version_list(errors: &mut Errors, versions: &[Value], path: &Path) {
     }
     if versions.iter().filter(|v| flag(v, "/storage")).count() != 1 {
         let text = "must have exactly one version marked as storage version";
-        let shown = if versions.is_empty() { Value::Null } else { versions.to_vec().into() };
-        errors.push(FieldError::invalid(path, shown, text));
+        errors.push(FieldError::invalid(path, versions.to_vec(), text));
     }
 }
 

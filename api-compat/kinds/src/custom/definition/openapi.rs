@@ -54,7 +54,7 @@ pub(super) fn validate(errors: &mut Errors, schema: &Value, has_status: bool, pa
     let sound = walk.errors.is_empty();
     errors.append(&mut walk.errors);
     if structural && sound {
-        errors.extend(cel::definition_errors(&parsed, &at, unchanged));
+        errors.extend(cel::definition_errors(&parsed, &at));
     }
 }
 

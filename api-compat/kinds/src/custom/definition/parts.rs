@@ -138,7 +138,7 @@ pub(in crate::custom) fn field_path<'a>(
             name = after[..end].replace("\\'", "'").replace("\\\\", "\\");
             rest = &after[end + 2..];
         } else if rest.starts_with('[') && !brackets {
-            return Err("array notation is not supported".into());
+            return Err("array notation is not allowed".into());
         } else {
             let end = rest.find(['.', '[']).unwrap_or(rest.len());
             return Err(format!("expected [ or . but got: {}", &rest[..end]));
