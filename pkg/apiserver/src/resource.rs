@@ -57,7 +57,7 @@ async fn run(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, A
     let verb = verb_of(&info.verb)
         // A definition on its way out offers less than it serves.
         .filter(|v| kind.info.custom || kind.info.verbs.contains(v))
-        .ok_or_else(ApiError::method_not_allowed)?;
+        .ok_or_else(|| not_allowed(kind, &info.verb))?;
     match verb {
         Verb::Get => get(server, kind, &call).await,
         Verb::List => list(server, kind, &call).await,
@@ -85,11 +85,25 @@ fn verb_of(text: &str) -> Option<Verb> {
     })
 }
 
+/// 405; custom resources name the verb.
+pub(crate) fn not_allowed(kind: &Kind, verb: &str) -> ApiError {
+    if !kind.info.custom {
+        return ApiError::method_not_allowed();
+    }
+    let resource = kind.info.group_resource();
+    let mut error = ApiError::not_found(&resource, "");
+    error.code = 405;
+    error.reason = "MethodNotAllowed".into();
+    error.message = format!("{verb} is not supported on resources of kind \"{resource}\"");
+    error
+}
+
 fn check_scope(kind: &Kind, call: &Call) -> Result<(), ApiError> {
     let info = &call.info;
     match kind.info.scope {
         Scope::Namespaced if info.namespace.is_empty() => match info.verb.as_str() {
             "list" | "watch" => Ok(()),
+            _ if kind.info.custom => Err(ApiError::path_not_found()),
             // SelfSubject reviews are cluster scoped; namespaced creates need a namespace.
             _ if info.name.is_empty() => Err(ApiError::method_not_allowed()),
             _ => Err(ApiError::path_not_found()),

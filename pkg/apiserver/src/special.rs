@@ -20,7 +20,11 @@ use crate::{body, connect, eviction, respond, reviews, tokens, virtual_kinds, wr
 /// 404 for subresources that the kind does not have, 405 for verbs.
 pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
     let name = call.info.subresource.clone();
-    let sub = kind.info.subresource(&name).ok_or_else(ApiError::path_not_found)?.clone();
+    let missing = || match kind.info.custom {
+        true => ApiError::not_found(&kind.info.group_resource(), &call.info.name),
+        false => ApiError::path_not_found(),
+    };
+    let sub = kind.info.subresource(&name).ok_or_else(missing)?.clone();
     let verb = match call.info.verb.as_str() {
         "get" => Verb::Get,
         "create" => Verb::Create,
@@ -31,7 +35,7 @@ pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) ->
     };
     let streams = matches!(name.as_str(), "exec" | "attach" | "portforward" | "proxy");
     if !streams && !sub.verbs.contains(&verb) {
-        return Err(ApiError::method_not_allowed());
+        return Err(crate::resource::not_allowed(kind, &call.info.verb));
     }
     match (kind.info.plural.as_ref(), name.as_str(), verb) {
         ("pods", "log", Verb::Get) => connect::pod_stream(server, kind, call).await,

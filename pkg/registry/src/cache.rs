@@ -102,7 +102,7 @@ impl Entry {
         Ok(Self {
             key: key.into(),
             revision,
-            bytes: codec::splice(&codec::to_stored(&value)?, revision)?,
+            bytes: codec::to_sorted(&value, revision)?,
             name: crate::obj::name(&value).into(),
             namespace: crate::obj::namespace(&value).into(),
             labels: labels.into_iter().flatten().map(pair).collect(),

@@ -200,7 +200,9 @@ impl Registry {
 }
 
 fn check_preconditions(w: &WriteContext<'_>, old: &Value, options: &DeleteOptions) -> Result<(), ApiError> {
-    let conflict = |text: String| Err(ApiError::conflict(&w.resource(), w.name, &text));
+    let gvk = &w.kind.info.gvk;
+    let named = knarr_machinery::GroupResource::new(gvk.group.clone(), gvk.kind.clone());
+    let conflict = |text: String| Err(ApiError::conflict(&named, w.name, &text));
     if let Some(uid) = &options.uid
         && uid != obj::uid(old)
     {

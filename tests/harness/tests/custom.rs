@@ -169,6 +169,8 @@ async fn written_in_every_way() {
         (&json!("Up"), &json!(4), &json!(3))
     );
 
+    assert_eq!(server.get(&format!("{path}/scale")).await.status, 500, "as upstream, without the field");
+    server.patch(&path, "merge", &json!({"spec": {"replicas": 1}})).await.expect(200);
     let scale =
         server.patch(&format!("{path}/scale"), "merge", &json!({"spec": {"replicas": 5}})).await.expect(200);
     assert_eq!(
@@ -293,7 +295,7 @@ async fn definitions_are_checked() {
         ),
         (
             edit(&|d| d["spec"]["versions"][0]["storage"] = false.into()),
-            "status.storedVersions: Invalid value: []: must have at least one stored version",
+            "status.storedVersions: Invalid value: null: must have at least one stored version",
         ),
         (
             edit(&|d| d["spec"]["scope"] = "World".into()),

@@ -114,12 +114,17 @@ impl CelRules {
 
     /// Errors of an object; rules about unchanged parts are tolerated.
     pub fn check(&self, schema: &Schema, obj: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        run(&self.root, schema, obj, old, &Path::new(""))
+        run(&self.root, schema, obj, old, &Path::new("")).errors
+    }
+
+    /// Errors that an update is spared because they are about what did not change.
+    pub fn tolerated(&self, schema: &Schema, obj: &Value, old: &Value) -> Vec<FieldError> {
+        run(&self.root, schema, obj, Some(old), &Path::new("")).tolerated
     }
 }
 
-fn run(node: &Node, schema: &Schema, obj: &Value, old: Option<&Value>, path: &Path) -> Vec<FieldError> {
-    let mut walk = Walk { errors: Vec::new(), budget: BUDGET, over: false };
+fn run(node: &Node, schema: &Schema, obj: &Value, old: Option<&Value>, path: &Path) -> Walk {
+    let mut walk = Walk { errors: Vec::new(), tolerated: Vec::new(), budget: BUDGET, over: false };
     walk.node(
         node,
         schema,
@@ -128,7 +133,7 @@ fn run(node: &Node, schema: &Schema, obj: &Value, old: Option<&Value>, path: &Pa
         Tolerance { unchanged: old == Some(obj), correlated: old.is_some() },
         path,
     );
-    walk.errors
+    walk
 }
 
 /// Errors of a default.
@@ -138,8 +143,9 @@ pub(crate) fn check_default(schema: &Schema, value: &Value, path: &Path) -> Vec<
     }
     let node = build(schema, false);
     run(&node, schema, value, Some(value), path)
+        .errors
         .into_iter()
-        .chain(run(&node, schema, value, None, path))
+        .chain(run(&node, schema, value, None, path).errors)
         .fold(Vec::new(), |mut all, e| {
             if !all.contains(&e) {
                 all.push(e);
@@ -157,6 +163,7 @@ struct Tolerance {
 
 struct Walk {
     errors: Vec<FieldError>,
+    tolerated: Vec<FieldError>,
     budget: u64,
     over: bool,
 }
@@ -246,9 +253,9 @@ impl Walk {
             Ok(Val::Bool(true)) => {}
             Ok(_) => {
                 let detail = self.message(compiled, &bindings).unwrap_or_else(|| default_message(rule));
-                if compiled.uses_old || !tolerance.unchanged {
-                    self.errors.push(failure(compiled, obj, path, detail));
-                }
+                let spared = !compiled.uses_old && tolerance.unchanged;
+                let errors = if spared { &mut self.tolerated } else { &mut self.errors };
+                errors.push(failure(compiled, obj, path, detail));
             }
             Err(EvalError::CostLimit) => {
                 let text = format!(
@@ -325,10 +332,9 @@ fn default_message(rule: &Rule) -> String {
 }
 
 /// Errors of the rules of a definition: what does not compile, or could cost too much.
-pub(crate) fn definition_errors(schema: &Schema, path: &Path, unchanged: bool) -> Vec<FieldError> {
+pub(crate) fn definition_errors(schema: &Schema, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if schema.any(&|s| !s.rules.is_empty()) {
-        let _ = unchanged;
         define(schema, true, path, None, &mut errors);
     }
     errors
@@ -360,16 +366,15 @@ fn define(
     let Some(ty) = declare::of(schema, root || schema.embedded) else {
         errors.push(FieldError::internal(
             &at,
-            "internal error: failed to retrieve type information for x-kubernetes-validations",
+            "internal error: failed to construct type information for x-kubernetes-validations rules: unable to convert structural schema to CEL declarations",
         ));
         return;
     };
     for (i, rule) in schema.rules.iter().enumerate() {
         let at = at.index(i);
-        let shown = shown(rule);
         let compiled = compile(rule, schema, &ty);
         if let Err(e) = &compiled.program {
-            errors.push(FieldError::invalid(&at.child("rule"), shown.clone(), e.as_str()));
+            errors.push(about_rule(&at.child("rule"), rule, e));
         } else if !rule.message_expression.trim().is_empty() {
             let text = match Program::compile(&rule.message_expression, variables(rule, &ty)) {
                 Err(e) => Some(format!("messageExpression compilation failed: {e}")),
@@ -378,7 +383,7 @@ fn define(
                 }
                 Ok(_) => None,
             };
-            errors.extend(text.map(|t| FieldError::invalid(&at.child("messageExpression"), shown, t)));
+            errors.extend(text.map(|t| about_rule(&at.child("messageExpression"), rule, &t)));
         }
         if compiled.uses_old {
             if let Some(part) = uncorrelated {
@@ -394,10 +399,20 @@ fn define(
     }
 }
 
-/// A rule as an error shows it.
-fn shown(rule: &Rule) -> Value {
-    serde_json::json!({
-        "Rule": rule.rule, "Message": rule.message, "MessageExpression": rule.message_expression,
-        "Reason": rule.reason, "FieldPath": rule.field_path, "OptionalOldSelf": rule.optional_old_self,
-    })
+/// An error that shows the rule in the order and escapes of Go.
+fn about_rule(path: &Path, rule: &Rule, detail: &str) -> FieldError {
+    let json =
+        |v: Value| v.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    let shown = format!(
+        "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",
+        json(rule.rule.as_str().into()),
+        json(rule.message.as_str().into()),
+        json(rule.message_expression.as_str().into()),
+        json(rule.reason.as_deref().map_or(Value::Null, Value::from)),
+        json(rule.field_path.as_str().into()),
+        json(rule.optional_old_self.map_or(Value::Null, Value::from)),
+    );
+    let mut error = FieldError::invalid(path, Value::Null, format!("{shown}: {detail}"));
+    error.value = None;
+    error
 }

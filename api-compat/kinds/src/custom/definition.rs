@@ -40,6 +40,12 @@ pub(crate) fn validate(crd: &Value, old: Option<&Value>) -> Errors {
         one_version(&mut errors, version, &spec.child("versions").index(i), &shared, old);
     }
     version_list(&mut errors, versions, &spec.child("versions"));
+    // Upstream's internal form repeats the first version's name.
+    let first = versions.first().map(|v| text(v, "/name")).unwrap_or_default();
+    let found = names::is_dns1035_label(first);
+    if !first.is_empty() && !found.is_empty() {
+        errors.push(FieldError::invalid(&spec.child("version"), first, found.join(",")));
+    }
     let given = crd.pointer("/spec/names").cloned().unwrap_or_default();
     for key in ["plural", "singular", "kind", "listKind"] {
         if text(&given, &format!("/{key}")).is_empty() {
@@ -218,7 +224,7 @@ pub(crate) fn stored_versions(errors: &mut Errors, crd: &Value) {
     let stored: Vec<&str> = list(crd, "/status/storedVersions").iter().filter_map(Value::as_str).collect();
     if stored.is_empty() {
         let text = "must have at least one stored version";
-        errors.push(FieldError::invalid(&path, Value::Array(Vec::new()), text));
+        errors.push(FieldError::invalid(&path, Value::Null, text));
         return;
     }
     let versions = list(crd, "/spec/versions");
@@ -298,6 +304,10 @@ fn default_errors(schema: &Schema, path: &Path, root: bool) -> Errors {
 
 fn defaults(s: &Schema, path: &Path, resource: bool, inside_meta: bool, errors: &mut Errors) {
     let inside_meta = inside_meta && !s.embedded;
+    // The root is a resource even where the schema does not say so.
+    let whole =
+        (resource && !s.embedded && s.default.is_some()).then(|| Schema { embedded: true, ..s.clone() });
+    let s = whole.as_ref().unwrap_or(s);
     if let Some(given) = &s.default {
         let at = path.child("default");
         if !inside_meta {
@@ -325,6 +335,10 @@ fn defaults(s: &Schema, path: &Path, resource: bool, inside_meta: bool, errors: 
 
 /// Structural violations, or if there are none errors of defaults.
 fn structure_errors(schema: &Schema, path: &Path) -> Errors {
+    // Constructs that have no structural form are told elsewhere, and alone.
+    if schema.any(&|s| !s.unsupported.is_empty()) {
+        return Vec::new();
+    }
     let found = structural::violations(schema, path);
     if found.is_empty() { default_errors(schema, path, true) } else { found }
 }

@@ -70,7 +70,8 @@ impl CustomRules {
                 Ok(Some(v)) => match v.as_i64() {
                     None => {
                         let text = format!(
-                            "{path} accessor error: {v} is of the type {}, expected int64",
+                            "{path} accessor error: {} is of the type {}, expected int64",
+                            plain(v),
                             go_type(v)
                         );
                         errors.push(FieldError::invalid(&at, 0, text));
@@ -93,7 +94,7 @@ impl CustomRules {
         let path = self.scale.as_ref()?.selector.as_deref()?;
         let text = match nested(obj, path) {
             Ok(Some(v)) if !v.is_string() => {
-                format!("{path} accessor error: {v} is of the type {}, expected string", go_type(v))
+                format!("{path} accessor error: {} is of the type {}, expected string", plain(v), go_type(v))
             }
             Err(e) => e,
             _ => return None,
@@ -124,6 +125,11 @@ fn plain_root(schema: &Schema) -> std::borrow::Cow<'_, Schema> {
     } else {
         std::borrow::Cow::Borrowed(schema)
     }
+}
+
+/// A value as Go's `%v` prints leaves.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_string)
 }
 
 fn go_type(value: &Value) -> &'static str {
@@ -249,7 +255,12 @@ impl Rules for CustomRules {
             .collect();
         added.sort_unstable();
         added.dedup();
-        added.into_iter().flat_map(finalizer_warnings).collect()
+        let mut out: Warnings = added.into_iter().flat_map(finalizer_warnings).collect();
+        if let (Some(cel), Some(old)) = (&self.cel, old) {
+            let spared = cel.tolerated(&self.schema, obj, old);
+            out.splice(0..0, spared.iter().map(ToString::to_string));
+        }
+        out
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {

@@ -88,7 +88,10 @@ impl Build {
             "number" => Type::Scalar(Scalar::Double),
             "boolean" => Type::Scalar(Scalar::Bool),
             // Without a type everything is kept: granular for maps, as upstream deduces it.
-            _ => Type::Any,
+            _ => {
+                let open = Schema { preserve_unknown: true, ..Schema::default() };
+                self.structure(knarr_machinery::types::DEDUCED, Vec::new(), &open)
+            }
         }
     }
 

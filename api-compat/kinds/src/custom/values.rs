@@ -264,6 +264,15 @@ fn check_number(schema: &Schema, number: &serde_json::Number, value: &Value, pat
     let whole = |b: f64| (b.fract() == 0.0).then_some(b as i64);
     if let Some(factor) = c.multiple_of {
         match range(factor, whole(factor), "MultipleOf") {
+            _ if factor <= 0.0 => {
+                let shown = bound(factor, value);
+                let text = format!("factor MultipleOf declared for {path} must be positive: {shown}");
+                out.add(invalid(
+                    path,
+                    if value.is_f64() { Value::from(factor) } else { Value::from(factor as i64) },
+                    text,
+                ));
+            }
             Some(issue) => out.add(issue),
             None if !multiple(value, f, factor) => {
                 let detail = format!("{path} in body should be a multiple of {}", bound(factor, value));

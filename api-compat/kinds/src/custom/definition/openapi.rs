@@ -54,7 +54,7 @@ pub(super) fn validate(errors: &mut Errors, schema: &Value, has_status: bool, pa
     let sound = walk.errors.is_empty();
     errors.append(&mut walk.errors);
     if structural && sound {
-        errors.extend(cel::definition_errors(&parsed, &at, unchanged));
+        errors.extend(cel::definition_errors(&parsed, &at));
     }
 }
 
@@ -205,7 +205,7 @@ impl Walk {
                 self.set_items(items, &path.child("items"));
             }
             if !matches!(kind.as_str(), "atomic" | "set" | "map") {
-                self.errors.push(FieldError::not_supported(&at, kind.as_str(), &["atomic", "set", "map"]));
+                self.errors.push(unsupported(&at, kind, &["atomic", "set", "map"]));
             }
         }
         if !s.list_keys.is_empty() && s.list_type.as_deref() != Some("map") {
@@ -351,6 +351,13 @@ impl Walk {
             }
         }
     }
+}
+
+/// A value that is none of a list, told in the order given.
+fn unsupported(path: &Path, value: &str, valid: &[&str]) -> FieldError {
+    let quoted: Vec<String> = valid.iter().map(|v| format!("{v:?}")).collect();
+    let detail = format!("supported values: {}", quoted.join(", "));
+    FieldError { detail, ..FieldError::not_supported(path, value, &[]) }
 }
 
 /// The formats of a schema that are none for their type, in the order of a walk.

@@ -138,16 +138,15 @@ pub(in crate::custom) fn field_path<'a>(
             name = after[..end].replace("\\'", "'").replace("\\\\", "\\");
             rest = &after[end + 2..];
         } else if rest.starts_with('[') && !brackets {
-            return Err("array notation is not supported".into());
+            return Err("array notation is not allowed".into());
         } else {
-            return Err(format!("expected [ or . but got: {}", rest.chars().next().unwrap_or(' ')));
+            let end = rest.find(['.', '[']).unwrap_or(rest.len());
+            return Err(format!("expected [ or . but got: {}", &rest[..end]));
         }
         if let Some(below) = at.properties.get(&name) {
             at = below;
         } else if let Some(below) = at.additional_schema() {
             at = below;
-        } else if std::ptr::eq(at, schema) && name == "metadata" {
-            return Ok(None);
         } else {
             return Err("does not refer to a valid field".into());
         }
