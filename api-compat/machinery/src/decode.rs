@@ -44,9 +44,7 @@ pub fn cannot_handle(gvk: &GroupVersionKind, cause: &str) -> ApiError {
 pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<Finding>), ApiError> {
     let mut findings = Vec::new();
     let mut path = String::new();
-    // As Go, what is no UTF-8 is replaced.
-    let text = String::from_utf8_lossy(bytes);
-    let mut de = serde_json::Deserializer::from_str(&text);
+    let mut de = serde_json::Deserializer::from_slice(bytes);
     let value = Seed { path: &mut path, findings: &mut findings }
         .deserialize(&mut de)
         .and_then(|v| de.end().map(|()| v))
@@ -147,14 +145,8 @@ fn push_name(path: &mut String, name: &str) {
 /// # Errors
 /// A value of a wrong type (400, with the text that follows `cannot be handled as a Pod: `).
 pub fn prune(types: &TypeRef, obj: &mut Value) -> Result<Vec<Finding>, ApiError> {
-    let mut walk = Walk {
-        set: &types.set,
-        path: String::new(),
-        owner: String::new(),
-        findings: Vec::new(),
-        go: true,
-        map_at: None,
-    };
+    let mut walk =
+        Walk { set: &types.set, path: String::new(), owner: String::new(), findings: Vec::new(), go: true };
     walk.value(&types.root, obj).map_err(ApiError::bad_request)?;
     Ok(walk.findings)
 }
@@ -162,14 +154,8 @@ pub fn prune(types: &TypeRef, obj: &mut Value) -> Result<Vec<Finding>, ApiError>
 /// Brings a custom resource to what its schema describes: unknown fields are dropped and reported, nulls are
 /// dropped where the schema does not allow them. Types are left to the schema validation of the CRD.
 pub fn prune_custom(types: &TypeRef, obj: &mut Value) -> Vec<Finding> {
-    let mut walk = Walk {
-        set: &types.set,
-        path: String::new(),
-        owner: String::new(),
-        findings: Vec::new(),
-        go: false,
-        map_at: None,
-    };
+    let mut walk =
+        Walk { set: &types.set, path: String::new(), owner: String::new(), findings: Vec::new(), go: false };
     // Without Go's rules no value is of a wrong type for the walk.
     let _ = walk.value(&types.root, obj);
     walk.findings
@@ -183,8 +169,6 @@ struct Walk<'a> {
     findings: Vec<Finding>,
     /// Whether values are decoded as Go would do it.
     go: bool,
-    /// Length of the path of the map of leaves that is walked.
-    map_at: Option<usize>,
 }
 
 impl Walk<'_> {
@@ -214,15 +198,12 @@ impl Walk<'_> {
                 Value::Object(entries) => {
                     for (k, item) in entries.iter_mut() {
                         let len = self.path.len();
-                        // Keys of a map are no part of the field that Go names, when its values are leaves.
-                        self.map_at = matches!(map.value, Type::Scalar(_)).then_some(len);
                         push_name(&mut self.path, k);
                         if self.go && item.is_null() {
                             *item = zero(&map.value);
                         }
                         self.value(&map.value, item)?;
                         self.path.truncate(len);
-                        self.map_at = None;
                     }
                     Ok(())
                 }
@@ -304,7 +285,7 @@ impl Walk<'_> {
         // Go names fields without the positions in lists.
         let mut path = String::new();
         let mut depth = 0;
-        for c in self.path[..self.map_at.unwrap_or(self.path.len())].chars() {
+        for c in self.path.chars() {
             match c {
                 '[' => depth += 1,
                 ']' => depth -= 1,

@@ -10,7 +10,6 @@ pub mod decode;
 pub mod field;
 pub mod fields;
 pub mod fieldset;
-pub mod gojson;
 pub mod gvk;
 pub mod int_or_string;
 pub mod labels;

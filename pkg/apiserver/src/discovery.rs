@@ -93,7 +93,7 @@ pub(crate) fn serve(server: &Arc<Inner>, call: &Call, _: &Permit) -> Result<Resp
                 let index = catalog(table, &server.config.git_version, |c| c.v3_index());
                 Ok(("application/json".into(), Bytes::from(index.to_string())))
             })?;
-            Ok(send_exact(&index, headers))
+            Ok(send(&index, headers))
         }
         ["openapi", "v3", rest @ ..] => openapi_v3(server, call, rest),
         ["api" | "apis", ..] => discover(server, headers, &parts),
@@ -152,21 +152,12 @@ fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<
     Ok(send(&kept, headers))
 }
 
-/// OpenAPI documents go out without the line break of other documents.
-fn send_exact(kept: &Kept, headers: &HeaderMap) -> Response {
-    tagged(kept, headers, respond::compress_exact)
-}
-
 fn send(kept: &Kept, headers: &HeaderMap) -> Response {
-    tagged(kept, headers, respond::compress)
-}
-
-fn tagged(kept: &Kept, headers: &HeaderMap, finish: fn(Response, Bytes, &HeaderMap) -> Response) -> Response {
     let same = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(kept.etag.as_str());
     let mut response = if same {
         respond::bytes(304, &kept.media, Bytes::new())
     } else {
-        finish(respond::bytes(200, &kept.media, Bytes::new()), kept.body.clone(), headers)
+        respond::compress(respond::bytes(200, &kept.media, Bytes::new()), kept.body.clone(), headers)
     };
     if let Ok(etag) = HeaderValue::from_str(&kept.etag) {
         response.headers_mut().insert(ETAG, etag);
@@ -196,7 +187,7 @@ fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiE
         }
         Ok(("application/json".into(), bytes_of(&document, Format::Json)?))
     })?;
-    Ok(send_exact(&kept, headers))
+    Ok(send(&kept, headers))
 }
 
 fn openapi_v3(server: &Arc<Inner>, call: &Call, rest: &[&str]) -> Result<Response, ApiError> {
@@ -222,7 +213,7 @@ fn openapi_v3(server: &Arc<Inner>, call: &Call, rest: &[&str]) -> Result<Respons
         let document = document.ok_or_else(ApiError::path_not_found)?;
         Ok(("application/json".into(), bytes_of(&document, Format::Json)?))
     })?;
-    let mut response = send_exact(&kept, &call.parts.headers);
+    let mut response = send(&kept, &call.parts.headers);
     if asked == hash {
         // The content of this URL never changes.
         let headers = response.headers_mut();

@@ -9,7 +9,6 @@ use knarr_registry::{Entry, EventType, codec, obj};
 use serde_json::{Value, json};
 
 use crate::negotiate::{Accepted, Format, IncludeObject, Shape};
-use crate::status_json;
 
 /// Encodes objects of one kind for one request.
 #[derive(Debug, Clone)]
@@ -98,10 +97,7 @@ impl Encoder {
     /// When it cannot be encoded.
     pub fn plain(&self, value: &Value, gvk: &GroupVersionKind) -> Result<Bytes, ApiError> {
         if self.accepted.format != Format::Protobuf {
-            let own = self.kind.info.custom && *gvk == self.kind.info.gvk;
-            let typed =
-                !own && !status_json::is_status(value) && value.get("metadata").is_some_and(Value::is_object);
-            if self.accepted.format == Format::Json && typed {
+            if self.accepted.format == Format::Json && value.get("metadata").is_some_and(Value::is_object) {
                 return codec::to_bytes(value);
             }
             return bytes_of(value, self.accepted.format);
@@ -142,10 +138,7 @@ impl Encoder {
         remaining: Option<i64>,
         columns: bool,
     ) -> Value {
-        let mut metadata = json!({});
-        if !revision.is_empty() {
-            metadata["resourceVersion"] = revision.into();
-        }
+        let mut metadata = json!({"resourceVersion": revision});
         if !next.is_empty() {
             metadata["continue"] = next.into();
         }
@@ -163,7 +156,7 @@ impl Encoder {
             "kind": "Table",
             "apiVersion": self.accepted.meta_version(),
             "metadata": metadata,
-            "columnDefinitions": if columns { Value::from(definitions) } else { Value::Null },
+            "columnDefinitions": definitions,
             "rows": rows,
         })
     }
@@ -219,10 +212,7 @@ impl Encoder {
     /// When it cannot be encoded.
     pub fn bookmark(&self, revision: i64, initial_end: bool) -> Result<Bytes, ApiError> {
         let gvk = &self.kind.info.gvk;
-        let mut metadata = json!({"resourceVersion": revision.to_string()});
-        if !self.kind.info.custom {
-            metadata["creationTimestamp"] = Value::Null;
-        }
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -277,9 +267,6 @@ pub fn types_of(gvk: &GroupVersionKind) -> Option<knarr_machinery::types::TypeRe
 /// When it cannot be encoded.
 pub fn bytes_of(value: &Value, format: Format) -> Result<Bytes, ApiError> {
     match format {
-        Format::Json | Format::Pretty if status_json::is_status(value) => {
-            Ok(Bytes::from(status_json::write(value, format == Format::Pretty)))
-        }
         Format::Json => serde_json::to_vec(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Pretty => serde_json::to_vec_pretty(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Yaml => serde_saphyr::to_string(value).map(Bytes::from).map_err(ApiError::internal),

@@ -31,7 +31,6 @@ pub mod serve;
 pub mod server;
 pub mod services;
 pub mod special;
-mod status_json;
 pub mod supervisor;
 pub mod tokens;
 pub mod tunnel;

@@ -26,8 +26,7 @@ pub fn respond(encoder: &Encoder, page: ListPage, headers: &HeaderMap) -> Result
     if encoder.is_spliced() {
         let size: usize = page.entries.iter().map(|e| e.bytes.len() + 1).sum();
         if size > CHUNK && !respond::takes_gzip(headers) {
-            let end = tail(encoder, &page)?;
-            return Ok(streamed(encoder, page, end, media));
+            return Ok(streamed(encoder, page, media));
         }
         let mut out = BytesMut::with_capacity(size + 256);
         out.put_slice(&head(encoder, &page)?);
@@ -56,15 +55,6 @@ fn list_meta(encoder: &Encoder, page: &ListPage) -> Map<String, Value> {
     meta
 }
 
-/// Lists of custom resources always say where they go on.
-fn metadata_of(encoder: &Encoder, page: &ListPage) -> Map<String, Value> {
-    let mut meta = list_meta(page);
-    if encoder.kind().info.custom {
-        meta.entry("continue").or_insert_with(|| "".into());
-    }
-    meta
-}
-
 fn head(encoder: &Encoder, page: &ListPage) -> Result<Vec<u8>, ApiError> {
     let info = &encoder.kind().info;
     let meta = serde_json::to_string(&list_meta(encoder, page)).map_err(ApiError::internal)?;
@@ -74,16 +64,6 @@ fn head(encoder: &Encoder, page: &ListPage) -> Result<Vec<u8>, ApiError> {
         info.gvk.group_version()
     )
     .into_bytes())
-}
-
-/// What follows the items; custom lists have their keys sorted.
-fn tail(encoder: &Encoder, page: &ListPage) -> Result<Vec<u8>, ApiError> {
-    let info = &encoder.kind().info;
-    if !info.custom {
-        return Ok(b"]}\n".to_vec());
-    }
-    let meta = serde_json::to_string(&metadata_of(encoder, page)).map_err(ApiError::internal)?;
-    Ok(format!("],\"kind\":\"{}\",\"metadata\":{meta}}}\n", info.list_kind).into_bytes())
 }
 
 fn item(encoder: &Encoder, out: &mut BytesMut, entry: &Entry, first: bool) {
@@ -100,7 +80,7 @@ fn item(encoder: &Encoder, out: &mut BytesMut, entry: &Entry, first: bool) {
     }
 }
 
-fn streamed(encoder: &Encoder, page: ListPage, end: Vec<u8>, media: &'static str) -> Response {
+fn streamed(encoder: &Encoder, page: ListPage, media: &'static str) -> Response {
     let encoder = encoder.clone();
     let opening = head(&encoder, &page).unwrap_or_default();
     let entries: Vec<Arc<Entry>> = page.entries;

@@ -25,25 +25,12 @@ const WARNINGS_MAX: usize = 4096;
 
 /// A response with a body of a known type.
 pub fn bytes(status: u16, media_type: &str, body: Bytes) -> Response {
-    let body = if media_type.starts_with("application/json") { line(body) } else { body };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(value) = HeaderValue::from_str(media_type) {
         response.headers_mut().insert(CONTENT_TYPE, value);
     }
     response
-}
-
-/// JSON documents end with a line break, as those of a Go server.
-fn line(body: Bytes) -> Bytes {
-    // Indented documents have none.
-    if body.is_empty() || body.last() == Some(&b'\n') || body.ends_with(b"\n}") {
-        return body;
-    }
-    let mut out = BytesMut::with_capacity(body.len() + 1);
-    out.put_slice(&body);
-    out.put_u8(b'\n');
-    out.freeze()
 }
 
 /// Plain text.
@@ -74,10 +61,6 @@ pub fn document(status: u16, value: &Value, format: Format) -> Result<Response, 
 
 /// An error as a Status in the client's encoding, JSON if that cannot tell it.
 pub fn error(error: &ApiError, accepted: Accepted) -> Response {
-    // Paths that lead nowhere are told as any web server tells them.
-    if *error == ApiError::path_not_found() {
-        return text(404, "404 page not found\n");
-    }
     let mut value = error.to_value();
     move_continue(&mut value);
     let encoded = bytes_of(&value, accepted.format).map(|b| (accepted.format, b));
@@ -131,15 +114,8 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
         .any(|e| e.trim().split(';').next() == Some("gzip"))
 }
 
-/// Gives an answer its body; a large one is compressed.
+/// Compresses a large answer.
 pub fn compress(response: Response, body: Bytes, headers: &HeaderMap) -> Response {
-    let json =
-        response.headers().get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
-    compress_exact(response, if json { line(body) } else { body }, headers)
-}
-
-/// As [`compress`], for a body that goes out byte for byte.
-pub fn compress_exact(response: Response, body: Bytes, headers: &HeaderMap) -> Response {
     if body.len() < GZIP_THRESHOLD || !takes_gzip(headers) {
         return with_body(response, body);
     }

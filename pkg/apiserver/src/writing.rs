@@ -163,9 +163,6 @@ pub(crate) async fn update_part(
     mut call: Call,
     subresource: Option<&str>,
 ) -> Result<Response, ApiError> {
-    if call.info.name.is_empty() {
-        return Err(ApiError::bad_request("name must be provided"));
-    }
     let writing = Writing::new(server, kind, &call, "UpdateOptions")?;
     let bytes = take_body(&mut call).await?;
     let decoded = body::kind_object(&call.parts.headers, &bytes, kind, writing.validation)?;
@@ -193,9 +190,6 @@ pub(crate) async fn patch_part(
     mut call: Call,
     subresource: Option<&str>,
 ) -> Result<Response, ApiError> {
-    if call.info.name.is_empty() {
-        return Err(ApiError::bad_request("name must be provided"));
-    }
     let mut writing = Writing::new(server, kind, &call, "PatchOptions")?;
     let bytes = take_body(&mut call).await?;
     let sent = SentPatch::parse(kind, &call, &bytes, writing.validation)?;
@@ -332,18 +326,10 @@ fn check_applied_type(kind: &Kind, document: &Value) -> Result<(), ApiError> {
 async fn delete_options(call: &mut Call) -> Result<(Value, DeleteOptions), ApiError> {
     let bytes = take_body(call).await?;
     let mut document = body::options(&call.parts.headers, &bytes)?;
-    let from_query = !document.is_object();
-    if from_query {
+    if !document.is_object() {
         document = json!({});
     }
     let map = knarr_registry::obj::map_mut(&mut document);
-    // A body stands for itself: the parameters count only without one.
-    if !from_query {
-        map.insert("kind".into(), "DeleteOptions".into());
-        map.insert("apiVersion".into(), "meta.k8s.io/v1".into());
-        let options = DeleteOptions::parse(&document)?;
-        return Ok((document, options));
-    }
     if let Some(grace) = call.query.number("gracePeriodSeconds")? {
         map.entry("gracePeriodSeconds").or_insert_with(|| grace.into());
     }
@@ -369,7 +355,8 @@ pub(crate) async fn delete(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> 
     writing.dry_run = options::dry_run(&call.query, Some(&document), "DeleteOptions")?;
     writing.options = document;
     let outcome = server.registry.delete(&writing.context(kind, &call, None), &options).await?;
-    let accepted = !outcome.deleted && options.orphan_dependents == Some(false);
+    let foreground = options.propagation == Some(knarr_registry::delete::Propagation::Foreground);
+    let accepted = !outcome.deleted && (foreground || options.orphan_dependents == Some(false));
     writing.respond_as(if accepted { 202 } else { 200 }, &outcome.object, &outcome.warnings, &[])
 }
 
@@ -394,9 +381,6 @@ pub(crate) async fn delete_collection(
         meta.insert("continue".into(), "".into());
     }
     meta.insert("resourceVersion".into(), revision.to_string().into());
-    if kind.info.custom {
-        meta.insert("continue".into(), "".into());
-    }
     let document = listing::list_document(&writing.encoder, gone, meta);
     let format = match writing.encoder.accepted().format {
         crate::negotiate::Format::Protobuf => crate::negotiate::Format::Json,
