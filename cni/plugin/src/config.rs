@@ -46,19 +46,22 @@ pub fn conflist(cfg: &Conflist) -> String {
     format!("{list:#}\n")
 }
 
-/// One host port, as the runtime hands it over.
+/// One host port, as the runtime hands it over. containerd writes the names of its Go fields, others those of the
+/// specification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
     /// Port on the host; 0 means none.
+    #[serde(alias = "HostPort")]
     pub host_port: u16,
     /// Port in the pod.
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// "tcp", "udp" or "sctp".
-    #[serde(default = "tcp")]
+    #[serde(default = "tcp", alias = "Protocol")]
     pub protocol: String,
     /// Only on this host address; empty for all.
-    #[serde(default, rename = "hostIP")]
+    #[serde(default, rename = "hostIP", alias = "HostIP")]
     pub host_ip: String,
 }
 
@@ -181,5 +184,26 @@ impl NetConf {
             plain.parse().map_err(|_| CniError::config(format!("wanted address {t:?} is not an IP address")))
         })
         .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_ports_bear_either_spelling() {
+        let wanted = PortMapping {
+            host_port: 80,
+            container_port: 8080,
+            protocol: "udp".into(),
+            host_ip: "10.0.0.1".into(),
+        };
+        for text in [
+            r#"{"hostPort":80,"containerPort":8080,"protocol":"udp","hostIP":"10.0.0.1"}"#,
+            r#"{"HostPort":80,"ContainerPort":8080,"Protocol":"udp","HostIP":"10.0.0.1"}"#,
+        ] {
+            assert_eq!(serde_json::from_str::<PortMapping>(text).unwrap(), wanted);
+        }
     }
 }
