@@ -40,7 +40,7 @@ pub fn cannot_handle(gvk: &GroupVersionKind, cause: &str) -> ApiError {
 /// Parses JSON; repeated keys are reported and the last one counts.
 ///
 /// # Errors
-/// Malformed JSON, with line and column.
+/// Malformed JSON, in the words of [`crate::syntax`].
 pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<Finding>), ApiError> {
     let mut findings = Vec::new();
     let mut path = String::new();
@@ -48,7 +48,10 @@ pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<Finding>), ApiError> {
     let value = Seed { path: &mut path, findings: &mut findings }
         .deserialize(&mut de)
         .and_then(|v| de.end().map(|()| v))
-        .map_err(|e| ApiError::bad_request(format!("json parse error: {e}")))?;
+        .map_err(|e| {
+            let text = crate::syntax::error(bytes).unwrap_or_else(|| e.to_string());
+            ApiError::bad_request(format!("couldn't get version/kind; json parse error: {text}"))
+        })?;
     Ok((value, findings))
 }
 

@@ -20,6 +20,7 @@ pub mod patch;
 pub mod quantity;
 pub mod status;
 pub mod strategic;
+pub mod syntax;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -27,6 +28,7 @@ pub mod time;
 pub(crate) mod typed;
 pub mod types;
 pub mod user;
+pub mod version;
 
 pub use field::{FieldError, Path};
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};

@@ -1,4 +1,4 @@
-//! Upstream: `test/e2e/architecture/conformance.go`.
+//! Upstream's conformance.go.
 
 use crate::Result;
 use crate::context::Context;
@@ -7,11 +7,11 @@ tests! {
     "[sig-architecture] Conformance Tests should have at least two untainted nodes" => two_nodes,
 }
 
-async fn two_nodes(c: Context) -> Result<()> {
-    let nodes = c.nodes().await?.len();
+async fn two_nodes(cx: Context) -> Result<()> {
+    let nodes = cx.nodes().await?.len();
     anyhow::ensure!(
         nodes >= 2,
-        "conformance requires at least two ready, schedulable nodes without taints, there are {nodes}"
+        "a conformant cluster has at least two ready, untainted nodes; this one has {nodes}"
     );
     Ok(())
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use knarr_auth::jwt::{SigningKey, VerifyingKey};
 use knarr_auth::{
-    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, aggregation, authn,
-    bootstrap,
+    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, authn, bootstrap,
 };
 use knarr_client::Informers;
 use knarr_machinery::{ApiError, UserInfo};
@@ -51,7 +50,6 @@ impl ApiServer {
         more: Vec<Arc<dyn Authenticator>>,
     ) -> Result<Arc<Rbac>, ApiError> {
         let client = self.own_client();
-        let shutdown = self.shutdown().clone();
         bootstrap::reconcile(&client).await?;
         let informers = self.informers();
         let rbac = Rbac::new(&informers);
@@ -70,7 +68,6 @@ impl ApiServer {
         self.set_authenticators(authenticators);
         self.set_rbac(rbac.clone());
         self.set_authorizer(Arc::new(Union::new(authorizers)));
-        tokio::spawn(aggregation::run(informers, client, shutdown));
         Ok(rbac)
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use knarr_auth::Permit;
+use knarr_kinds::KindInfo;
 use knarr_machinery::{ApiError, GroupVersion};
 use knarr_openapi::discovery::{self, Encoding, Form, Root};
 use knarr_openapi::{Catalog, OPENAPI_V2_PROTOBUF};
@@ -136,9 +137,12 @@ fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<
             Encoding::Protobuf => Format::Protobuf,
         };
         match bytes_of(&document, format) {
-            Ok(body) => Ok((discovery::content_type(form, encoding), body)),
+            Ok(body) => Ok((discovery::content_type(form, encoding), respond::line(format, body))),
             // Aggregated discovery has no protobuf form here: JSON is what every client reads.
-            Err(_) => Ok((discovery::content_type(form, Encoding::Json), bytes_of(&document, Format::Json)?)),
+            Err(_) => Ok((
+                discovery::content_type(form, Encoding::Json),
+                respond::line(Format::Json, bytes_of(&document, Format::Json)?),
+            )),
         }
     })?;
     Ok(send(&kept, headers))
@@ -159,7 +163,8 @@ fn send(kept: &Kept, headers: &HeaderMap) -> Response {
 }
 
 fn catalog<T>(table: &KindTable, version: &str, run: impl FnOnce(&Catalog<'_>) -> T) -> T {
-    run(&Catalog { kinds: table.all(), version, custom_schema: &|_| None })
+    let schema = |info: &KindInfo| table.find_kind(&info.gvk).and_then(|k| k.rules.openapi().cloned());
+    run(&Catalog { kinds: table.all(), version, custom_schema: &schema })
 }
 
 fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiError> {

@@ -56,7 +56,7 @@ impl Encoder {
     /// # Errors
     /// Damaged bytes, or a form that this version cannot tell.
     pub fn value(&self, entry: &Entry) -> Result<Value, ApiError> {
-        self.kind.rules.from_storage(entry.value()?)
+        knarr_registry::registry::read(&self.kind, entry)
     }
 
     /// One entry as an answer.
@@ -268,11 +268,7 @@ pub fn types_of(gvk: &GroupVersionKind) -> Option<knarr_machinery::types::TypeRe
 pub fn bytes_of(value: &Value, format: Format) -> Result<Bytes, ApiError> {
     match format {
         Format::Json => serde_json::to_vec(value).map(Bytes::from).map_err(ApiError::internal),
-        Format::Pretty => {
-            let mut bytes = serde_json::to_vec_pretty(value).map_err(ApiError::internal)?;
-            bytes.push(b'\n');
-            Ok(Bytes::from(bytes))
-        }
+        Format::Pretty => serde_json::to_vec_pretty(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Yaml => serde_saphyr::to_string(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Protobuf => {
             let text = |f: &str| value.get(f).and_then(Value::as_str).unwrap_or("").to_string();

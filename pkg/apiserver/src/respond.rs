@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{
@@ -40,12 +40,23 @@ pub fn text(status: u16, body: impl Into<String>) -> Response {
     response
 }
 
+/// A document as it goes out: JSON on one line ends with a line break, as upstream's encoder writes it.
+pub fn line(format: Format, body: Bytes) -> Bytes {
+    if format != Format::Json {
+        return body;
+    }
+    let mut out = BytesMut::with_capacity(body.len() + 1);
+    out.extend_from_slice(&body);
+    out.extend_from_slice(b"\n");
+    out.freeze()
+}
+
 /// A document that is no resource (discovery, version).
 ///
 /// # Errors
 /// When it cannot be encoded.
 pub fn document(status: u16, value: &Value, format: Format) -> Result<Response, ApiError> {
-    Ok(bytes(status, format.media_type(), bytes_of(value, format)?))
+    Ok(bytes(status, format.media_type(), line(format, bytes_of(value, format)?)))
 }
 
 /// An error as a Status in the client's encoding, JSON if that cannot tell it.
@@ -54,7 +65,7 @@ pub fn error(error: &ApiError, accepted: Accepted) -> Response {
     move_continue(&mut value);
     let encoded = bytes_of(&value, accepted.format).map(|b| (accepted.format, b));
     let (format, body) = encoded.unwrap_or_else(|_| (Format::Json, Bytes::from(value.to_string())));
-    let mut response = bytes(error.code, format.media_type(), body);
+    let mut response = bytes(error.code, format.media_type(), line(format, body));
     if let Some(seconds) = error.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

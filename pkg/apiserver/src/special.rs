@@ -89,7 +89,11 @@ fn not_implemented(kind: &Kind, subresource: &str) -> ApiError {
 async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {
     let encoder = crate::resource::encoder(kind, call)?;
     let entry = server.registry.get(kind, namespace(kind, call), &call.info.name).await?;
-    Ok(respond::bytes(200, encoder.accepted().format.media_type(), encoder.entry(&entry)?))
+    Ok(respond::bytes(
+        200,
+        encoder.accepted().format.media_type(),
+        respond::line(encoder.accepted().format, encoder.entry(&entry)?),
+    ))
 }
 
 /// A kind that stands for a document type which is no resource (Scale): its facts come from the schema.
@@ -99,7 +103,9 @@ pub(crate) fn document_kind(like: &Kind, gvk: &GroupVersionKind) -> Result<Kind,
     info.gvk = gvk.clone();
     info.types = types;
     info.subresources.clear();
-    Ok(Kind { info: Arc::new(info), rules: like.rules.clone() })
+    // The rules of a custom kind are those of its schema, not of this document.
+    let rules = if like.info.custom { knarr_kinds::plain_rules() } else { like.rules.clone() };
+    Ok(Kind { info: Arc::new(info), rules })
 }
 
 async fn scale(server: &Arc<Inner>, kind: &Kind, mut call: Call, verb: Verb) -> Result<Response, ApiError> {

@@ -2,7 +2,7 @@
 
 use knarr_kinds::Scope;
 use knarr_machinery::field::Path;
-use knarr_machinery::{ApiError, apply, decode, meta};
+use knarr_machinery::{ApiError, apply, meta};
 use rand::Rng as _;
 use serde_json::Value;
 
@@ -38,6 +38,10 @@ impl Registry {
         object: Value,
     ) -> Result<Outcome, ApiError> {
         let name = obj::name(&object).to_string();
+        if w.kind.rules.terminating() {
+            let text = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError::forbidden(&w.resource(), &name, text));
+        }
         let mut admission = w.admission(Operation::Create, Some(object), None);
         w.hooks.mutate(&mut admission).await?;
         let mut object = admission.object.take().unwrap_or_default();
@@ -162,8 +166,8 @@ pub(crate) fn tidy(w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiEr
             _ => false,
         }
     }
-    if !w.kind.info.custom && has_null(object) {
-        decode::prune(&w.kind.info.types, object)?;
+    if has_null(object) {
+        w.kind.rules.prune(&w.kind.info.types, object)?;
     }
     Ok(())
 }

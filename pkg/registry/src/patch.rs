@@ -1,7 +1,7 @@
 //! The four patch types.
 
 use knarr_machinery::field::{FieldError, Path};
-use knarr_machinery::{ApiError, GroupKind, apply, decode, patch};
+use knarr_machinery::{ApiError, GroupKind, apply, patch};
 use serde_json::Value;
 
 use crate::create::check_identity;
@@ -84,7 +84,7 @@ impl Patch<'_> {
             }
         };
         let mut patched = patched;
-        let unknown = decode::prune(types, &mut patched).map_err(unprocessable)?;
+        let unknown = w.kind.rules.prune(types, &mut patched).map_err(unprocessable)?;
         let findings: Vec<String> =
             checks.found.iter().cloned().chain(unknown.into_iter().map(|f| f.message)).collect();
         if checks.validation == FieldValidation::Strict && !findings.is_empty() {
