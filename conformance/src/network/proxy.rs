@@ -35,7 +35,9 @@ async fn porter(c: &Context) -> Result<()> {
     .collect();
     let mut main = container("proxy-service", AGNHOST, &["porter"]);
     main["env"] = json!(env);
+    // The first port is the one of a path that names none.
     main["ports"] = json!([
+        {"containerPort": 80},
         {"name": "dest1", "containerPort": 160},
         {"name": "dest2", "containerPort": 162},
         {"name": "tlsdest1", "containerPort": 460},

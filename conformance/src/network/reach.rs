@@ -50,7 +50,7 @@ pub async fn ask(c: &Context, from: &str, address: &str, port: i64) -> Result<St
 
 /// The host name that answers over UDP, asked from a pod.
 pub async fn ask_udp(c: &Context, from: &str, address: &str, port: i64) -> Result<String> {
-    c.shell(from, "", &format!("echo hostname | nc -u -w 2 {address} {port}")).await
+    c.shell(from, "", &format!("echo hostname | $(which nc) -u -w 2 {address} {port}")).await
 }
 
 /// Asks until these servers have answered and none but them.

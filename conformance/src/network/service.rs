@@ -97,7 +97,7 @@ async fn protocols(c: Context) -> Result<()> {
     served_by(&c, &from, &ip, 80, &["pod1"]).await?;
     let what = "UDP must not be served any more";
     poll(super::reach::REACH, std::time::Duration::from_secs(1), what, || async {
-        let line = format!("echo hostname | nc -u -w 2 {ip} 80");
+        let line = format!("echo hostname | $(which nc) -u -w 2 {ip} 80");
         let out = c.exec(&from, "", &["/bin/sh", "-c", &line]).await?;
         anyhow::ensure!(out.stdout.trim().is_empty(), "{:?} answered", out.stdout);
         Ok(Some(()))

@@ -15,6 +15,7 @@ mod lease;
 mod lifecycle_hook;
 mod node_lifecycle;
 mod pod_generation;
+mod pod_resize;
 mod pods;
 mod pods_lifecycle;
 mod podtemplates;
@@ -45,6 +46,7 @@ pub const FILES: &[&[Test]] = &[
     lifecycle_hook::TESTS,
     node_lifecycle::TESTS,
     pod_generation::TESTS,
+    pod_resize::TESTS,
     pods::TESTS,
     pods_lifecycle::TESTS,
     podtemplates::TESTS,

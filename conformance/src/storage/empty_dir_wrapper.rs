@@ -74,9 +74,8 @@ async fn round(c: &Context, node: &Value, volumes: &[Value], mounts: &[Value]) -
     c.pods()
         .wait_set(&query, POD_START, "5 running pods with 50 volumes each", |pods| {
             let running = pods.iter().filter(|p| phase(p) == "Running").count();
-            for p in pods.iter().filter(|p| phase(p) == "Failed") {
-                anyhow::bail!("a pod failed: {}", p["status"]);
-            }
+            let failed = pods.iter().find(|p| phase(p) == "Failed");
+            anyhow::ensure!(failed.is_none(), "a pod failed: {failed:?}");
             for s in pods.iter().flat_map(|p| array(p, "/status/containerStatuses")) {
                 ensure_eq!(s["restartCount"], json!(0), "restarts");
             }

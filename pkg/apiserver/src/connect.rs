@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::insecure::insecure_tls;
+use crate::proxy_links::{Place, rewrite};
 use crate::respond;
 use crate::server::{Call, Inner};
 use crate::tokens::core_object;
@@ -64,10 +65,44 @@ pub(crate) async fn pod_stream(server: &Arc<Inner>, pods: &Kind, call: Call) -> 
     };
     let target = kubelet(server, node).await?;
     let log = call.info.subresource == "log";
+    if log && knarr_streaming::websocket::is_requested(&call.parts.headers) {
+        return log_socket(server, &target, call, &path).await;
+    }
     let response = forward(server, &target, call, &path).await?;
     if log || !response.status().is_success() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return check(response).await;
     }
+    Ok(response)
+}
+
+/// A log as the messages of a WebSocket.
+async fn log_socket(
+    server: &Arc<Inner>,
+    target: &Target,
+    mut call: Call,
+    path: &str,
+) -> Result<Response, ApiError> {
+    use knarr_streaming::websocket::{Codec, PLAIN, negotiate, send};
+    let (response, protocol) = match negotiate(&call.parts.headers, PLAIN) {
+        Ok(agreed) => agreed,
+        Err(refusal) => return Ok(refusal.into_response()),
+    };
+    let codec = if protocol.contains("base64") { Codec::Base64 } else { Codec::Raw };
+    let client = call.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let client = client.ok_or_else(|| ApiError::bad_request("the connection cannot be upgraded"))?;
+    call.parts.headers.remove(UPGRADE);
+    let log = check(forward(server, target, call, path).await?).await?;
+    tokio::spawn(async move {
+        let sent = match client.await {
+            Ok(upgraded) => {
+                send(TokioIo::new(upgraded), codec, log.into_body()).await.map_err(|e| e.to_string())
+            }
+            Err(e) => Err(e.to_string()),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "a log over WebSocket ended");
+        }
+    });
     Ok(response)
 }
 
@@ -191,7 +226,7 @@ async fn kubelet(server: &Inner, node: &str) -> Result<Target, ApiError> {
 /// 400 for malformed names, 503 for services without endpoints, what the connection raises.
 pub(crate) async fn proxy(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
     if call.info.rest.is_empty()
-        && call.parts.method == Method::GET
+        && matches!(call.parts.method, Method::GET | Method::HEAD)
         && !call.parts.headers.contains_key(UPGRADE)
     {
         return Ok(redirect(&call.parts.uri));
@@ -211,7 +246,10 @@ pub(crate) async fn proxy(server: &Arc<Inner>, kind: &Kind, call: Call) -> Resul
     };
     let query = call.parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
     let path = format!("{}{query}", if call.info.rest.is_empty() { "/" } else { &call.info.rest });
-    forward(server, &target, call, &path).await
+    let own = call.parts.uri.path();
+    let prefix = own.strip_suffix(call.info.rest.as_str()).unwrap_or(own).trim_end_matches('/').to_string();
+    let place = Place { prefix, host: format!("{}:{}", target.host, target.port) };
+    rewrite(forward(server, &target, call, &path).await?, &place).await
 }
 
 /// `[scheme:]name[:port]`.

@@ -24,6 +24,7 @@ pub mod listing;
 pub mod metrics;
 pub mod negotiate;
 pub mod options;
+mod proxy_links;
 pub mod resource;
 pub mod respond;
 mod reviews;

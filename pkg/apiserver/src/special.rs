@@ -31,6 +31,8 @@ pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) ->
         "update" => Verb::Update,
         "patch" => Verb::Patch,
         "delete" => Verb::Delete,
+        // Not a verb of the API, but the backend of a proxy may know the method.
+        _ if name == "proxy" && call.parts.method == http::Method::OPTIONS => Verb::Get,
         _ => return Err(ApiError::method_not_allowed()),
     };
     let streams = matches!(name.as_str(), "exec" | "attach" | "portforward" | "proxy");

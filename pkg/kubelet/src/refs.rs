@@ -87,20 +87,41 @@ impl Refs {
         let api: Api<K> = Api::namespaced(self.client.clone(), &key.1);
         let config = watcher::Config::default().fields(&format!("metadata.name={}", key.2));
         let mut events = watcher::watcher(api, config).boxed();
-        let mut version = None;
+        // What the object was last; nothing while it does not exist, which optional sources may do.
+        let mut version: Option<String> = None;
+        let mut listed = false;
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
                 () = token.cancelled() => return,
             };
             match event {
-                Some(Ok(Event::Apply(object) | Event::InitApply(object))) => {
+                Some(Ok(Event::Init)) => listed = false,
+                Some(Ok(Event::InitApply(object))) => {
+                    listed = true;
                     let new = object.meta().resource_version.clone();
-                    if version.replace(new.clone()).is_some_and(|old| old != new) {
+                    // The first list shows what the volume was just written from.
+                    if version.is_some() && version != new {
                         self.tell(&key);
                     }
+                    version = new;
                 }
-                Some(Ok(_)) => {}
+                Some(Ok(Event::InitDone)) if !listed && version.is_some() => {
+                    version = None;
+                    self.tell(&key);
+                }
+                Some(Ok(Event::InitDone)) => {}
+                Some(Ok(Event::Apply(object))) => {
+                    let new = object.meta().resource_version.clone();
+                    if version != new {
+                        self.tell(&key);
+                    }
+                    version = new;
+                }
+                Some(Ok(Event::Delete(_))) => {
+                    version = None;
+                    self.tell(&key);
+                }
                 Some(Err(error)) => {
                     tracing::debug!(kind = key.0, namespace = key.1, name = key.2, %error, "watching an object of a volume");
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;

@@ -90,6 +90,40 @@ pub fn negotiate<'k>(headers: &HeaderMap, known: &[&'k str]) -> Result<(Response
     Ok((response, chosen))
 }
 
+/// The subprotocols of a stream without channels, for [`send`].
+pub const PLAIN: &[&str] = &["", "binary.k8s.io", "base64.binary.k8s.io"];
+
+/// Sends a body as messages and says goodbye; ends early when the client goes away.
+///
+/// # Errors
+/// What the connection or the body raises.
+pub async fn send(io: impl Io + 'static, codec: Codec, body: Body) -> io::Result<()> {
+    let (mut to, mut from) = socket(io, Role::Server).await.split();
+    let mut data = body.into_data_stream();
+    loop {
+        let chunk = tokio::select! {
+            message = from.next() => match message {
+                Some(Ok(message)) if !message.is_close() => continue,
+                _ => return Ok(()),
+            },
+            chunk = data.next() => chunk,
+        };
+        let Some(chunk) = chunk else { break };
+        for piece in chunk.map_err(io::Error::other)?.chunks(MAX_PIECE) {
+            let message = match codec {
+                Codec::Raw => Message::Binary(Bytes::copy_from_slice(piece)),
+                Codec::Base64 => Message::Text(STANDARD.encode(piece).into()),
+            };
+            to.send(message).await.map_err(io::Error::other)?;
+        }
+    }
+    to.send(goodbye()).await.map_err(io::Error::other)?;
+    let answer = async { while let Some(Ok(_)) = from.next().await {} };
+    // Whether the client answers the goodbye is its affair.
+    let _ = tokio::time::timeout(LINGER, answer).await;
+    Ok(())
+}
+
 type Socket = WebSocketStream<BoxIo>;
 
 async fn socket(io: impl Io + 'static, role: Role) -> Socket {
