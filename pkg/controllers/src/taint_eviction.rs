@@ -1,6 +1,7 @@
 //! Deletes pods that do not tolerate a NoExecute taint of their node, at once or when their patience ends.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
@@ -41,7 +42,8 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
         }
 }
 
-fn decide(tolerations: &[Toleration], taints: &[&Taint], now: Timestamp) -> Verdict {
+/// `seen` is when the controller first met the pod under a taint: taints that people add bear no time of their own.
+fn decide(tolerations: &[Toleration], taints: &[&Taint], seen: Timestamp, now: Timestamp) -> Verdict {
     if taints.is_empty() {
         return Verdict::Stay;
     }
@@ -52,7 +54,7 @@ fn decide(tolerations: &[Toleration], taints: &[&Taint], now: Timestamp) -> Verd
             return Verdict::Leave;
         }
         // Several tolerations of one taint: the shortest patience counts; one without a limit adds none.
-        let since = taint.time_added.as_ref().map_or(now, |t| t.0).as_millisecond();
+        let since = taint.time_added.as_ref().map_or(seen, |t| t.0).as_millisecond();
         for seconds in used.iter().filter_map(|t| t.toleration_seconds) {
             let until = since + seconds.max(0) * 1000;
             deadline = Some(deadline.map_or(until, |d| d.min(until)));
@@ -77,8 +79,7 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
         let (queue, pods) = (queue.clone(), ctx.pods.clone());
         nodes.on_event(move |event| {
             if let Event::Applied { new, old } = event
-                && !no_execute(new).is_empty()
-                && old.as_ref().is_none_or(|o| no_execute(o) != no_execute(new))
+                && old.as_ref().map_or(!no_execute(new).is_empty(), |o| no_execute(o) != no_execute(new))
             {
                 for pod in pods.get(&format!("node:{}", new.name_any())) {
                     queue.add((pod.namespace().unwrap_or_default(), pod.name_any()));
@@ -101,23 +102,66 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
     nodes.synced().await;
     ctx.store::<Pod>().synced().await;
     let run = ctx.clone();
+    let seen = Arc::new(Seen::default());
     work(ctx, queue, 8, move |key| {
-        let (ctx, nodes) = (run.clone(), nodes.clone());
-        async move { reconcile(&ctx, &nodes, &key.0, &key.1).await }
+        let (ctx, nodes, seen) = (run.clone(), nodes.clone(), seen.clone());
+        async move { reconcile(&ctx, &nodes, &seen, &key.0, &key.1).await }
     })
     .await;
     Ok(())
 }
 
-async fn reconcile(ctx: &Ctx, nodes: &Store<Node>, namespace: &str, name: &str) -> Result<Action, Error> {
-    let Some(pod) = ctx.store::<Pod>().get(namespace, name) else { return Ok(Action::Done) };
-    if pod.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::Done);
+/// When a pod (by uid) was first met under a taint; by namespace and name.
+#[derive(Default)]
+struct Seen(Mutex<HashMap<(String, String), (String, Timestamp)>>);
+
+impl Seen {
+    fn forget(&self, namespace: &str, name: &str) {
+        self.lock().remove(&(namespace.to_owned(), name.to_owned()));
     }
+
+    fn since(&self, namespace: &str, name: &str, uid: &str, now: Timestamp) -> Timestamp {
+        let mut all = self.lock();
+        let entry =
+            all.entry((namespace.to_owned(), name.to_owned())).or_insert_with(|| (uid.to_owned(), now));
+        if entry.0 != uid {
+            *entry = (uid.to_owned(), now);
+        }
+        entry.1
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), (String, Timestamp)>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+async fn reconcile(
+    ctx: &Ctx,
+    nodes: &Store<Node>,
+    seen: &Seen,
+    namespace: &str,
+    name: &str,
+) -> Result<Action, Error> {
+    let Some(pod) =
+        ctx.store::<Pod>().get(namespace, name).filter(|p| p.metadata.deletion_timestamp.is_none())
+    else {
+        seen.forget(namespace, name);
+        return Ok(Action::Done);
+    };
     let Some(node) = node_name(&pod).and_then(|n| nodes.get("", n)) else { return Ok(Action::Done) };
     let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
-    match decide(tolerations, &no_execute(&node), Timestamp::now()) {
-        Verdict::Stay => Ok(Action::Done),
+    let taints = no_execute(&node);
+    if taints.is_empty() {
+        seen.forget(namespace, name);
+        return Ok(Action::Done);
+    }
+    let now = Timestamp::now();
+    let since = seen.since(namespace, name, pod.metadata.uid.as_deref().unwrap_or_default(), now);
+    match decide(tolerations, &taints, since, now) {
+        Verdict::Stay => {
+            seen.forget(namespace, name);
+            Ok(Action::Done)
+        }
         Verdict::LeaveIn(left) => Ok(Action::After(left)),
         Verdict::Leave => evict(ctx, &pod, namespace, name).await.map(|()| Action::Done),
     }
@@ -170,14 +214,19 @@ mod tests {
         };
         let tolerate = |value: serde_json::Value| serde_json::from_value::<Vec<Toleration>>(value).unwrap();
         let (a, b) = (taint("a"), taint("b"));
-        assert_eq!(decide(&[], &[], now), Verdict::Stay);
-        assert_eq!(decide(&[], &[&a], now), Verdict::Leave);
+        assert_eq!(decide(&[], &[], now, now), Verdict::Stay);
+        assert_eq!(decide(&[], &[&a], now, now), Verdict::Leave);
         let forever = tolerate(json!([{"operator": "Exists"}]));
-        assert_eq!(decide(&forever, &[&a, &b], now), Verdict::Stay);
+        assert_eq!(decide(&forever, &[&a, &b], now, now), Verdict::Stay);
         let some = tolerate(json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 300}]));
-        assert_eq!(decide(&some, &[&a], now), Verdict::LeaveIn(Duration::from_secs(240)));
-        assert_eq!(decide(&some, &[&a, &b], now), Verdict::Leave);
+        assert_eq!(decide(&some, &[&a], now, now), Verdict::LeaveIn(Duration::from_secs(240)));
+        assert_eq!(decide(&some, &[&a, &b], now, now), Verdict::Leave);
         let short = tolerate(json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 30}]));
-        assert_eq!(decide(&short, &[&a], now), Verdict::Leave);
+        assert_eq!(decide(&short, &[&a], now, now), Verdict::Leave);
+        let untimed: Taint = serde_json::from_value(json!({"key": "a", "effect": "NoExecute"})).unwrap();
+        let seen: Timestamp = "2026-01-01T00:00:50Z".parse().unwrap();
+        assert_eq!(decide(&short, &[&untimed], seen, now), Verdict::LeaveIn(Duration::from_secs(20)));
+        let seen: Timestamp = "2026-01-01T00:00:20Z".parse().unwrap();
+        assert_eq!(decide(&short, &[&untimed], seen, now), Verdict::Leave);
     }
 }
