@@ -19,7 +19,9 @@ pub fn index_keys(pod: &Pod) -> Vec<String> {
     match controller_of(&pod.metadata) {
         Some(owner) => {
             keys.push(format!("uid:{}", owner.uid));
-            if owner.kind == "Job" && pod.metadata.finalizers.iter().flatten().any(|f| f == crate::job::FINALIZER) {
+            if owner.kind == "Job"
+                && pod.metadata.finalizers.iter().flatten().any(|f| f == crate::job::FINALIZER)
+            {
                 let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
                 keys.push(format!("tracked:{namespace}/{}", owner.name));
             }

@@ -312,7 +312,8 @@ mod tests {
     #[test]
     fn a_circle_is_seen_where_it_closes() {
         let mut graph = Graph::default();
-        let deleting = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]});
+        let deleting =
+            json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]});
         graph.observe(&names(), &meta("a", Some("c"), deleting));
         graph.observe(&names(), &meta("b", Some("a"), json!({})));
         graph.observe(&names(), &meta("c", Some("b"), json!({})));

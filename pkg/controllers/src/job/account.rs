@@ -10,6 +10,7 @@ use std::sync::Arc;
 use k8s_openapi::api::batch::v1::{Job, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
 
+use super::policy::{self, Verdict};
 use super::{FINALIZER, INDEX, indexes};
 use crate::pods;
 
@@ -66,6 +67,8 @@ pub struct Account {
     pub failed: i32,
     /// Completed indexes.
     pub completed: BTreeSet<i32>,
+    /// Indexes that have failed for good.
+    pub failed_indexes: BTreeSet<i32>,
 }
 
 /// Looks at the job's pods. `ended` when the job is over, so that what still runs counts as failed, too.
@@ -87,21 +90,36 @@ pub fn account(job: &Job, pods: &[Arc<Pod>], ended: bool) -> Account {
     let mut out = Account::default();
     let (mut noted_succeeded, mut noted_failed) = (still_succeeded, still_failed);
     let known: HashSet<String> = noted_succeeded.iter().chain(&noted_failed).cloned().collect();
+    let mut failed_indexes =
+        indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), completions(job));
+    let failing = pods.iter().filter(|p| has_failed(job, p) && policy::fails_index(job, p));
+    failed_indexes.extend(failing.filter_map(|p| index_of(p)).filter(|i| !completed.contains(i)));
     for pod in pods.iter().filter(|p| is_tracked(p)) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let needed = !ended && has_failed(job, pod) && policy::is_needed(job, pods, &failed_indexes, pod);
         let finished = pods::is_finished(pod) || has_failed(job, pod) || (ended && !pods::is_active(pod));
         if !finished {
             continue;
         }
         if known.contains(&uid) {
-            out.release.push(pod.clone());
+            if !needed {
+                out.release.push(pod.clone());
+            }
+            continue;
+        }
+        if policy::verdict(job, pod) == Verdict::Ignore {
+            if !needed {
+                out.release.push(pod.clone());
+            }
             continue;
         }
         if noted_succeeded.len() + noted_failed.len() >= MAX_UNCOUNTED {
             out.more = true;
             break;
         }
-        out.release.push(pod.clone());
+        if !needed {
+            out.release.push(pod.clone());
+        }
         if pods::phase(pod) == "Succeeded" {
             match index_of(pod) {
                 // The list of indexes counts for itself, and an index counts once.
@@ -126,7 +144,11 @@ pub fn account(job: &Job, pods: &[Arc<Pod>], ended: bool) -> Account {
     let some = |v: Vec<String>| Some(v).filter(|v| !v.is_empty());
     status.uncounted_terminated_pods =
         Some(UncountedTerminatedPods { succeeded: some(noted_succeeded), failed: some(noted_failed) });
+    if policy::per_index(job).is_some() {
+        status.failed_indexes = Some(indexes::format(&failed_indexes));
+    }
     out.completed = completed;
+    out.failed_indexes = failed_indexes;
     out.noted = status;
     out
 }
