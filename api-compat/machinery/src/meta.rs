@@ -214,7 +214,7 @@ pub fn validate_labels(labels: &Map<String, Value>, path: &Path) -> Vec<FieldErr
         }
         let v = v.as_str().unwrap_or_default();
         for m in names::is_label_value(v) {
-            errors.push(FieldError::invalid(&path.key(k), v, m));
+            errors.push(FieldError::invalid(path, v, m));
         }
     }
     errors

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use knarr_auth::jwt::{SigningKey, VerifyingKey};
 use knarr_auth::{
-    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, aggregation, authn,
-    bootstrap,
+    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, authn, bootstrap,
 };
 use knarr_client::Informers;
 use knarr_machinery::{ApiError, UserInfo};
@@ -51,7 +50,6 @@ impl ApiServer {
         more: Vec<Arc<dyn Authenticator>>,
     ) -> Result<Arc<Rbac>, ApiError> {
         let client = self.own_client();
-        let shutdown = self.shutdown().clone();
         bootstrap::reconcile(&client).await?;
         let informers = self.informers();
         let rbac = Rbac::new(&informers);
@@ -64,13 +62,12 @@ impl ApiServer {
         let lookup = Arc::new(ClientLookup::new(client.clone()));
         let tokens = Arc::new(Tokens::new(signer, earlier_keys, issuers, audiences, lookup));
         let mut authenticators = more;
-        authenticators.push(Arc::new(authn::ClientCertificates));
+        authenticators.push(Arc::new(authn::ClientCertificates::except(&config.request_header_ca_pem)));
         authenticators.push(Arc::new(authn::BearerTokens::new(tokens.clone())));
         self.set_tokens(tokens);
         self.set_authenticators(authenticators);
         self.set_rbac(rbac.clone());
         self.set_authorizer(Arc::new(Union::new(authorizers)));
-        tokio::spawn(aggregation::run(informers, client, shutdown));
         Ok(rbac)
     }
 }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use knarr_client::{Event, Informers, Store};
+use knarr_client::{Informers, Key, Sink};
 use knarr_machinery::UserInfo;
 use parking_lot::RwLock;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::api::Api;
 use crate::attributes::{Attributes, Authorizer, Decision, ResourceAttributes, RuleList};
@@ -27,12 +28,46 @@ enum Target {
 }
 
 /// What the pods of a node refer to: pod name to (kind, name), by namespace.
-type NodePods = HashMap<(String, String), BTreeSet<(Target, String)>>;
+type NodePods = HashMap<Key, BTreeSet<(Target, String)>>;
 
 /// All pods by node.
 #[derive(Debug, Default)]
 struct Graph {
     nodes: HashMap<String, NodePods>,
+    /// Node of each pod in `nodes`.
+    places: HashMap<Key, String>,
+}
+
+/// Follows all pods and keeps of them only what they refer to.
+struct Relations {
+    graph: RwLock<Graph>,
+    complete: watch::Sender<bool>,
+}
+
+impl Sink<Pod> for Relations {
+    fn keys(&self) -> BTreeSet<Key> {
+        self.graph.read().places.keys().cloned().collect()
+    }
+
+    fn apply(&self, pod: Pod) {
+        self.graph.write().put(&pod);
+    }
+
+    fn remove(&self, key: &Key, _last: Option<Pod>) {
+        self.graph.write().remove(key);
+    }
+
+    fn complete(&self) {
+        self.complete.send_replace(true);
+    }
+}
+
+impl Relations {
+    async fn synced(&self) {
+        let mut receiver = self.complete.subscribe();
+        // The sender lives in self, so waiting cannot fail.
+        let _closed = receiver.wait_for(|ready| *ready).await;
+    }
 }
 
 /// What a pod refers to.
@@ -123,7 +158,7 @@ fn env_references(
 }
 
 impl Graph {
-    fn key(pod: &Pod) -> (String, String) {
+    fn key(pod: &Pod) -> Key {
         (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default())
     }
 
@@ -131,24 +166,27 @@ impl Graph {
         pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
     }
 
-    fn remove(&mut self, pod: &Pod) {
-        if let Some(pods) = self.nodes.get_mut(Self::node(pod)) {
-            pods.remove(&Self::key(pod));
+    fn remove(&mut self, key: &Key) {
+        let Some(node) = self.places.remove(key) else { return };
+        if let Some(pods) = self.nodes.get_mut(&node) {
+            pods.remove(key);
             if pods.is_empty() {
-                self.nodes.remove(Self::node(pod));
+                self.nodes.remove(&node);
             }
         }
     }
 
-    fn add(&mut self, pod: &Pod) {
+    fn put(&mut self, pod: &Pod) {
+        let key = Self::key(pod);
+        self.remove(&key);
         let (node, Some(spec)) = (Self::node(pod), &pod.spec) else { return };
         if node.is_empty() {
             return;
         }
         let statuses = pod.status.as_ref().map(|s| serde_json::to_value(&s.resource_claim_statuses));
         let statuses = statuses.and_then(Result::ok).unwrap_or_default();
-        let key = Self::key(pod);
         let refs = references(&key.1, spec, &statuses);
+        self.places.insert(key.clone(), node.to_string());
         self.nodes.entry(node.to_string()).or_default().insert(key, refs);
     }
 
@@ -172,8 +210,7 @@ pub fn node_name(user: &UserInfo) -> Option<&str> {
 
 /// The node authorizer.
 pub struct NodeAuthorizer {
-    graph: Arc<RwLock<Graph>>,
-    pods: Arc<Store<Pod>>,
+    relations: Arc<Relations>,
     api: Api,
     rules: Vec<Rule>,
 }
@@ -194,29 +231,16 @@ impl NodeAuthorizer {
         let node =
             documents.iter().find(|d| d["kind"] == "ClusterRole" && d["metadata"]["name"] == "system:node");
         let rules = node.map(crate::escalation::rules_of).ok_or("no rules for system:node")?;
-        let graph = Arc::new(RwLock::new(Graph::default()));
-        let pods: Arc<Store<Pod>> = informers.of();
-        let shared = graph.clone();
-        pods.on_event(move |event| {
-            let mut graph = shared.write();
-            match event {
-                Event::Applied { new, old } => {
-                    if let Some(old) = old {
-                        graph.remove(old);
-                    }
-                    graph.add(new);
-                }
-                Event::Deleted(pod) => graph.remove(pod),
-            }
-        });
-        Ok(Self { graph, pods, api: Api::new(client), rules })
+        let relations = Arc::new(Relations { graph: RwLock::default(), complete: watch::channel(false).0 });
+        informers.feed(relations.clone());
+        Ok(Self { relations, api: Api::new(client), rules })
     }
 
     fn refers(&self, node: &str, r: &ResourceAttributes, target: Target) -> Verdict {
         if r.name.is_empty() {
             return no("No Object name found");
         }
-        if self.graph.read().refers(node, &r.namespace, target, &r.name) {
+        if self.relations.graph.read().refers(node, &r.namespace, target, &r.name) {
             Ok(())
         } else {
             Err(unrelated(node))
@@ -260,7 +284,7 @@ impl NodeAuthorizer {
         let found = self.api.get(&path).await.map_err(|e| format!("persistentvolumes {:?}: {e}", r.name))?;
         let claim = found.map(|v| v["spec"]["claimRef"].clone()).unwrap_or_default();
         let text = |f: &str| claim[f].as_str().unwrap_or_default();
-        if self.graph.read().refers(node, text("namespace"), Target::Claim, text("name")) {
+        if self.relations.graph.read().refers(node, text("namespace"), Target::Claim, text("name")) {
             Ok(())
         } else {
             Err(unrelated(node))
@@ -295,7 +319,7 @@ impl NodeAuthorizer {
                 if r.name.is_empty() {
                     return no("No Object name found");
                 }
-                if self.graph.read().runs(node, &r.namespace, &r.name) {
+                if self.relations.graph.read().runs(node, &r.namespace, &r.name) {
                     Ok(())
                 } else {
                     Err(unrelated(node))
@@ -304,7 +328,8 @@ impl NodeAuthorizer {
             ("", "list" | "watch") if selects(r, "spec.nodeName", node) => Ok(()),
             ("", "list" | "watch") => {
                 // A single pod may be watched by name, as kubelets do it for get.
-                let single = !r.name.is_empty() && self.graph.read().runs(node, &r.namespace, &r.name);
+                let single =
+                    !r.name.is_empty() && self.relations.graph.read().runs(node, &r.namespace, &r.name);
                 if single { Ok(()) } else { no("can only list/watch pods with spec.nodeName field selector") }
             }
             _ => no(""),
@@ -407,7 +432,7 @@ impl Authorizer for NodeAuthorizer {
             return Decision::NoOpinion(format!("unknown node for user {:?}", a.user.username));
         }
         if let Some(r) = &a.resource {
-            self.pods.synced().await;
+            self.relations.synced().await;
             match self.resource(node, r, &a.verb).await {
                 Some(Ok(())) => return Decision::Allow(String::new()),
                 Some(Err(reason)) => return Decision::NoOpinion(reason),
@@ -452,7 +477,7 @@ mod tests {
     #[test]
     fn graph() {
         let mut g = Graph::default();
-        g.add(&pod("p", "one"));
+        g.put(&pod("p", "one"));
         for (target, names) in [
             (Target::Secret, &["pull", "s1", "s2", "s3", "s4"][..]),
             (Target::ConfigMap, &["c1", "c2", "c3"]),
@@ -466,8 +491,11 @@ mod tests {
             }
         }
         assert!(g.runs("one", "n", "p") && !g.runs("two", "n", "p"));
-        g.remove(&pod("p", "one"));
-        assert!(g.nodes.is_empty());
+        // A pod of the same name on another node replaces it.
+        g.put(&pod("p", "two"));
+        assert!(g.runs("two", "n", "p") && !g.runs("one", "n", "p"));
+        g.remove(&Graph::key(&pod("p", "two")));
+        assert!(g.nodes.is_empty() && g.places.is_empty());
     }
 
     #[test]

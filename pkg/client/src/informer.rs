@@ -1,7 +1,7 @@
 //! Shared informers: one list-and-watch per kind, an indexed store, ordered event callbacks.
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -9,9 +9,12 @@ use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::shelf::{Key, Known, Shelf};
 
 /// A change of one object, in watch order.
 #[derive(Debug, Clone)]
@@ -28,31 +31,33 @@ pub enum Event<K> {
 }
 
 type Handler<K> = Box<dyn Fn(&Event<K>) + Send + Sync>;
-type Key = (String, String);
 
-struct State<K> {
-    /// By (namespace, name); "" is the namespace of cluster-scoped objects.
-    objects: BTreeMap<Key, Arc<K>>,
+/// What a stored kind must be able to do.
+pub trait Cached:
+    Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+impl<K> Cached for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+{
 }
 
 /// The current objects of one kind and the callbacks for their changes.
 ///
 /// `metadata.managedFields` is dropped, as upstream's controllers do: it is often half of an object, nobody reads
-/// it here, and an update without it keeps what the server has.
+/// it here, and an update without it keeps what the server has. Large sets are mostly kept packed (see [`Shelf`]).
 pub struct Store<K> {
-    state: RwLock<State<K>>,
+    state: RwLock<Shelf<K>>,
     /// Held while an event is delivered, so that a new handler sees a consistent beginning.
     handlers: Mutex<Vec<Handler<K>>>,
     synced: watch::Sender<bool>,
 }
 
-impl<K> Store<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
-{
+impl<K: Cached> Store<K> {
     fn new() -> Self {
         Self {
-            state: RwLock::new(State { objects: BTreeMap::new() }),
+            state: RwLock::new(Shelf::default()),
             handlers: Mutex::new(Vec::new()),
             synced: watch::channel(false).0,
         }
@@ -72,24 +77,37 @@ where
 
     /// One object; `namespace` is "" for cluster-scoped kinds.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.state.read().objects.get(&(namespace.to_string(), name.to_string())).cloned()
+        let key = (namespace.to_string(), name.to_string());
+        let known = self.state.read().peek(&key)?;
+        match known {
+            Known::Parsed(object) => Some(object),
+            Known::Packed => self.state.write().open(&key),
+        }
+    }
+
+    /// As [`Store::get`], for callers that go through many objects once: what is packed stays packed.
+    pub fn read(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.state.read().read(&(namespace.to_string(), name.to_string()))
     }
 
     /// All objects, ordered by namespace and name.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.state.read().objects.values().cloned().collect()
+        self.state.read().range(None)
     }
 
     /// All objects of a namespace, ordered by name.
     pub fn list_ns(&self, namespace: &str) -> Vec<Arc<K>> {
-        let from = (namespace.to_string(), String::new());
-        let state = self.state.read();
-        state.objects.range(from..).take_while(|(k, _)| k.0 == namespace).map(|(_, v)| v.clone()).collect()
+        self.state.read().range(Some(namespace))
+    }
+
+    /// Calls `look` with each object of a namespace, ordered by name, without holding them all.
+    pub fn for_each_of(&self, namespace: &str, mut look: impl FnMut(&K)) {
+        self.state.read().each(Some(namespace), |object| look(&object));
     }
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.state.read().objects.len()
+        self.state.read().len()
     }
 
     /// Whether there is none.
@@ -106,48 +124,51 @@ where
         }
         handlers.push(Box::new(handler));
     }
+}
 
-    fn key(object: &K) -> Key {
-        (object.namespace().unwrap_or_default(), object.name_any())
+/// Where the objects of a watch go.
+pub trait Sink<K>: Send + Sync + 'static {
+    /// Keys of what is known: what a complete list does not bring was deleted while nobody watched.
+    fn keys(&self) -> BTreeSet<Key>;
+    /// Added, modified, or seen again in a list.
+    fn apply(&self, object: K);
+    /// Gone; `last` is its last state, where the watch told it.
+    fn remove(&self, key: &Key, last: Option<K>);
+    /// A complete list has been delivered.
+    fn complete(&self);
+}
+
+impl<K: Cached> Sink<K> for Store<K> {
+    fn keys(&self) -> BTreeSet<Key> {
+        self.state.read().keys()
     }
 
     fn apply(&self, mut object: K) {
         object.managed_fields_mut().clear();
         let handlers = self.handlers.lock();
         let new = Arc::new(object);
-        let old = self.state.write().objects.insert(Self::key(&new), new.clone());
-        deliver(&handlers, &Event::Applied { new, old });
-    }
-
-    fn delete(&self, object: K) {
-        let handlers = self.handlers.lock();
-        if self.state.write().objects.remove(&Self::key(&object)).is_some() {
-            deliver(&handlers, &Event::Deleted(Arc::new(object)));
+        let old = self.state.write().insert(key_of(new.as_ref()), new.clone());
+        let same = old.as_ref().is_some_and(|b| b.resource_version() == new.resource_version());
+        if !same {
+            deliver(&handlers, &Event::Applied { new, old });
         }
     }
 
-    /// Takes a complete list: what is missing in it was deleted while nobody watched.
-    fn replace(&self, mut objects: Vec<K>) {
-        objects.iter_mut().for_each(|o| o.managed_fields_mut().clear());
+    fn remove(&self, key: &Key, last: Option<K>) {
         let handlers = self.handlers.lock();
-        let fresh: BTreeMap<Key, Arc<K>> =
-            objects.into_iter().map(|o| (Self::key(&o), Arc::new(o))).collect();
-        let old = std::mem::replace(&mut self.state.write().objects, fresh.clone());
-        for (key, gone) in &old {
-            if !fresh.contains_key(key) {
-                deliver(&handlers, &Event::Deleted(gone.clone()));
-            }
+        let known = self.state.write().remove(key);
+        if let Some(known) = known {
+            deliver(&handlers, &Event::Deleted(last.map_or(known, Arc::new)));
         }
-        for (key, new) in fresh {
-            let before = old.get(&key).cloned();
-            let same = before.as_ref().is_some_and(|b| b.resource_version() == new.resource_version());
-            if !same {
-                deliver(&handlers, &Event::Applied { new, old: before });
-            }
-        }
-        drop(handlers);
+    }
+
+    fn complete(&self) {
         self.synced.send_replace(true);
     }
+}
+
+fn key_of<K: Resource>(object: &K) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
 }
 
 fn deliver<K>(handlers: &[Handler<K>], event: &Event<K>) {
@@ -172,7 +193,7 @@ impl Informers {
     /// The store of a kind in all namespaces; the first call starts its watch.
     pub fn of<K>(&self) -> Arc<Store<K>>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Cached,
     {
         let mut stores = self.stores.lock();
         if let Some(known) = stores.get(&TypeId::of::<K>())
@@ -186,15 +207,17 @@ impl Informers {
         tokio::spawn(task);
         store
     }
+
+    /// A watch of all objects of a kind for a sink that keeps only what it needs of them.
+    pub fn feed<K: Cached>(&self, sink: Arc<impl Sink<K>>) {
+        tokio::spawn(run(Api::<K>::all(self.client.clone()), sink, self.shutdown.clone()));
+    }
 }
 
-async fn run<K>(api: Api<K>, store: Arc<Store<K>>, shutdown: CancellationToken)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
+async fn run<K: Cached>(api: Api<K>, sink: Arc<impl Sink<K>>, shutdown: CancellationToken) {
     let stream = watcher(api, watcher::Config::default().streaming_lists()).default_backoff();
     let mut stream = Box::pin(stream);
-    let mut listing: Vec<K> = Vec::new();
+    let mut missing = BTreeSet::new();
     loop {
         let next = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -202,11 +225,17 @@ where
         };
         match next {
             None => return,
-            Some(Ok(watcher::Event::Init)) => listing.clear(),
-            Some(Ok(watcher::Event::InitApply(object))) => listing.push(object),
-            Some(Ok(watcher::Event::InitDone)) => store.replace(std::mem::take(&mut listing)),
-            Some(Ok(watcher::Event::Apply(object))) => store.apply(object),
-            Some(Ok(watcher::Event::Delete(object))) => store.delete(object),
+            Some(Ok(watcher::Event::Init)) => missing = sink.keys(),
+            Some(Ok(watcher::Event::InitApply(object))) => {
+                missing.remove(&key_of(&object));
+                sink.apply(object);
+            }
+            Some(Ok(watcher::Event::InitDone)) => {
+                std::mem::take(&mut missing).iter().for_each(|key| sink.remove(key, None));
+                sink.complete();
+            }
+            Some(Ok(watcher::Event::Apply(object))) => sink.apply(object),
+            Some(Ok(watcher::Event::Delete(object))) => sink.remove(&key_of(&object), Some(object)),
             Some(Err(error)) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "watch failed, retrying with backoff");
             }

@@ -4,13 +4,17 @@
 //! per process, shared), [`WorkQueue`] and [`Recorder`]. This crate knows no store and no registry.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod cluster;
 pub mod informer;
 pub mod queue;
 pub mod recorder;
+mod shelf;
 
-pub use informer::{Event, Informers, Store};
+pub use cluster::ClusterConfig;
+pub use informer::{Cached, Event, Informers, Sink, Store};
 pub use queue::WorkQueue;
 pub use recorder::Recorder;
+pub use shelf::Key;
 
 use knarr_machinery::UserInfo;
 use tower::ServiceExt;

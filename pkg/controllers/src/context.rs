@@ -12,22 +12,12 @@ use knarr_client::{Informers, Recorder, Store, WorkQueue};
 use kube::api::{Api, DynamicObject};
 use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::index::Index;
 
-/// A kind that informers can keep.
-pub trait Cached:
-    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
-{
-}
-
-impl<K> Cached for K where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
-{
-}
+pub use knarr_client::Cached;
 
 /// Gives a client that acts as the named user.
 pub type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
@@ -50,6 +40,8 @@ pub struct Config {
     pub terminated_pod_threshold: usize,
     /// A node whose lease is older than this is not healthy.
     pub node_monitor_grace: Duration,
+    /// What signs certificate requests; None leaves them alone.
+    pub authorities: Option<Arc<crate::csr_signing::Authorities>>,
     /// Host name that events carry as their reporting instance.
     pub host: String,
 }
@@ -63,6 +55,7 @@ impl Default for Config {
             root_ca: String::new(),
             terminated_pod_threshold: 12_500,
             node_monitor_grace: Duration::from_secs(40),
+            authorities: None,
             host: String::new(),
         }
     }

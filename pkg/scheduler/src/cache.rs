@@ -209,8 +209,8 @@ impl Cache {
         }
     }
 
-    /// The object of a placed pod.
-    pub fn placed(&self, uid: &str) -> Option<&Arc<Pod>> {
+    /// The essentials of a placed pod.
+    pub fn placed(&self, uid: &str) -> Option<&Pod> {
         self.pods.get(uid).map(|p| &p.pod.pod)
     }
 }

@@ -1,9 +1,7 @@
 //! A pod with what the scheduler derives from it once. Pure.
 
-use std::sync::Arc;
-
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, PodStatus, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use knarr_machinery::labels::Selector;
 
 use crate::resources::{Resources, requests, weight};
@@ -122,8 +120,10 @@ pub struct Affinities {
 /// A pod and what was derived from it.
 #[derive(Debug)]
 pub struct PodInfo {
-    /// The object.
-    pub pod: Arc<Pod>,
+    /// What of the object is looked at again: identity, labels, placement rules; no containers, no volumes.
+    pub pod: Pod,
+    /// Images of all containers, init containers included, as the pod names them.
+    pub images: Vec<String>,
     /// What it asks for.
     pub requests: Resources,
     /// What it counts as when nodes are compared.
@@ -136,14 +136,24 @@ pub struct PodInfo {
 
 impl PodInfo {
     /// Derives everything.
-    pub fn new(pod: Arc<Pod>) -> Self {
+    pub fn new(pod: &Pod) -> Self {
         Self {
-            requests: requests(&pod),
-            weight: weight(&pod),
-            ports: host_ports(&pod),
-            affinities: affinities(&pod),
-            pod,
+            requests: requests(pod),
+            weight: weight(pod),
+            ports: host_ports(pod),
+            affinities: affinities(pod),
+            images: images(pod),
+            pod: essentials(pod),
         }
+    }
+
+    /// Whether another version of the pod asks for something else.
+    pub fn differs(&self, other: &Self) -> bool {
+        self.pod.spec != other.pod.spec
+            || self.pod.metadata.labels != other.pod.metadata.labels
+            || self.requests != other.requests
+            || self.ports != other.ports
+            || self.images != other.images
     }
 
     /// The pod's uid.
@@ -170,6 +180,49 @@ impl PodInfo {
     pub fn tolerations(&self) -> &[Toleration] {
         self.pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default()
     }
+}
+
+fn images(pod: &Pod) -> Vec<String> {
+    let Some(spec) = pod.spec.as_ref() else { return Vec::new() };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    containers.filter_map(|c| c.image.clone()).collect()
+}
+
+/// The scheduler knows every pod of the cluster: it keeps of each only what a decision reads.
+fn essentials(pod: &Pod) -> Pod {
+    let meta = &pod.metadata;
+    let metadata = ObjectMeta {
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        labels: meta.labels.clone(),
+        deletion_timestamp: meta.deletion_timestamp.clone(),
+        ..ObjectMeta::default()
+    };
+    let spec = pod.spec.as_ref().map(|s| PodSpec {
+        affinity: s.affinity.clone(),
+        node_name: s.node_name.clone(),
+        node_selector: s.node_selector.clone(),
+        preemption_policy: s.preemption_policy.clone(),
+        priority: s.priority,
+        scheduler_name: s.scheduler_name.clone(),
+        scheduling_gates: s.scheduling_gates.clone(),
+        tolerations: s.tolerations.clone(),
+        topology_spread_constraints: s.topology_spread_constraints.clone(),
+        ..PodSpec::default()
+    });
+    let status = pod.status.as_ref().map(|s| {
+        let conditions = s.conditions.iter().flatten().filter(|c| c.type_ == "PodScheduled");
+        PodStatus {
+            conditions: Some(conditions.cloned().collect()),
+            nominated_node_name: s.nominated_node_name.clone(),
+            phase: s.phase.clone(),
+            start_time: s.start_time.clone(),
+            ..PodStatus::default()
+        }
+    });
+    Pod { metadata, spec, status }
 }
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {

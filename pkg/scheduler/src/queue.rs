@@ -71,8 +71,7 @@ impl Queue {
         let uid = pod.uid().to_owned();
         let open = PLUGINS.iter().all(|p| (p.admits)(&pod.pod));
         if let Some(entry) = self.entries.get_mut(&uid) {
-            let differs = entry.pod.pod.spec != pod.pod.spec
-                || entry.pod.pod.metadata.labels != pod.pod.metadata.labels;
+            let differs = entry.pod.differs(&pod);
             let helped = differs && refusers(entry.refused_by).any(|p| (p.wakes)(&Change::Own, &pod));
             entry.pod = pod;
             match entry.place {

@@ -164,7 +164,7 @@ impl Scheduler {
                     if before.is_some_and(|old| !matters(new, old)) {
                         return;
                     }
-                    let info = Arc::new(PodInfo::new(new.clone()));
+                    let info = Arc::new(PodInfo::new(new));
                     queue.remove(info.uid());
                     nominated.remove(info.uid());
                     if is_finished(new) {
@@ -181,10 +181,10 @@ impl Scheduler {
                 }
                 // A pod that is being bound: the event is older than the decision.
                 None if cache.placed(new.metadata.uid.as_deref().unwrap_or_default()).is_some() => {}
-                None => queue.put(Arc::new(PodInfo::new(new.clone())), now),
+                None => queue.put(Arc::new(PodInfo::new(new)), now),
             },
             Event::Deleted(old) => {
-                let info = PodInfo::new(old.clone());
+                let info = PodInfo::new(old);
                 queue.remove(info.uid());
                 nominated.remove(info.uid());
                 cache.remove(info.uid());

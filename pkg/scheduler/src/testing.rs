@@ -35,5 +35,5 @@ pub(crate) fn pod_with(name: &str, labels: Value, mut spec: Value) -> Arc<PodInf
         "metadata": {"name": name, "namespace": "default", "uid": name, "labels": labels}, "spec": spec,
     }))
     .unwrap();
-    Arc::new(PodInfo::new(Arc::new(pod)))
+    Arc::new(PodInfo::new(&pod))
 }

@@ -150,11 +150,11 @@ impl Quotas {
         let hard = quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
         let mut found = Amounts::new();
         let mut note = |amounts: Amounts| amounts.iter().for_each(|(k, v)| usage::add(&mut found, k, v));
-        for pod in self.ctx.store::<Pod>().list_ns(&namespace) {
-            if usage::covers(&quota, &pod) {
-                note(usage::of_pod(&pod));
+        self.ctx.store::<Pod>().for_each_of(&namespace, |pod| {
+            if usage::covers(&quota, pod) {
+                note(usage::of_pod(pod));
             }
-        }
+        });
         if !usage::is_scoped(&quota) {
             for service in self.ctx.store::<Service>().list_ns(&namespace) {
                 note(usage::of_service(&service));

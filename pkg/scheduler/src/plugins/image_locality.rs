@@ -12,9 +12,7 @@ pub const PLUGIN: Plugin = Plugin {
     weight: 1,
     admits: admits_all,
     prepare: |cycle| {
-        let spec = cycle.pod.pod.spec.as_ref()?;
-        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        let images: Vec<String> = containers.filter_map(|c| c.image.as_deref()).map(full_name).collect();
+        let images: Vec<String> = cycle.pod.images.iter().map(|i| full_name(i)).collect();
         let known = images.iter().any(|i| cycle.image_spread.contains_key(i));
         known.then(|| {
             Box::new(Images { images, spread: cycle.image_spread, nodes: cycle.nodes.len() })

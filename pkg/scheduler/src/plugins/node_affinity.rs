@@ -14,7 +14,7 @@ pub const PLUGIN: Plugin = Plugin {
     weight: 2,
     admits: admits_all,
     prepare: |cycle| {
-        let pod = cycle.pod.pod.as_ref();
+        let pod = &cycle.pod.pod;
         (has_required(pod) || preferred(pod).next().is_some())
             .then(|| Box::new(Wishes { pod }) as Box<dyn Prepared>)
     },
