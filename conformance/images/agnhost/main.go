@@ -15,7 +15,13 @@ var commands = map[string]func(args []string) error{}
 
 func register(name string, run func(args []string) error) { commands[name] = run }
 
-func flags(name string) *flag.FlagSet { return flag.NewFlagSet(name, flag.ExitOnError) }
+// flags is a set with the logging flags that every sub-command of the original takes.
+func flags(name string) *flag.FlagSet {
+	set := flag.NewFlagSet(name, flag.ExitOnError)
+	set.Bool("alsologtostderr", false, "unused")
+	set.Int("v", 0, "unused")
+	return set
+}
 
 // parse takes flags and positional arguments in any order.
 func parse(set *flag.FlagSet, args []string) []string {

@@ -32,89 +32,84 @@ async fn describe(cx: Context) -> Result<()> {
     for manifest in [primary_controller(), primary_service()] {
         kubectl_with(&cx, &["create", "-f", "-"], &manifest.to_string()).await?;
     }
-    let pods = running(&cx, "app=agnhost", 1).await?;
+    describe_workload(&cx).await?;
+    describe_rest(&cx).await
+}
+
+async fn describe_workload(cx: &Context) -> Result<()> {
     let ns = cx.namespace();
-    for pod in &pods {
-        check(
-            &kubectl(&cx, &["describe", "pod", pod]).await?,
-            &[
-                &["Name:", "agnhost-primary-"],
-                &["Namespace:", ns],
-                &["Node:"],
-                &["Labels:", "app=agnhost"],
-                &["role=primary"],
-                &["Annotations:"],
-                &["Status:", "Running"],
-                &["IP:"],
-                &["Controlled By:", "ReplicationController/agnhost-primary"],
-                &["Image:", AGNHOST],
-                &["State:", "Running"],
-                &["QoS Class:", "BestEffort"],
-            ],
-        )?;
+    let of_pod: &[&[&str]] = &[
+        &["Name:", "agnhost-primary-"],
+        &["Namespace:", ns],
+        &["Node:"],
+        &["Labels:", "app=agnhost"],
+        &["role=primary"],
+        &["Annotations:"],
+        &["Status:", "Running"],
+        &["IP:"],
+        &["Controlled By:", "ReplicationController/agnhost-primary"],
+        &["Image:", AGNHOST],
+        &["State:", "Running"],
+        &["QoS Class:", "BestEffort"],
+    ];
+    for pod in &running(cx, "app=agnhost", 1).await? {
+        check(&kubectl(cx, &["describe", "pod", pod]).await?, of_pod)?;
     }
+    let of_controller: &[&[&str]] = &[
+        &["Name:", "agnhost-primary"],
+        &["Namespace:", ns],
+        &["Selector:", "app=agnhost,role=primary"],
+        &["Labels:", "app=agnhost"],
+        &["role=primary"],
+        &["Annotations:"],
+        &["Replicas:", "1 current", "1 desired"],
+        &["Pods Status:", "1 Running", "0 Waiting", "0 Succeeded", "0 Failed"],
+        &["Pod Template:"],
+        &["Image:", AGNHOST],
+        &["Events:"],
+    ];
     // The counts in the status follow the pods.
-    let described = |out: String| -> Result<()> {
-        check(
-            &out,
-            &[
-                &["Name:", "agnhost-primary"],
-                &["Namespace:", ns],
-                &["Selector:", "app=agnhost,role=primary"],
-                &["Labels:", "app=agnhost"],
-                &["role=primary"],
-                &["Annotations:"],
-                &["Replicas:", "1 current", "1 desired"],
-                &["Pods Status:", "1 Running", "0 Waiting", "0 Succeeded", "0 Failed"],
-                &["Pod Template:"],
-                &["Image:", AGNHOST],
-                &["Events:"],
-            ],
-        )
-    };
-    let limit = std::time::Duration::from_secs(60);
-    crate::watch::poll(limit, std::time::Duration::from_secs(1), "describe rc", || async {
-        described(kubectl(&cx, &["describe", "rc", "agnhost-primary"]).await?).map(Some)
+    let (limit, step) = (std::time::Duration::from_secs(60), std::time::Duration::from_secs(1));
+    crate::watch::poll(limit, step, "describe rc", || async {
+        check(&kubectl(cx, &["describe", "rc", "agnhost-primary"]).await?, of_controller).map(Some)
     })
-    .await?;
-    check(
-        &kubectl(&cx, &["describe", "service", "agnhost-primary"]).await?,
-        &[
-            &["Name:", "agnhost-primary"],
-            &["Namespace:", ns],
-            &["Labels:", "app=agnhost"],
-            &["role=primary"],
-            &["Annotations:"],
-            &["Selector:", "app=agnhost", "role=primary"],
-            &["Type:", "ClusterIP"],
-            &["IP:"],
-            &["Port:", "<unset>", "6379/TCP"],
-            &["Endpoints:"],
-            &["Session Affinity:", "None"],
-        ],
-    )?;
+    .await
+}
+
+async fn describe_rest(cx: &Context) -> Result<()> {
+    let ns = cx.namespace();
+    let of_service: &[&[&str]] = &[
+        &["Name:", "agnhost-primary"],
+        &["Namespace:", ns],
+        &["Labels:", "app=agnhost"],
+        &["role=primary"],
+        &["Annotations:"],
+        &["Selector:", "app=agnhost", "role=primary"],
+        &["Type:", "ClusterIP"],
+        &["IP:"],
+        &["Port:", "<unset>", "6379/TCP"],
+        &["Endpoints:"],
+        &["Session Affinity:", "None"],
+    ];
+    check(&kubectl(cx, &["describe", "service", "agnhost-primary"]).await?, of_service)?;
     let node = cx.node().await?;
     let node = name_of(&node)?;
-    check(
-        &kubectl(&cx, &["describe", "node", node]).await?,
-        &[
-            &["Name:", node],
-            &["Labels:"],
-            &["Annotations:"],
-            &["CreationTimestamp:"],
-            &["Conditions:"],
-            &["Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"],
-            &["Addresses:"],
-            &["Capacity:"],
-            &["Kernel Version:"],
-            &["OS Image:"],
-            &["Container Runtime Version:"],
-            &["Kubelet Version:"],
-            &["Pods:"],
-        ],
-    )?;
-    check(
-        &kubectl(&cx, &["describe", "namespace", ns]).await?,
-        &[&["Name:", ns], &["Labels:"], &["Annotations:"], &["Status:", "Active"]],
-    )
+    let of_node: &[&[&str]] = &[
+        &["Name:", node],
+        &["Labels:"],
+        &["Annotations:"],
+        &["CreationTimestamp:"],
+        &["Conditions:"],
+        &["Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"],
+        &["Addresses:"],
+        &["Capacity:"],
+        &["Kernel Version:"],
+        &["OS Image:"],
+        &["Container Runtime Version:"],
+        &["Kubelet Version:"],
+        &["Pods:"],
+    ];
+    check(&kubectl(cx, &["describe", "node", node]).await?, of_node)?;
+    let of_namespace: &[&[&str]] = &[&["Name:", ns], &["Labels:"], &["Annotations:"], &["Status:", "Active"]];
+    check(&kubectl(cx, &["describe", "namespace", ns]).await?, of_namespace)
 }

@@ -50,12 +50,49 @@ pub(crate) async fn evict(server: &Arc<Inner>, pods: &Kind, mut call: Call) -> R
         // The pod that was counted is the pod that goes.
         wanted.uid.get_or_insert_with(|| obj::uid(&pod).to_string());
     }
+    if wanted.uid.as_deref().is_none_or(|uid| uid == obj::uid(&pod)) {
+        mark(server, &writing, &call, pods).await?;
+    }
     // Admission has judged the eviction; the delete is its effect.
     let context = WriteContext { hooks: &AllowAll, ..writing.context(pods, &call, Some("eviction")) };
     server.registry.delete(&context, &wanted).await?;
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     writing.respond_as(201, &status, &[], &decoded.warnings)
+}
+
+/// Notes on the pod why it goes, before it goes.
+async fn mark(server: &Inner, writing: &Writing, call: &Call, pods: &Kind) -> Result<(), ApiError> {
+    let edit = |current: &Value| Ok(disrupted(current));
+    let context = WriteContext {
+        kind: pods,
+        namespace: &call.info.namespace,
+        name: &call.info.name,
+        subresource: Some("status"),
+        user: &call.user,
+        manager: "knarr",
+        dry_run: writing.dry_run,
+        options: &Value::Null,
+        hooks: &AllowAll,
+    };
+    server.registry.change(&context, Change::Edit(&edit)).await.map(|_| ())
+}
+
+/// The pod with the condition that the eviction gives it.
+fn disrupted(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "observedGeneration": obj::generation(&pod),
+        "lastTransitionTime": knarr_registry::registry::now(),
+    });
+    let status = obj::map_mut(obj::map_mut(&mut pod).entry("status").or_insert_with(|| json!({})));
+    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    if let Some(all) = conditions.as_array_mut() {
+        all.retain(|c| c["type"] != "DisruptionTarget");
+        all.push(condition);
+    }
+    pod
 }
 
 /// Pods that are over, not yet running or on their way out do not count.
@@ -185,6 +222,19 @@ fn take_one(budget: &Value, pod: &str, name: &str) -> Result<Value, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_evicted_pod_says_so() {
+        let pod = json!({"metadata": {"name": "p", "generation": 2},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "DisruptionTarget", "status": "False"}]}});
+        let marked = disrupted(&pod);
+        let conditions = marked["status"]["conditions"].as_array().unwrap();
+        assert_eq!(conditions.len(), 2);
+        assert_eq!(
+            (&conditions[1]["status"], &conditions[1]["reason"]),
+            (&json!("True"), &json!("EvictionByEvictionAPI"))
+        );
+    }
 
     #[test]
     fn budgets_are_spent_and_refuse() {

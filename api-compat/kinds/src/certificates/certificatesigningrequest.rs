@@ -74,7 +74,7 @@ fn create(ctx: &Ctx<'_>, obj: &mut Value) {
     }
 }
 
-/// `approval` writes only Approved and Denied, `status` everything else; a certificate is never changed by approval.
+/// `approval` writes conditions only, and alone may write Approved and Denied; `status` writes everything else.
 fn update(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
     let decides = |c: &Value| matches!(text(c, "/type"), "Approved" | "Denied");
     let given = list(obj, "/status/conditions").to_vec();
@@ -83,11 +83,8 @@ fn update(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
     }
     match ctx.subresource {
         Some("approval") => {
-            let mut conditions: Vec<Value> =
-                list(old, "/status/conditions").iter().filter(|c| !decides(c)).cloned().collect();
-            conditions.extend(given.into_iter().filter(decides));
             keep(obj, old, "spec");
-            set_conditions(obj, conditions);
+            set_conditions(obj, given);
             stamp(ctx, obj, old);
         }
         Some("status") => {

@@ -358,6 +358,12 @@ fn certificate_approval() {
     let mut approved = old.clone();
     approved["status"] = json!({"conditions": [{"type": "Approved", "status": "True"}]});
     let mut wrong = approved.clone();
+    let mut other = old.clone();
+    other["status"] =
+        json!({"conditions": [{"type": "Reviewed", "status": "True"}], "certificate": "Zm9yZ2Vk"});
+    rules.prepare_update(&ctx(&user, Some("approval")), &mut other, &old);
+    assert_eq!(other["status"]["conditions"][0]["type"], "Reviewed", "approval keeps conditions of any type");
+    assert!(other["status"]["certificate"].is_null(), "approval writes no certificate");
     rules.prepare_update(&ctx(&user, Some("approval")), &mut approved, &old);
     assert_eq!(approved["status"]["conditions"][0]["lastTransitionTime"], NOW);
     assert_eq!(rules.row(&approved, NOW)[5], "Approved");

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use k8s_openapi::api::batch::v1::{Job, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
 
+use super::policy::{self, Verdict};
 use super::{FINALIZER, INDEX, indexes};
 use crate::pods;
 
@@ -66,6 +67,8 @@ pub struct Account {
     pub failed: i32,
     /// Completed indexes.
     pub completed: BTreeSet<i32>,
+    /// Indexes that have failed for good.
+    pub failed_indexes: BTreeSet<i32>,
 }
 
 /// Looks at the job's pods. `ended` when the job is over, so that what still runs counts as failed, too.
@@ -78,30 +81,29 @@ pub fn account(job: &Job, pods: &[Arc<Pod>], ended: bool) -> Account {
     let mut completed =
         indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions(job));
     // Noted pods that have lost their finalizer are counted now.
-    let (still_succeeded, done): (Vec<_>, Vec<_>) =
-        uncounted.succeeded.unwrap_or_default().into_iter().partition(|uid| tracked.contains(uid.as_str()));
-    let (still_failed, failed): (Vec<_>, Vec<_>) =
-        uncounted.failed.unwrap_or_default().into_iter().partition(|uid| tracked.contains(uid.as_str()));
-    let mut succeeded_total = status.succeeded.unwrap_or(0) + number(done.len());
-    let failed_total = status.failed.unwrap_or(0) + number(failed.len());
+    let (mut noted_succeeded, done) = moved(uncounted.succeeded, &tracked);
+    let (mut noted_failed, failed) = moved(uncounted.failed, &tracked);
+    let mut succeeded_total = status.succeeded.unwrap_or(0) + done;
+    let failed_total = status.failed.unwrap_or(0) + failed;
     let mut out = Account::default();
-    let (mut noted_succeeded, mut noted_failed) = (still_succeeded, still_failed);
     let known: HashSet<String> = noted_succeeded.iter().chain(&noted_failed).cloned().collect();
+    let failed_indexes = failed_for_good(job, pods, status.failed_indexes.as_deref(), &completed);
     for pod in pods.iter().filter(|p| is_tracked(p)) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let needed = !ended && has_failed(job, pod) && policy::is_needed(job, pods, &failed_indexes, pod);
         let finished = pods::is_finished(pod) || has_failed(job, pod) || (ended && !pods::is_active(pod));
         if !finished {
             continue;
         }
-        if known.contains(&uid) {
-            out.release.push(pod.clone());
+        if known.contains(&uid) || policy::verdict(job, pod) == Verdict::Ignore {
+            out.release.extend((!needed).then(|| pod.clone()));
             continue;
         }
         if noted_succeeded.len() + noted_failed.len() >= MAX_UNCOUNTED {
             out.more = true;
             break;
         }
-        out.release.push(pod.clone());
+        out.release.extend((!needed).then(|| pod.clone()));
         if pods::phase(pod) == "Succeeded" {
             match index_of(pod) {
                 // The list of indexes counts for itself, and an index counts once.
@@ -126,9 +128,33 @@ pub fn account(job: &Job, pods: &[Arc<Pod>], ended: bool) -> Account {
     let some = |v: Vec<String>| Some(v).filter(|v| !v.is_empty());
     status.uncounted_terminated_pods =
         Some(UncountedTerminatedPods { succeeded: some(noted_succeeded), failed: some(noted_failed) });
+    if policy::per_index(job).is_some() {
+        status.failed_indexes = Some(indexes::format(&failed_indexes));
+    }
     out.completed = completed;
+    out.failed_indexes = failed_indexes;
     out.noted = status;
     out
+}
+
+/// Noted pods that still have their finalizer, and the number of those that have lost it.
+fn moved(noted: Option<Vec<String>>, tracked: &HashSet<&str>) -> (Vec<String>, i32) {
+    let (still, gone): (Vec<_>, Vec<_>) =
+        noted.unwrap_or_default().into_iter().partition(|uid| tracked.contains(uid.as_str()));
+    (still, number(gone.len()))
+}
+
+/// The indexes that will not be tried again.
+fn failed_for_good(
+    job: &Job,
+    pods: &[Arc<Pod>],
+    noted: Option<&str>,
+    completed: &BTreeSet<i32>,
+) -> BTreeSet<i32> {
+    let mut all = indexes::parse(noted.unwrap_or_default(), completions(job));
+    let failing = pods.iter().filter(|p| has_failed(job, p) && policy::fails_index(job, p));
+    all.extend(failing.filter_map(|p| index_of(p)).filter(|i| !completed.contains(i)));
+    all
 }
 
 fn number(n: usize) -> i32 {

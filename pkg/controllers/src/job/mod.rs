@@ -1,11 +1,13 @@
 //! Job: runs pods to completion.
 //!
 //! [`account`] counts terminated pods exactly once by their finalizer, [`plan`] decides how many pods there should
-//! be and whether the job has ended, [`indexes`] reads and writes index lists, [`reconcile`] puts them together.
+//! be and whether the job has ended, [`policy`] knows failure and success policies, [`indexes`] reads and writes index
+//! lists, [`reconcile`] puts them together.
 
 mod account;
 mod indexes;
 mod plan;
+mod policy;
 mod reconcile;
 
 use std::sync::Arc;

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::account::{completions, has_failed, index_of, is_indexed, replaces_failed_only};
+use super::account::{Account, completions, has_failed, index_of, is_indexed, replaces_failed_only};
+use super::policy;
 use crate::pods;
 
 /// First wait before a failed pod is replaced, doubled with each failure in a row.
@@ -19,12 +20,29 @@ const MAX_BACKOFF: i64 = 600;
 
 /// How a job ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// All completions are there.
-    Complete,
-    /// It failed: reason and message.
-    Failed(&'static str, &'static str),
+pub struct End {
+    /// Whether it failed.
+    pub failed: bool,
+    /// Why, in a word.
+    pub reason: String,
+    /// Why, in a sentence.
+    pub message: String,
 }
+
+impl End {
+    /// It is complete.
+    pub fn complete(reason: &str, message: &str) -> Self {
+        Self { failed: false, reason: reason.to_owned(), message: message.to_owned() }
+    }
+
+    /// It failed.
+    pub fn failed(reason: &str, message: &str) -> Self {
+        Self { failed: true, reason: reason.to_owned(), message: message.to_owned() }
+    }
+}
+
+/// Reason and message when all completions are there.
+const REACHED: (&str, &str) = ("CompletionsReached", "Reached expected number of succeeded pods");
 
 /// A condition by type that is True.
 pub fn is_true(status: Option<&JobStatus>, kind: &str) -> bool {
@@ -88,8 +106,12 @@ fn restarts(pod: &Pod) -> i32 {
 }
 
 /// Whether the job has ended by these counts.
-pub fn end(job: &Job, pods: &[Arc<Pod>], succeeded: i32, failed: i32, now: Timestamp) -> Option<End> {
+pub fn end(job: &Job, pods: &[Arc<Pod>], sums: &Account, now: Timestamp) -> Option<End> {
     let spec = job.spec.as_ref()?;
+    let (succeeded, failed) = (sums.succeeded, sums.failed);
+    if let Some(end) = policy::job_failure(job, pods) {
+        return Some(end);
+    }
     let limit = spec.backoff_limit.unwrap_or(6);
     let on_failure =
         spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) == Some("OnFailure");
@@ -97,10 +119,14 @@ pub fn end(job: &Job, pods: &[Arc<Pod>], succeeded: i32, failed: i32, now: Times
     let restarted: i32 = if on_failure { running().map(|p| restarts(p)).sum() } else { 0 };
     let too_many_restarts = on_failure && restarted > 0 && (limit == 0 || restarted >= limit);
     if failed > limit || too_many_restarts {
-        return Some(End::Failed("BackoffLimitExceeded", "Job has reached the specified backoff limit"));
+        return Some(End::failed("BackoffLimitExceeded", "Job has reached the specified backoff limit"));
     }
     if deadline_in(job, now).is_some_and(|left| left.is_zero()) {
-        return Some(End::Failed("DeadlineExceeded", "Job was active longer than specified deadline"));
+        return Some(End::failed("DeadlineExceeded", "Job was active longer than specified deadline"));
+    }
+    let by_index = policy::index_failure(job, &sums.completed, &sums.failed_indexes);
+    if let Some(end) = by_index.or_else(|| policy::success(job, &sums.completed)) {
+        return Some(end);
     }
     let active = pods.iter().filter(|p| pods::is_active(p)).count();
     let complete = match spec.completions {
@@ -108,7 +134,7 @@ pub fn end(job: &Job, pods: &[Arc<Pod>], succeeded: i32, failed: i32, now: Times
         None => succeeded > 0 && active == 0,
         Some(wanted) => succeeded >= wanted,
     };
-    complete.then_some(End::Complete)
+    complete.then(|| End::complete(REACHED.0, REACHED.1))
 }
 
 /// Time until the active deadline; zero when it has passed.
@@ -122,28 +148,36 @@ pub fn deadline_in(job: &Job, now: Timestamp) -> Option<Duration> {
     Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
 }
 
-/// Time until a replacement may be made: failures in a row since the last success put it off.
-pub fn backoff_in(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
-    let ended = |p: &Pod| {
-        let statuses = p.status.as_ref().and_then(|s| s.container_statuses.as_ref()).into_iter().flatten();
-        let times =
-            statuses.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|t| t.0));
-        times.max().or(p.metadata.deletion_timestamp.as_ref().map(|t| t.0)).or_else(|| {
-            pods::condition(p, "Ready").and_then(|c| c.last_transition_time.as_ref().map(|t| t.0))
-        })
-    };
-    let last_success = pods.iter().filter(|p| pods::phase(p) == "Succeeded").filter_map(|p| ended(p)).max();
-    let failures: Vec<Timestamp> = pods
-        .iter()
-        .filter(|p| has_failed(job, p))
-        .filter_map(|p| ended(p))
-        .filter(|t| last_success.is_none_or(|s| *t > s))
-        .collect();
-    let last = failures.iter().max()?;
-    let doublings = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX).min(10);
+/// When a pod ended.
+pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
+    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref()).into_iter().flatten();
+    let times =
+        statuses.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|t| t.0));
+    times
+        .max()
+        .or(pod.metadata.deletion_timestamp.as_ref().map(|t| t.0))
+        .or_else(|| pods::condition(pod, "Ready").and_then(|c| c.last_transition_time.as_ref().map(|t| t.0)))
+}
+
+/// What is left of the wait after so many failures, the last one then.
+pub fn wait_after(last: Timestamp, failures: usize, now: Timestamp) -> Option<Duration> {
+    let doublings = u32::try_from(failures.checked_sub(1)?).unwrap_or(u32::MAX).min(10);
     let wait = (BACKOFF << doublings).min(MAX_BACKOFF);
     let left = last.as_millisecond() + wait * 1000 - now.as_millisecond();
     u64::try_from(left).ok().filter(|ms| *ms > 0).map(Duration::from_millis)
+}
+
+/// Time until a replacement may be made: failures in a row since the last success put it off.
+pub fn backoff_in(job: &Job, pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
+    let last_success =
+        pods.iter().filter(|p| pods::phase(p) == "Succeeded").filter_map(|p| ended_at(p)).max();
+    let failures: Vec<Timestamp> = pods
+        .iter()
+        .filter(|p| has_failed(job, p))
+        .filter_map(|p| ended_at(p))
+        .filter(|t| last_success.is_none_or(|s| *t > s))
+        .collect();
+    wait_after(*failures.iter().max()?, failures.len(), now)
 }
 
 /// Pods to make and to delete.
@@ -155,9 +189,12 @@ pub struct Plan {
     pub delete: Vec<Arc<Pod>>,
 }
 
-/// Compares the active pods with what the job wants.
-pub fn decide(job: &Job, pods: &[Arc<Pod>], succeeded: i32, completed: &BTreeSet<i32>) -> Plan {
+/// Compares the active pods with what the job wants. No pod is made for the indexes of `resting`.
+pub fn decide(job: &Job, pods: &[Arc<Pod>], sums: &Account, resting: &BTreeSet<i32>) -> Plan {
     let Some(spec) = job.spec.as_ref() else { return Plan::default() };
+    let succeeded = sums.succeeded;
+    let done: BTreeSet<i32> = sums.completed.union(&sums.failed_indexes).copied().collect();
+    let given_up = i32::try_from(sums.failed_indexes.len()).unwrap_or(i32::MAX);
     let mut active: Vec<_> = pods.iter().filter(|p| pods::is_active(p)).cloned().collect();
     let terminating = pods.iter().filter(|p| pods::is_terminating(p)).count();
     let suspended = spec.suspend == Some(true);
@@ -167,7 +204,7 @@ pub fn decide(job: &Job, pods: &[Arc<Pod>], succeeded: i32, completed: &BTreeSet
     if indexed {
         // Two pods of one index, or a pod of an index that is done: the younger one goes.
         active.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp));
-        let mut seen = completed.clone();
+        let mut seen = done.clone();
         let (keep, extra): (Vec<_>, Vec<_>) = active
             .into_iter()
             .partition(|p| index_of(p).is_some_and(|i| i < completions(job) && seen.insert(i)));
@@ -178,7 +215,7 @@ pub fn decide(job: &Job, pods: &[Arc<Pod>], succeeded: i32, completed: &BTreeSet
     let wanted = match spec.completions {
         None if succeeded > 0 => running.min(parallelism),
         None => parallelism,
-        Some(all) => (all - succeeded).max(0).min(parallelism),
+        Some(all) => (all - succeeded - given_up).max(0).min(parallelism),
     };
     if running > wanted {
         active.sort_by(|a, b| pods::deletion_order((a, 0), (b, 0), Timestamp::UNIX_EPOCH));
@@ -195,7 +232,8 @@ pub fn decide(job: &Job, pods: &[Arc<Pod>], succeeded: i32, completed: &BTreeSet
         if replaces_failed_only(job) {
             taken.extend(pods.iter().filter(|p| pods::is_terminating(p)).filter_map(|p| index_of(p)));
         }
-        let free = (0..completions(job)).filter(|i| !taken.contains(i) && !completed.contains(i));
+        let closed = |i: &i32| taken.contains(i) || done.contains(i) || resting.contains(i);
+        let free = (0..completions(job)).filter(|i| !closed(i));
         free.take(missing).map(Some).collect()
     } else {
         vec![None; missing]
@@ -214,6 +252,10 @@ mod tests {
         let mut spec = spec;
         spec["template"] = json!({});
         serde_json::from_value(json!({"metadata": {"name": "j"}, "spec": spec})).unwrap()
+    }
+
+    fn sums(succeeded: i32, failed: i32, completed: &[i32]) -> Account {
+        Account { succeeded, failed, completed: completed.iter().copied().collect(), ..Account::default() }
     }
 
     fn running(name: &str, index: Option<i32>) -> Arc<Pod> {
@@ -240,7 +282,7 @@ mod tests {
             let job =
                 job(json!({"completions": completions, "parallelism": parallelism, "suspend": suspend}));
             let pods: Vec<_> = (0..active).map(|i| running(&format!("p{i}"), None)).collect();
-            let plan = decide(&job, &pods, succeeded, &BTreeSet::new());
+            let plan = decide(&job, &pods, &sums(succeeded, 0, &[]), &BTreeSet::new());
             assert_eq!(
                 (plan.create.len(), plan.delete.len()),
                 (create, delete),
@@ -253,7 +295,7 @@ mod tests {
     fn indexes_are_filled_and_doubles_go() {
         let job = job(json!({"completions": 5, "parallelism": 4, "completionMode": "Indexed"}));
         let pods = [running("a", Some(1)), running("b", Some(1)), running("c", Some(7))];
-        let plan = decide(&job, &pods, 1, &BTreeSet::from([0]));
+        let plan = decide(&job, &pods, &sums(1, 0, &[0]), &BTreeSet::new());
         assert_eq!(plan.create, [Some(2), Some(3), Some(4)]);
         assert_eq!(plan.delete.len(), 2);
     }
@@ -262,15 +304,18 @@ mod tests {
     fn ends() {
         let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
         let three = job(json!({"completions": 3, "parallelism": 1, "backoffLimit": 1}));
-        assert_eq!(end(&three, &[], 2, 1, now), None);
-        assert_eq!(end(&three, &[], 3, 1, now), Some(End::Complete));
-        assert!(matches!(end(&three, &[], 0, 2, now), Some(End::Failed("BackoffLimitExceeded", _))));
+        let reason = |j: &Job, pods: &[Arc<Pod>], succeeded, failed| {
+            end(j, pods, &sums(succeeded, failed, &[]), now).map(|e| e.reason)
+        };
+        assert_eq!(reason(&three, &[], 2, 1), None);
+        assert_eq!(reason(&three, &[], 3, 1).as_deref(), Some("CompletionsReached"));
+        assert_eq!(reason(&three, &[], 0, 2).as_deref(), Some("BackoffLimitExceeded"));
         let queue = job(json!({"parallelism": 2}));
-        assert_eq!(end(&queue, &[running("a", None)], 1, 0, now), None);
-        assert_eq!(end(&queue, &[], 1, 0, now), Some(End::Complete));
+        assert_eq!(reason(&queue, &[running("a", None)], 1, 0), None);
+        assert_eq!(reason(&queue, &[], 1, 0).as_deref(), Some("CompletionsReached"));
         let mut late = job(json!({"completions": 1, "activeDeadlineSeconds": 30}));
         late.status = serde_json::from_value(json!({"startTime": "2026-01-01T00:00:00Z"})).unwrap();
-        assert!(matches!(end(&late, &[], 0, 0, now), Some(End::Failed("DeadlineExceeded", _))));
+        assert_eq!(reason(&late, &[], 0, 0).as_deref(), Some("DeadlineExceeded"));
     }
 
     #[test]

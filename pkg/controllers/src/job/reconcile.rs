@@ -1,6 +1,6 @@
 //! One look at one job.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -18,6 +18,7 @@ use serde_json::json;
 
 use super::account::{Account, account, is_indexed, is_tracked};
 use super::plan::{self, End, Plan, is_finished, is_true, set_condition};
+use super::policy;
 use super::{FINALIZER, INDEX, Key};
 use crate::claim::{Claimer, controller_ref};
 use crate::context::{Action, Ctx, EventType, reference};
@@ -94,7 +95,7 @@ impl Runner {
             ..sums.noted.clone()
         };
         status.start_time = job.status.as_ref().and_then(|s| s.start_time.clone());
-        let end = self.told_end(&job).or_else(|| plan::end(&job, &pods, sums.succeeded, sums.failed, now));
+        let end = self.told_end(&job).or_else(|| plan::end(&job, &pods, &sums, now));
         let mut action = Action::Done;
         let mut failure = None;
         match &end {
@@ -152,15 +153,12 @@ impl Runner {
     fn told_end(&self, job: &Job) -> Option<End> {
         let conditions = job.status.as_ref()?.conditions.as_ref()?;
         let told = |kind: &str| conditions.iter().find(|c| c.type_ == kind && c.status == "True");
-        if told("SuccessCriteriaMet").is_some() {
-            return Some(End::Complete);
+        let text = |t: &Option<String>| t.clone().unwrap_or_default();
+        if let Some(met) = told("SuccessCriteriaMet") {
+            return Some(End { failed: false, reason: text(&met.reason), message: text(&met.message) });
         }
-        match told("FailureTarget")?.reason.as_deref() {
-            Some("DeadlineExceeded") => {
-                Some(End::Failed("DeadlineExceeded", "Job was active longer than specified deadline"))
-            }
-            _ => Some(End::Failed("BackoffLimitExceeded", "Job has reached the specified backoff limit")),
-        }
+        let target = told("FailureTarget")?;
+        Some(End { failed: true, reason: text(&target.reason), message: text(&target.message) })
     }
 
     async fn claim(&self, job: &Arc<Job>) -> Result<Vec<Arc<Pod>>, Error> {
@@ -197,17 +195,24 @@ impl Runner {
         sums: &Account,
         now: Timestamp,
     ) -> Result<Action, Error> {
-        let plan = plan::decide(job, pods, sums.succeeded, &sums.completed);
-        let Plan { mut create, delete } = plan;
         let mut action = Action::Done;
+        let (resting, free_in) = match policy::per_index(job) {
+            Some(_) => policy::resting(job, pods, now),
+            None => (BTreeSet::new(), None),
+        };
+        if let Some(left) = free_in {
+            action = Action::After(left);
+        }
+        let Plan { mut create, delete } = plan::decide(job, pods, sums, &resting);
         if !create.is_empty()
+            && policy::per_index(job).is_none()
             && let Some(wait) = plan::backoff_in(job, pods, now)
         {
             create.clear();
             action = Action::After(wait);
         }
         self.delete(job, &delete).await?;
-        self.create(job, create).await?;
+        self.create(job, pods, create).await?;
         Ok(action)
     }
 
@@ -231,16 +236,13 @@ impl Runner {
 
     fn finish(&self, job: &Job, status: &mut JobStatus, end: &End, now: Timestamp) {
         let about = reference(API_VERSION, KIND, &job.metadata);
-        match end {
-            End::Complete => {
-                set_condition(status, "Complete", "True", REACHED.0, REACHED.1, now);
-                status.completion_time = Some(Time(now));
-                self.ctx.event(&about, EventType::Normal, "Completed", "Job completed");
-            }
-            End::Failed(reason, message) => {
-                set_condition(status, "Failed", "True", reason, message, now);
-                self.ctx.event(&about, EventType::Warning, reason, message);
-            }
+        if end.failed {
+            set_condition(status, "Failed", "True", &end.reason, &end.message, now);
+            self.ctx.event(&about, EventType::Warning, &end.reason, &end.message);
+        } else {
+            set_condition(status, "Complete", "True", &end.reason, &end.message, now);
+            status.completion_time = Some(Time(now));
+            self.ctx.event(&about, EventType::Normal, "Completed", "Job completed");
         }
     }
 
@@ -318,7 +320,7 @@ impl Runner {
         Error::join(errors)
     }
 
-    async fn create(&self, job: &Job, wanted: Vec<Option<i32>>) -> Result<(), Error> {
+    async fn create(&self, job: &Job, pods: &[Arc<Pod>], wanted: Vec<Option<i32>>) -> Result<(), Error> {
         if wanted.is_empty() {
             return Ok(());
         }
@@ -332,7 +334,7 @@ impl Runner {
             rest = later;
             let results: Vec<_> = futures::stream::iter(now.to_vec())
                 .map(|index| {
-                    let (api, pod) = (api.clone(), pod_of(job, &namespace, index));
+                    let (api, pod) = (api.clone(), pod_of(job, pods, &namespace, index));
                     async move { create_pod(&api, pod).await }
                 })
                 .buffer_unordered(16)
@@ -371,18 +373,14 @@ impl Runner {
     }
 }
 
-const REACHED: (&str, &str) = ("CompletionsReached", "Reached expected number of succeeded pods");
-
 fn fits(wanted: &LabelSelector, pod: &Pod) -> bool {
     selector::matches(wanted, pod.metadata.labels.as_ref())
 }
 
 /// Tells how the job will end before its last pods are gone.
 fn announce(status: &mut JobStatus, end: &End, now: Timestamp) {
-    match end {
-        End::Complete => set_condition(status, "SuccessCriteriaMet", "True", REACHED.0, REACHED.1, now),
-        End::Failed(reason, message) => set_condition(status, "FailureTarget", "True", reason, message, now),
-    };
+    let kind = if end.failed { "FailureTarget" } else { "SuccessCriteriaMet" };
+    set_condition(status, kind, "True", &end.reason, &end.message, now);
 }
 
 fn count(status: &mut JobStatus, pods: &[Arc<Pod>]) {
@@ -454,7 +452,7 @@ async fn create_pod(api: &Api<Pod>, pod: Pod) -> Result<String, Error> {
     Ok(made.name_any())
 }
 
-fn pod_of(job: &Job, namespace: &str, index: Option<i32>) -> Pod {
+fn pod_of(job: &Job, pods: &[Arc<Pod>], namespace: &str, index: Option<i32>) -> Pod {
     let template = job.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
     let owner = controller_ref(API_VERSION, KIND, &job.metadata);
     let mut pod = pod_from(&template, namespace, &job.name_any(), owner);
@@ -462,7 +460,12 @@ fn pod_of(job: &Job, namespace: &str, index: Option<i32>) -> Pod {
     if let Some(index) = index.filter(|_| is_indexed(job)) {
         let text = index.to_string();
         pod.metadata.generate_name = Some(format!("{}-{index}-", job.name_any()));
-        pod.metadata.annotations.get_or_insert_default().insert(INDEX.to_owned(), text.clone());
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(INDEX.to_owned(), text.clone());
+        if policy::per_index(job).is_some() {
+            let failures = policy::failures_of(job, pods, index);
+            annotations.insert(policy::FAILURES.to_owned(), failures.to_string());
+        }
         pod.metadata.labels.get_or_insert_default().insert(INDEX.to_owned(), text);
         if let Some(spec) = pod.spec.as_mut() {
             spec.hostname = Some(format!("{}-{index}", job.name_any()));

@@ -4,6 +4,7 @@ mod usage;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
@@ -62,13 +63,32 @@ struct Quotas {
     watched: Mutex<HashSet<String>>,
 }
 
+/// When additions are looked at again.
+const LATER: Duration = Duration::from_secs(5);
+
+/// Whether the status is of today's spec, with a number for each limit.
+fn is_counted(quota: &ResourceQuota) -> bool {
+    let hard = quota.spec.as_ref().and_then(|s| s.hard.as_ref());
+    let status = quota.status.as_ref();
+    let used = status.and_then(|s| s.used.as_ref());
+    hard == status.and_then(|s| s.hard.as_ref())
+        && hard.is_none_or(|hard| hard.keys().all(|k| used.is_some_and(|u| u.contains_key(k))))
+}
+
+fn namespace_of<K: Cached>(object: &K) -> &str {
+    object.meta().namespace.as_deref().unwrap_or_default()
+}
+
 async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
     let queue = WorkQueue::<Key>::new(ctx.shutdown.clone());
     let quotas = ctx.store::<ResourceQuota>();
     {
         let queue = queue.clone();
         quotas.on_event(move |event| {
-            if let Event::Applied { new, .. } = event {
+            // Admission writes what it has just counted; only what it cannot know is ours.
+            if let Event::Applied { new, .. } = event
+                && !is_counted(new)
+            {
                 queue.add((new.namespace().unwrap_or_default(), new.name_any()));
             }
         });
@@ -97,13 +117,13 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
 impl Quotas {
     fn follow<K: Cached>(self: &Arc<Self>, differs: impl Fn(&K, &K) -> bool + Send + Sync + 'static) {
         let this = self.clone();
-        self.ctx.store::<K>().on_event(move |event| {
-            let object = match event {
-                Event::Applied { new, old } if old.as_ref().is_none_or(|old| differs(new, old)) => new,
-                Event::Applied { .. } => return,
-                Event::Deleted(old) => old,
-            };
-            this.recount(object.meta().namespace.as_deref().unwrap_or_default());
+        self.ctx.store::<K>().on_event(move |event| match event {
+            Event::Applied { new, old: None } => this.recount_later(namespace_of(new.as_ref())),
+            Event::Applied { new, old: Some(old) } if differs(new, old) => {
+                this.recount(namespace_of(new.as_ref()))
+            }
+            Event::Applied { .. } => {}
+            Event::Deleted(old) => this.recount(namespace_of(old.as_ref())),
         });
     }
 
@@ -111,6 +131,14 @@ impl Quotas {
     fn recount(&self, namespace: &str) {
         for quota in self.quotas.list_ns(namespace) {
             self.queue.add((namespace.to_owned(), quota.name_any()));
+        }
+    }
+
+    /// Admission counts what it lets in before it is there to be counted here; only what it missed (a quota that came
+    /// at the same moment) is found by a later look.
+    fn recount_later(&self, namespace: &str) {
+        for quota in self.quotas.list_ns(namespace) {
+            self.queue.add_after((namespace.to_owned(), quota.name_any()), LATER);
         }
     }
 
@@ -193,15 +221,17 @@ impl Quotas {
                     () = this.ctx.shutdown.cancelled() => return,
                     next = stream.next() => next,
                 };
-                let (meta, counts) = match next {
+                let meta = match next {
                     None => return,
                     Some(Ok(watcher::Event::InitApply(o) | watcher::Event::Apply(o))) => {
-                        let fresh = known.insert(o.metadata.uid.clone().unwrap_or_default());
-                        (o.metadata, fresh)
+                        if known.insert(o.metadata.uid.clone().unwrap_or_default()) {
+                            this.recount_later(o.metadata.namespace.as_deref().unwrap_or_default());
+                        }
+                        continue;
                     }
                     Some(Ok(watcher::Event::Delete(o))) => {
                         known.remove(o.metadata.uid.as_deref().unwrap_or_default());
-                        (o.metadata, true)
+                        o.metadata
                     }
                     Some(Ok(_)) => continue,
                     Some(Err(error)) => {
@@ -209,10 +239,7 @@ impl Quotas {
                         continue;
                     }
                 };
-                // Updates change no number.
-                if counts {
-                    this.recount(meta.namespace.as_deref().unwrap_or_default());
-                }
+                this.recount(meta.namespace.as_deref().unwrap_or_default());
             }
         });
     }
@@ -221,6 +248,19 @@ impl Quotas {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_admission_wrote_is_left_alone() {
+        let quota = |status: serde_json::Value| {
+            serde_json::from_value(serde_json::json!({"spec": {"hard": {"pods": "2"}}, "status": status}))
+                .unwrap()
+        };
+        let json = |text: &str| serde_json::from_str(text).unwrap();
+        assert!(!is_counted(&quota(json("{}"))));
+        assert!(!is_counted(&quota(json(r#"{"hard": {"pods": "2"}}"#))));
+        assert!(!is_counted(&quota(json(r#"{"hard": {"pods": "3"}, "used": {"pods": "1"}}"#))));
+        assert!(is_counted(&quota(json(r#"{"hard": {"pods": "2"}, "used": {"pods": "1"}}"#))));
+    }
 
     #[test]
     fn used_follows_hard() {
