@@ -277,9 +277,7 @@ fn workloads() {
         "apps/v1",
         "daemonsets",
         spec(json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}})),
-        &[
-            "spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0",
-        ],
+        &["spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0"],
     );
     check(
         "apps/v1",
