@@ -1,21 +1,36 @@
 #!/usr/bin/env bash
 # Installs Knarr and starts a one-node cluster; ends when the node is Ready.
+# With KNARR_URL and KNARR_TOKEN it makes an agent that joins that server instead.
 # Works with systemd, with OpenRC, and with neither (then --start, --stop and --status manage a background process).
 #
-# Environment: KNARR_* settings of `knarr server` (kept for the service in /etc/knarr/knarr.env),
+# Environment: KNARR_* settings of `knarr server` (or `knarr agent`). They are kept for the service in /etc/knarr/knarr.env; installing
+# again changes those that are given then, and an empty one drops what was kept. Further:
 #   KNARR_BIN=FILE       use this program instead of a release beside the script or a build
 #   KNARR_PROFILE=NAME   cargo profile of a build from source (default: release)
 #   KNARR_INIT=systemd|openrc|none   instead of finding out
+#   KNARR_BIN_DIR=DIR    where the program goes (default: /usr/local/bin)
+#   KNARR_WAIT=SECONDS   how long the node may take to become Ready (default: 180)
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-bin_dir=${KNARR_BIN_DIR:-/usr/local/bin}
 etc_dir=/etc/knarr
-data_dir=${KNARR_DATA_DIR:-/var/lib/knarr}
+
+# What an installation before kept holds for whatever is not given now.
+if [ -r "$etc_dir/knarr.env" ]; then
+    given=$(set -o posix; export -p)
+    set -o allexport
+    # shellcheck disable=SC1091
+    . "$etc_dir/knarr.env"
+    set +o allexport
+    eval "$given"
+fi
+bin_dir=${KNARR_BIN_DIR:-/usr/local/bin}
 pid_file=/run/knarr.pid
 log_file=/var/log/knarr.log
 kubeconfig=${KNARR_WRITE_KUBECONFIG:-$etc_dir/knarr.yaml}
 wait_seconds=${KNARR_WAIT:-180}
+role=server
+if [ -n "${KNARR_URL:-}" ]; then role=agent; fi
 
 say() { printf '[knarr] %s\n' "$*"; }
 die() { printf '[knarr] error: %s\n' "$*" >&2; exit 1; }
@@ -66,6 +81,11 @@ apt_install() {
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >/tmp/knarr-apt.log 2>&1 || code=$?
     [ -n "$made" ] && rm -f "$policy"
     [ "$code" -eq 0 ] || { tail -n 20 /tmp/knarr-apt.log >&2; die "apt-get install $* failed (log: /tmp/knarr-apt.log)"; }
+    rm -f /tmp/knarr-apt.log
+    # Nor at the next boot.
+    case " $* " in *" containerd "*)
+        if [ -d /run/systemd/system ]; then systemctl disable --quiet containerd.service 2>/dev/null || true; fi ;;
+    esac
 }
 
 # --- program --------------------------------------------------------------------------------------------------
@@ -98,7 +118,22 @@ install_program() {
 }
 
 environment() {
-    (umask 077; env | grep -E '^KNARR_[A-Z_]+=' | grep -vE '^KNARR_(BIN|BIN_DIR|PROFILE|INIT|WAIT)=' >"$etc_dir/knarr.env" || true)
+    # Quoted so that a shell and systemd read the same.
+    local name value
+    (
+        umask 077
+        for name in $(compgen -A export KNARR_); do
+            case $name in KNARR_BIN | KNARR_PROFILE | KNARR_WAIT | KNARR_CLIENTS | KNARR_E2E | KNARR_TEST_*) continue ;; esac
+            value=${!name}
+            [ -n "$value" ] || continue
+            value=${value//\\/\\\\}
+            value=${value//\"/\\\"}
+            value=${value//\$/\\\$}
+            value=${value//\`/\\\`}
+            printf '%s="%s"\n' "$name" "$value"
+        done >"$etc_dir/.knarr.env.new"
+    )
+    mv -f "$etc_dir/.knarr.env.new" "$etc_dir/knarr.env"
 }
 
 # --- services -------------------------------------------------------------------------------------------------
@@ -114,7 +149,7 @@ Wants=network-online.target
 [Service]
 Type=notify
 EnvironmentFile=-$etc_dir/knarr.env
-ExecStart=$bin_dir/knarr server
+ExecStart=$bin_dir/knarr $role
 KillMode=process
 Delegate=yes
 LimitNOFILE=1048576
@@ -137,11 +172,15 @@ EOF
 description="Knarr, a Kubernetes distribution"
 supervisor=supervise-daemon
 command="$bin_dir/knarr"
-command_args="server"
+command_args="$role"
 output_log="$log_file"
 error_log="$log_file"
 pidfile="$pid_file"
 respawn_delay=5
+respawn_max=0
+# The server takes up to 20 s to end in order; the default would leave it behind after 5.
+retry="TERM/60/KILL/5"
+rc_ulimit="-n 1048576"
 depend() { after network-online; want cgroups; }
 set -o allexport
 [ -f $etc_dir/knarr.env ] && . $etc_dir/knarr.env
@@ -153,39 +192,59 @@ EOF
     esac
 }
 
+# Whether the nodes are Ready; an agent may ask for its own alone.
+ask() { # [--wait SECONDS]
+    if [ "$role" = server ]; then
+        "$bin_dir/knarr" status --kubeconfig "$kubeconfig" "$@"
+    else
+        "$bin_dir/knarr" status --kubeconfig "${KNARR_DATA_DIR:-/var/lib/knarr}/agent/kubelet.kubeconfig" \
+            --node "$(node_name)" "$@"
+    fi
+}
+
+node_name() {
+    if [ -n "${KNARR_NODE_NAME:-}" ]; then echo "$KNARR_NODE_NAME"; else uname -n | tr '[:upper:]' '[:lower:]'; fi
+}
+
 running_pid() {
     local pid
     pid=$(cat "$pid_file" 2>/dev/null) || return 1
-    [ -n "$pid" ] && [ "$(readlink "/proc/$pid/exe" 2>/dev/null | sed 's/ (deleted)$//')" = "$bin_dir/knarr" ] && echo "$pid"
+    [ -n "$pid" ] && [ "$(readlink "/proc/$pid/exe" 2>/dev/null | sed 's/ (deleted)$//')" = "$(readlink -f "$bin_dir")/knarr" ] && echo "$pid"
+}
+
+must_be_installed() {
+    [ -x "$bin_dir/knarr" ] || die "$bin_dir/knarr is not installed: run ./install.sh"
 }
 
 start() {
-    [ -x "$bin_dir/knarr" ] || die "$bin_dir/knarr is not installed: run ./install.sh"
+    must_be_installed
     case $(init_system) in
-    systemd) systemctl restart knarr.service ;;
-    openrc) rc-service knarr restart ;;
+    systemd) systemctl restart knarr.service || not_started "systemd could not start knarr.service" ;;
+    openrc) rc-service knarr restart || not_started "OpenRC could not start knarr" ;;
     *)
         if running_pid >/dev/null; then stop; fi
         say "starting in the background (log: $log_file)"
         (
-            set -o allexport
-            # shellcheck disable=SC1091
-            [ -f "$etc_dir/knarr.env" ] && . "$etc_dir/knarr.env"
-            set +o allexport
             cd /
-            setsid "$bin_dir/knarr" server </dev/null >>"$log_file" 2>&1 &
+            setsid "$bin_dir/knarr" "$role" </dev/null >>"$log_file" 2>&1 &
             echo $! >"$pid_file"
         )
         ;;
     esac
-    if ! "$bin_dir/knarr" status --kubeconfig "$kubeconfig" --wait "$wait_seconds"; then
-        [ "$(init_system)" = systemd ] && journalctl -u knarr -n 20 --no-pager >&2
-        [ -f "$log_file" ] && tail -n 20 "$log_file" >&2
-        die "the node did not become Ready in $wait_seconds s"
+    if ! ask --wait "$wait_seconds"; then
+        not_started "the node did not become Ready in $wait_seconds s"
     fi
 }
 
+not_started() {
+    if [ "$(init_system)" = systemd ]; then journalctl -u knarr -n 20 --no-pager -o cat >&2
+    elif [ -f "$log_file" ]; then tail -n 20 "$log_file" >&2
+    fi
+    die "$1"
+}
+
 stop() {
+    must_be_installed
     case $(init_system) in
     systemd) systemctl stop knarr.service ;;
     openrc) rc-service knarr stop ;;
@@ -202,48 +261,74 @@ stop() {
 }
 
 status() {
+    must_be_installed
+    local state pid
     case $(init_system) in
-    systemd) systemctl is-active knarr.service || true ;;
-    openrc) rc-service knarr status || true ;;
-    *) if running_pid >/dev/null; then say "running, pid $(running_pid)"; else say "not running"; return 3; fi ;;
+    systemd)
+        state=$(systemctl is-active knarr.service) || { say "not running (systemd: $state)"; return 3; }
+        say "running (systemd: $state)" ;;
+    openrc)
+        state=$(rc-service knarr status 2>&1) || { say "not running (OpenRC:${state##*:})"; return 3; }
+        say "running (OpenRC:${state##*:})" ;;
+    *)
+        pid=$(running_pid) || { say "not running"; return 3; }
+        say "running, pid $pid" ;;
     esac
-    "$bin_dir/knarr" status --kubeconfig "$kubeconfig"
+    ask
 }
 
 uninstall() {
-    if [ -x "$bin_dir/knarr" ]; then
-        case $(init_system) in
-        systemd)
-            systemctl disable --now --quiet knarr.service 2>/dev/null || true
+    case $(init_system) in
+    systemd)
+        if [ -f /etc/systemd/system/knarr.service ]; then
+            systemctl disable --now --quiet knarr.service
             rm -f /etc/systemd/system/knarr.service
-            systemctl daemon-reload ;;
-        openrc)
-            rc-service knarr stop 2>/dev/null || true
-            rc-update del knarr default 2>/dev/null || true
-            rm -f /etc/init.d/knarr ;;
-        *) stop ;;
-        esac
-        set -o allexport
-        # shellcheck disable=SC1091
-        [ -f "$etc_dir/knarr.env" ] && . "$etc_dir/knarr.env"
-        set +o allexport
+            systemctl daemon-reload
+            systemctl reset-failed knarr.service 2>/dev/null || true
+        fi ;;
+    openrc)
+        if [ -f /etc/init.d/knarr ]; then
+            rc-service --ifstarted knarr stop
+            rc-update --quiet del knarr default || true
+            rm -f /etc/init.d/knarr
+        fi ;;
+    *) if [ -x "$bin_dir/knarr" ]; then stop; fi ;;
+    esac
+    if [ -x "$bin_dir/knarr" ]; then
         "$bin_dir/knarr" uninstall --yes || die "something was left on the host, see above; --uninstall can be run again"
     fi
+    if [ "$(init_system)" = openrc ]; then
+        # OpenRC removes a service's control groups only when nothing ran on in them at its stop.
+        for group in /sys/fs/cgroup/knarr /sys/fs/cgroup/*/knarr /sys/fs/cgroup/*/openrc_knarr; do
+            if [ -d "$group" ]; then rmdir "$group" || say "$group could not be removed"; fi
+        done
+    fi
+    if [ "$role" = agent ]; then
+        say "its Node stays in the cluster: \`kubectl delete node $(node_name)\` frees the name"
+    fi
+    rm -rf "$etc_dir/node"
     rm -f "$bin_dir/knarr" "$pid_file" "$log_file" "$etc_dir/knarr.env" "$kubeconfig"
-    rmdir "$etc_dir" 2>/dev/null || true
+    rmdir "$etc_dir" 2>/dev/null || true # what the user put there stays
     say "uninstalled; packages (containerd, runc) were left"
 }
 
 [ "${1:-}" = --help ] && { usage; exit 0; }
 [ "$(id -u)" -eq 0 ] || die "must be run as root"
+case $(init_system) in
+systemd | openrc | none) ;;
+*) die "KNARR_INIT=$KNARR_INIT is not one of systemd, openrc, none" ;;
+esac
 case "${1:-}" in
 "")
+    if [ "$role" = agent ] && [ -z "${KNARR_TOKEN:-}${KNARR_TOKEN_FILE:-}" ]; then
+        die "KNARR_URL is given without KNARR_TOKEN (or KNARR_TOKEN_FILE): see /var/lib/knarr/server/node-token on the server"
+    fi
     packages
     install_program
     environment
     write_service
     start
-    say "kubeconfig: export KUBECONFIG=$kubeconfig"
+    if [ "$role" = server ]; then say "kubeconfig: export KUBECONFIG=$kubeconfig"; fi
     ;;
 --start) start ;;
 --stop) stop ;;

@@ -1,6 +1,7 @@
 # Shared by the stories: assertions that wait for a state instead of sleeping, and counts.
 passed=0 failed=0 skipped=0
-export PATH="${KNARR_CLIENTS:-$root/target/clients}:$PATH"
+clients=$(cd "${KNARR_CLIENTS:-$root/target/clients}" && pwd)
+export PATH="$clients:$PATH"
 
 say() { printf '    %s\n' "$*"; }
 
@@ -15,6 +16,12 @@ check() {
         printf '%s\n' "$out" | tail -n 15 | sed 's/^/       /'
         return 1
     fi
+}
+
+# skip NAME REASON: what cannot be run here is counted and says why.
+skip() {
+    skipped=$((skipped + 1))
+    echo "  SKIPPED $1: $2"
 }
 
 # within SECONDS COMMAND...: repeats a command until it succeeds.

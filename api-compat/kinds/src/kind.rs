@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use knarr_machinery::decode::{self, Finding};
 use knarr_machinery::types::TypeRef;
 use knarr_machinery::{ApiError, FieldError, GroupResource, GroupVersionKind, Str, UserInfo};
 use serde_json::Value;
@@ -245,6 +246,46 @@ pub trait Rules: Send + Sync {
     /// A form that cannot be told in the storage version.
     fn to_storage(&self, obj: Value) -> Result<Value, ApiError> {
         Ok(obj)
+    }
+
+    /// Brings a decoded document to what the kind describes and tells what it did not know.
+    ///
+    /// # Errors
+    /// A value of a wrong type (400, with the text that follows `cannot be handled as a Pod: `).
+    fn prune(&self, types: &TypeRef, obj: &mut Value) -> Result<Vec<Finding>, ApiError> {
+        decode::prune(types, obj)
+    }
+
+    /// The kind of the stored form, when it is not in the table under its own version (an unserved one of a CRD).
+    fn storage_kind(&self) -> Option<Kind> {
+        None
+    }
+
+    /// The OpenAPI v3 schema of a custom kind.
+    fn openapi(&self) -> Option<&Value> {
+        None
+    }
+
+    /// Whether the kind is on its way out: no objects are made any more.
+    fn terminating(&self) -> bool {
+        false
+    }
+
+    /// What every answer about this version warns of.
+    fn deprecation(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether stored documents must pass [`Rules::from_storage`] even in their own version.
+    fn reads_through(&self) -> bool {
+        false
+    }
+
+    /// What the first delete of an object does to it before anything else (finalizers, conditions); false for
+    /// nothing.
+    fn begin_delete(&self, obj: &mut Value, now: &str) -> bool {
+        let _ = (obj, now);
+        false
     }
 
     /// Replica paths of the `scale` subresource, when the kind has one.

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod check;
+pub mod custom;
 mod facts;
 pub mod kind;
 mod limits;
@@ -43,4 +44,5 @@ mod storagemigration;
 pub use kind::{
     Column, Ctx, DeletePlan, Kind, KindInfo, Rules, ScalePaths, Scope, Storage, Subresource, Verb, Warnings,
 };
+pub use ruleset::plain_rules;
 pub use table::{builtins, find};

@@ -39,6 +39,8 @@ pub(crate) struct RuleSet {
     pub to_storage: fn(Value) -> Result<Value, ApiError>,
     /// Scale paths: desired, observed, selector.
     pub scale: Option<(&'static str, &'static str, &'static str)>,
+    /// What the first delete does to the object.
+    pub begin_delete: fn(&mut Value, &str) -> bool,
     /// PUT may create.
     pub create_on_update: bool,
     /// Update without resourceVersion.
@@ -63,10 +65,18 @@ pub(crate) const PLAIN: RuleSet = RuleSet {
     from_storage: Ok,
     to_storage: Ok,
     scale: None,
+    begin_delete: |_, _| false,
     create_on_update: false,
     unconditional_update: true,
     orphan: false,
 };
+
+static PLAIN_RULES: RuleSet = PLAIN;
+
+/// The rules of a document that has none of its own.
+pub fn plain_rules() -> std::sync::Arc<dyn Rules> {
+    std::sync::Arc::new(&PLAIN_RULES)
+}
 
 /// Name and creation time: upstream's default table.
 pub(crate) fn created_row(obj: &Value, _now: &str) -> Vec<Value> {
@@ -177,6 +187,10 @@ impl Rules for &'static RuleSet {
 
     fn to_storage(&self, obj: Value) -> Result<Value, ApiError> {
         (self.to_storage)(obj)
+    }
+
+    fn begin_delete(&self, obj: &mut Value, now: &str) -> bool {
+        (self.begin_delete)(obj, now)
     }
 
     fn scale_paths(&self) -> Option<ScalePaths> {

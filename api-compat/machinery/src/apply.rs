@@ -359,13 +359,23 @@ pub fn apply_request(
     }
     let (new, entries) = outcome.map_err(|c| conflict_error(&c))?;
     let mut object = new.unwrap_or(bare);
-    drop_nulls(&mut object);
+    if is_typed(request.types) {
+        drop_nulls(&mut object);
+    }
     let annotated = meta::annotation(&object, LAST_APPLIED).is_some_and(|a| !a.is_empty());
     if request.manager == "kubectl" && annotated {
         meta::set_annotation(&mut object, LAST_APPLIED, &last_applied_text(applied));
     }
     encode_all(&mut object, entries);
     Ok(object)
+}
+
+/// Whether the types are those of Go structs, which have no nulls; a custom resource keeps them.
+fn is_typed(types: &TypeRef) -> bool {
+    match &types.root {
+        crate::types::Type::Struct(id) => types.set.get(*id).field("metadata").is_none_or(|f| f.tag != 0),
+        _ => true,
+    }
 }
 
 fn check_applied(request: &Request<'_>, applied: &Value) -> Result<(), ApiError> {

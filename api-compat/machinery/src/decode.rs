@@ -40,15 +40,20 @@ pub fn cannot_handle(gvk: &GroupVersionKind, cause: &str) -> ApiError {
 /// Parses JSON; repeated keys are reported and the last one counts.
 ///
 /// # Errors
-/// Malformed JSON, with line and column.
+/// Malformed JSON, in the words of [`crate::syntax`].
 pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<Finding>), ApiError> {
     let mut findings = Vec::new();
     let mut path = String::new();
-    let mut de = serde_json::Deserializer::from_slice(bytes);
+    // As Go, what is no UTF-8 is replaced.
+    let text = String::from_utf8_lossy(bytes);
+    let mut de = serde_json::Deserializer::from_str(&text);
     let value = Seed { path: &mut path, findings: &mut findings }
         .deserialize(&mut de)
         .and_then(|v| de.end().map(|()| v))
-        .map_err(|e| ApiError::bad_request(format!("json parse error: {e}")))?;
+        .map_err(|e| {
+            let text = crate::syntax::error(bytes).unwrap_or_else(|| e.to_string());
+            ApiError::bad_request(format!("couldn't get version/kind; json parse error: {text}"))
+        })?;
     Ok((value, findings))
 }
 
@@ -142,8 +147,14 @@ fn push_name(path: &mut String, name: &str) {
 /// # Errors
 /// A value of a wrong type (400, with the text that follows `cannot be handled as a Pod: `).
 pub fn prune(types: &TypeRef, obj: &mut Value) -> Result<Vec<Finding>, ApiError> {
-    let mut walk =
-        Walk { set: &types.set, path: String::new(), owner: String::new(), findings: Vec::new(), go: true };
+    let mut walk = Walk {
+        set: &types.set,
+        path: String::new(),
+        owner: String::new(),
+        findings: Vec::new(),
+        go: true,
+        map_at: None,
+    };
     walk.value(&types.root, obj).map_err(ApiError::bad_request)?;
     Ok(walk.findings)
 }
@@ -151,8 +162,14 @@ pub fn prune(types: &TypeRef, obj: &mut Value) -> Result<Vec<Finding>, ApiError>
 /// Brings a custom resource to what its schema describes: unknown fields are dropped and reported, nulls are
 /// dropped where the schema does not allow them. Types are left to the schema validation of the CRD.
 pub fn prune_custom(types: &TypeRef, obj: &mut Value) -> Vec<Finding> {
-    let mut walk =
-        Walk { set: &types.set, path: String::new(), owner: String::new(), findings: Vec::new(), go: false };
+    let mut walk = Walk {
+        set: &types.set,
+        path: String::new(),
+        owner: String::new(),
+        findings: Vec::new(),
+        go: false,
+        map_at: None,
+    };
     // Without Go's rules no value is of a wrong type for the walk.
     let _ = walk.value(&types.root, obj);
     walk.findings
@@ -166,6 +183,8 @@ struct Walk<'a> {
     findings: Vec<Finding>,
     /// Whether values are decoded as Go would do it.
     go: bool,
+    /// Length of the path of the map of leaves that is walked.
+    map_at: Option<usize>,
 }
 
 impl Walk<'_> {
@@ -195,12 +214,15 @@ impl Walk<'_> {
                 Value::Object(entries) => {
                     for (k, item) in entries.iter_mut() {
                         let len = self.path.len();
+                        // Keys of a map are no part of the field that Go names, when its values are leaves.
+                        self.map_at = matches!(map.value, Type::Scalar(_)).then_some(len);
                         push_name(&mut self.path, k);
                         if self.go && item.is_null() {
                             *item = zero(&map.value);
                         }
                         self.value(&map.value, item)?;
                         self.path.truncate(len);
+                        self.map_at = None;
                     }
                     Ok(())
                 }
@@ -282,7 +304,7 @@ impl Walk<'_> {
         // Go names fields without the positions in lists.
         let mut path = String::new();
         let mut depth = 0;
-        for c in self.path.chars() {
+        for c in self.path[..self.map_at.unwrap_or(self.path.len())].chars() {
             match c {
                 '[' => depth += 1,
                 ']' => depth -= 1,

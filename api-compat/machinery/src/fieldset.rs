@@ -253,7 +253,7 @@ impl FieldSet {
         out
     }
 
-    /// All paths, in order.
+    /// All paths; on each level those that end there come before those that go deeper, as upstream tells them.
     pub fn paths(&self) -> Vec<Vec<PathElement>> {
         let mut out = Vec::new();
         self.collect(&mut Vec::new(), &mut out);
@@ -261,15 +261,14 @@ impl FieldSet {
     }
 
     fn collect(&self, prefix: &mut Vec<PathElement>, out: &mut Vec<Vec<PathElement>>) {
-        let keys: BTreeSet<&PathElement> = self.members.iter().chain(self.children.keys()).collect();
-        for k in keys {
+        for k in &self.members {
             prefix.push(k.clone());
-            if self.members.contains(k) {
-                out.push(prefix.clone());
-            }
-            if let Some(c) = self.children.get(k) {
-                c.collect(prefix, out);
-            }
+            out.push(prefix.clone());
+            prefix.pop();
+        }
+        for (k, below) in &self.children {
+            prefix.push(k.clone());
+            below.collect(prefix, out);
             prefix.pop();
         }
     }

@@ -10,6 +10,7 @@ pub mod decode;
 pub mod field;
 pub mod fields;
 pub mod fieldset;
+pub mod gojson;
 pub mod gvk;
 pub mod int_or_string;
 pub mod labels;
@@ -20,6 +21,7 @@ pub mod patch;
 pub mod quantity;
 pub mod status;
 pub mod strategic;
+pub mod syntax;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -27,6 +29,7 @@ pub mod time;
 pub(crate) mod typed;
 pub mod types;
 pub mod user;
+pub mod version;
 
 pub use field::{FieldError, Path};
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};

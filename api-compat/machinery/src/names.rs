@@ -206,7 +206,7 @@ pub fn is_qualified_name(value: &str) -> Vec<String> {
 pub fn is_label_value(value: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if value.len() > LABEL_VALUE_MAX {
-        errors.push(max_len_error(LABEL_VALUE_MAX));
+        errors.push(format!("must be no more than {LABEL_VALUE_MAX} bytes"));
     }
     if !value.is_empty() && !label_key_shape(value) {
         errors.push(regex_error(LABEL_VALUE_MSG, LABEL_VALUE_FMT, &["MyValue", "my_value", "12345"]));

@@ -4,24 +4,20 @@ use serde_json::{Map, Value};
 
 pub use crate::strategic::strategic;
 
-use crate::status::{ApiError, Details};
+use crate::status::ApiError;
 
 /// Most operations a JSON patch may have.
 pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 /// Most bytes that the `copy` operations of one patch may add together.
 pub const JSON_PATCH_COPY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
-/// The error of a patch that is well formed but cannot be applied. Upstream tells nothing more; the cause is
-/// added to the details for people.
-pub fn unprocessable(cause: &str) -> ApiError {
+/// The error of a patch that is well formed but cannot be applied. As upstream, the cause is not told.
+pub fn unprocessable(_cause: &str) -> ApiError {
     ApiError {
         code: 422,
         reason: "Invalid".to_string(),
         message: "the server rejected our request due to an error in our request".to_string(),
-        details: Some(Box::new(Details {
-            causes: vec![crate::status::Cause { message: cause.to_string(), ..Default::default() }],
-            ..Details::default()
-        })),
+        details: Some(Box::default()),
     }
 }
 
@@ -30,11 +26,11 @@ pub fn unprocessable(cause: &str) -> ApiError {
 /// # Errors
 /// 400 for a malformed patch, 413 for too many operations, 422 when an operation cannot be applied.
 pub fn json_patch(doc: &Value, patch: &[u8]) -> Result<Value, ApiError> {
-    let operations: Value = serde_json::from_slice(patch)
-        .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+    let operations: Value =
+        serde_json::from_slice(patch).map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
     let Value::Array(operations) = operations else {
         return Err(ApiError::bad_request(
-            "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch",
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
         ));
     };
     json_patch_operations(doc, &operations)
@@ -47,7 +43,7 @@ pub fn json_patch(doc: &Value, patch: &[u8]) -> Result<Value, ApiError> {
 pub fn json_patch_operations(doc: &Value, operations: &[Value]) -> Result<Value, ApiError> {
     if operations.len() > JSON_PATCH_OPERATIONS_MAX {
         return Err(ApiError::too_large(format!(
-            "Request entity is too large: The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
+            "Request entity too large: The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
             operations.len()
         )));
     }
@@ -81,9 +77,8 @@ fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<()
             }
             match lookup(doc, path) {
                 Some(slot) => *slot = value(),
-                None => {
-                    return Err(format!("replace operation does not apply: doc is missing key: {path}"));
-                }
+                // The library of upstream adds what is not there.
+                None => return add(doc, path, value()),
             }
             Ok(())
         }
@@ -276,7 +271,7 @@ mod tests {
         let doc = json!({"a": [1]});
         for patch in [
             json!([{"op": "remove", "path": "/x"}]),
-            json!([{"op": "replace", "path": "/x", "value": 1}]),
+            json!([{"op": "replace", "path": "/x/y", "value": 1}]),
             json!([{"op": "add", "path": "/x/y", "value": 1}]),
             json!([{"op": "add", "path": "/a/5", "value": 1}]),
             json!([{"op": "test", "path": "/a", "value": [2]}]),

@@ -346,6 +346,12 @@ impl<'a> Walker<'a> {
 
     fn find_errors(self, node: Node<'a>, v: &Value, path: &mut Vec<PathElement>, errors: &mut Vec<String>) {
         let at = |path: &[PathElement]| path_text(path);
+        if let Node::Typed(Type::Struct(id)) = node
+            && self.set.get(*id).name == crate::types::DEDUCED
+            && !v.is_object()
+        {
+            return;
+        }
         if let (
             Node::Typed(Type::Struct(_) | Type::Map(_)),
             Value::Array(_) | Value::String(_) | Value::Number(_),

@@ -126,6 +126,9 @@ pub struct Field {
     pub nullable: bool,
 }
 
+/// The name of a struct that stands for values of any form; maps among them are told apart field by field.
+pub const DEDUCED: &str = "deduced";
+
 /// A struct.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StructType {

@@ -1,9 +1,10 @@
 //! API groups and their versions in the order that discovery shows.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use knarr_kinds::kind::{Kind, KindInfo};
+pub use knarr_machinery::version::compare as compare_versions;
 
 /// A group with its served versions.
 #[derive(Debug)]
@@ -105,38 +106,6 @@ pub fn groups(kinds: &[Kind]) -> Vec<Group<'_>> {
     let top = |g: &Group<'_>| g.versions.iter().map(|v| priority(g.name, v.name).group).max();
     groups.sort_by_key(|g| (!g.name.is_empty(), Reverse(top(g)), g.name.to_owned()));
     groups
-}
-
-/// Compares version names: the greater one is preferred. GA is above beta, beta above alpha, then the number counts;
-/// names of another form are below all and in falling order of the alphabet.
-pub fn compare_versions(a: &str, b: &str) -> Ordering {
-    match (parse(a), parse(b)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        (Some(_), None) => Ordering::Greater,
-        (None, Some(_)) => Ordering::Less,
-        (None, None) => b.cmp(a),
-    }
-}
-
-/// Stage (2 GA, 1 beta, 0 alpha), major, minor.
-fn parse(version: &str) -> Option<(u8, u64, u64)> {
-    let rest = version.strip_prefix('v')?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let (major, stage) = rest.split_at(digits);
-    let number = |s: &str| (!s.is_empty() && !s.starts_with('0')).then(|| s.parse().ok()).flatten();
-    let major: u64 = number(major)?;
-    if stage.is_empty() {
-        return Some((2, major, 0));
-    }
-    let (level, minor) = match (stage.strip_prefix("beta"), stage.strip_prefix("alpha")) {
-        (Some(minor), _) => (1, minor),
-        (_, Some(minor)) => (0, minor),
-        _ => return None,
-    };
-    if !minor.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    Some((level, major, number(minor)?))
 }
 
 #[cfg(test)]

@@ -5,19 +5,25 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod access;
+mod agent;
 mod host;
 mod image;
+mod joining;
 mod metrics;
 mod node;
+mod process;
+mod renewal;
 mod server;
 mod status;
 mod tls;
+mod token;
 mod uninstall;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use knarr_config::Role;
 
 /// The Kubernetes version whose API is served, and ours behind the plus.
 pub const VERSION: &str = "v1.37.0+knarr1";
@@ -35,12 +41,17 @@ fn command() -> Command {
         .about("A light Kubernetes distribution in one binary")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(Command::new("server").about("Run a server with a node").args(knarr_config::args()))
+        .subcommand(
+            Command::new("agent").about("Join a server and run a node").args(knarr_config::args(Role::Agent)),
+        )
+        .subcommand(
+            Command::new("server").about("Run a server with a node").args(knarr_config::args(Role::Server)),
+        )
         .subcommand(
             Command::new("image").about("Images of this node").subcommand_required(true).subcommand(
                 Command::new("import")
                     .about("Import OCI or docker archives (.tar, .tar.gz, .tar.zst)")
-                    .args(knarr_config::args())
+                    .args(knarr_config::args(Role::Machine))
                     .arg(Arg::new("FILE").required(true).action(ArgAction::Append)),
             ),
         )
@@ -49,6 +60,12 @@ fn command() -> Command {
                 .about("Say whether the server answers and the nodes are Ready")
                 .arg(kubeconfig())
                 .arg(
+                    Arg::new("node")
+                        .long("node")
+                        .value_name("NAME")
+                        .help("ask for this node alone; an agent's own kubeconfig may ask for its own"),
+                )
+                .arg(
                     Arg::new("wait")
                         .long("wait")
                         .value_name("SECONDS")
@@ -56,12 +73,13 @@ fn command() -> Command {
                         .help("wait this long until every node is Ready"),
                 ),
         )
+        .subcommand(token::command(kubeconfig()))
         .subcommand(
             Command::new("uninstall")
                 .about(
                     "Remove all pods and everything that knarr made on this host; the server must be stopped",
                 )
-                .args(knarr_config::args())
+                .args(knarr_config::args(Role::Machine))
                 .arg(Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("do it")),
         )
         .subcommand(Command::new("version").about("Print the version"))
@@ -110,13 +128,17 @@ fn main() -> ExitCode {
 fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
         Some(("server", m)) => {
-            let config = settings(m)?;
+            let config = settings(m, Role::Server)?;
             runtime()?.block_on(server::run(config)).map(|()| ExitCode::SUCCESS)
+        }
+        Some(("agent", m)) => {
+            let config = settings(m, Role::Agent)?;
+            runtime()?.block_on(agent::run(config)).map(|()| ExitCode::SUCCESS)
         }
         Some(("image", m)) => match m.subcommand() {
             Some(("import", m)) => {
                 let files: Vec<String> = m.get_many::<String>("FILE").unwrap_or_default().cloned().collect();
-                let config = settings(m)?;
+                let config = settings(m, Role::Machine)?;
                 runtime()?.block_on(image::import(&config, &files))
             }
             _ => anyhow::bail!("image: no such command"),
@@ -124,11 +146,13 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("status", m)) => {
             let kubeconfig = m.get_one::<String>("kubeconfig").cloned().unwrap_or_default();
             let wait = m.get_one::<u64>("wait").copied().unwrap_or(0);
-            runtime()?.block_on(status::run(&kubeconfig, wait))
+            let node = m.get_one::<String>("node").map(String::as_str);
+            runtime()?.block_on(status::run(&kubeconfig, node, wait))
         }
+        Some(("token", m)) => runtime()?.block_on(token::run(m)),
         Some(("uninstall", m)) => {
             anyhow::ensure!(m.get_flag("yes"), "uninstall removes all pods and state: confirm with --yes");
-            let config = settings(m)?;
+            let config = settings(m, Role::Machine)?;
             runtime()?.block_on(uninstall::run(&config))
         }
         Some(("version", _)) => {
@@ -146,8 +170,8 @@ fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 /// Reads the settings and starts logging.
-fn settings(matches: &ArgMatches) -> anyhow::Result<knarr_config::Config> {
-    let config = knarr_config::load(matches, &|name| std::env::var(name).ok())?;
+fn settings(matches: &ArgMatches, role: Role) -> anyhow::Result<knarr_config::Config> {
+    let config = knarr_config::load(matches, &|name| std::env::var(name).ok(), role)?;
     knarr_telemetry::init(knarr_telemetry::Level { debug: config.debug, verbosity: config.verbosity });
     Ok(config)
 }

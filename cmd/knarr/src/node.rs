@@ -1,6 +1,6 @@
-//! The node half of the server: container runtime, images, network, proxy, DNS and kubelet.
+//! The node half of a server or agent: container runtime, images, network, proxy, DNS and kubelet.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +8,19 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::StreamExt;
 use ipnetwork::IpNetwork;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use knarr_agent::containerd::Containerd;
+use knarr_agent::registries::Registries;
+use knarr_config::Config;
 use knarr_cri::Runtime;
-use knarr_netlink::RealKernel;
+use knarr_netlink::{Kernel, RealKernel};
+use knarr_overlay::OverlayConfig;
 use knarr_plugin::Conflist;
 use kube::Api;
 use kube::runtime::watcher;
 
-use crate::host;
-use crate::server::Wiring;
+use crate::host::{self, Host};
+use crate::process::Process;
 
 /// How long the runtime may take from its socket to its first answer.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(30);
@@ -27,16 +31,50 @@ const DNS_PORT: u16 = 53;
 /// Name of the configuration file for the runtime.
 const CONFLIST: &str = "10-knarr.conflist";
 
+/// Clients of the node's parts, each with its own identity.
+pub struct Clients {
+    /// The node itself.
+    pub kubelet: kube::Client,
+    /// The service proxy.
+    pub proxy: kube::Client,
+    /// The cluster DNS.
+    pub dns: kube::Client,
+    /// Keeper of the objects of add-ons; on servers only.
+    pub addons: Option<kube::Client>,
+}
+
+/// What the parts of a node share.
+pub struct Node {
+    /// The tasks.
+    pub process: Arc<Process>,
+    /// Settings.
+    pub config: Config,
+    /// Paths.
+    pub host: Host,
+    /// Node name.
+    pub node_name: String,
+    /// Node address.
+    pub node_ip: IpAddr,
+    /// Clients.
+    pub clients: Clients,
+    /// TLS of the kubelet's endpoint.
+    pub serving_tls: knarr_kubelet::ServingTls,
+}
+
 /// Starts everything a node needs.
 ///
 /// # Errors
 /// The first part that does not start, by name.
-pub async fn start(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
-    let (config, host) = (&wiring.config, &wiring.host);
+pub async fn start(node: &Arc<Node>) -> anyhow::Result<()> {
+    let (config, host, process) = (&node.config, &node.host, &node.process);
     if config.container_runtime_endpoint.is_none() {
         host::link_cni_programs(host)?;
-        let supervisor = host.containerd(config).start(wiring.shutdown.clone()).await?;
-        wiring.tasks.spawn(async move {
+        host::share_netns_dir(&host.open_ledger()?)?;
+        let registries = Registries::read(&config.private_registry)?;
+        let containerd = Containerd { credentials: registries.credentials(), ..host.containerd(config) };
+        answer_pulls(node, &registries, &containerd).await?;
+        let supervisor = containerd.start(process.shutdown.clone()).await?;
+        process.tasks.spawn(async move {
             if let Err(error) = supervisor.await {
                 tracing::error!(%error, "containerd supervision failed");
             }
@@ -44,18 +82,38 @@ pub async fn start(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     }
     let endpoint = host.runtime_endpoint(config);
     let runtime: Arc<dyn Runtime> = Arc::new(knarr_cri::Containerd::new(&endpoint.display().to_string())?);
-    wait_for_runtime(&*runtime).await?;
-    runtime.ensure_pause_image().await.context("pause image")?;
-    wiring.spawn(
+    let answers = async {
+        wait_for_runtime(&*runtime).await?;
+        runtime.ensure_pause_image().await.context("pause image")
+    };
+    tokio::select! {
+        ready = answers => ready?,
+        // Told to stop meanwhile, which ends the runtime: it will never answer.
+        () = process.shutdown.cancelled() => return Ok(()),
+    };
+    process.spawn(
         "image folder",
-        crate::image::watch_folder(host.images.clone(), runtime.clone(), wiring.shutdown.clone()),
+        crate::image::watch_folder(host.images.clone(), runtime.clone(), process.shutdown.clone()),
     );
-    let network = wiring.clone();
-    wiring.spawn("network", async move { run_network(&network).await });
-    let client = node_client(wiring);
-    let kubelet = kubelet_config(wiring)?;
-    wiring.spawn("kubelet", knarr_kubelet::run(kubelet, client, runtime, wiring.shutdown.clone()));
+    let network = node.clone();
+    process.spawn("network", async move { run_network(&network).await });
+    let kubelet = kubelet_config(node)?;
+    let client = node.clients.kubelet.clone();
+    process.spawn("kubelet", knarr_kubelet::run(kubelet, client, runtime, process.shutdown.clone()));
     Ok(())
+}
+
+/// Tells containerd where to pull from. Registries that are listed as mirrors are answered from this node's own
+/// archives first.
+async fn answer_pulls(node: &Node, registries: &Registries, containerd: &Containerd) -> anyhow::Result<()> {
+    let local = if registries.mirrors.is_empty() {
+        None
+    } else {
+        let images = knarr_cri::Containerd::new(&containerd.socket().display().to_string())?.local_images();
+        let address = knarr_agent::local_registry::serve(images, node.process.shutdown.clone()).await;
+        Some(format!("http://{}", address.context("local registry")?))
+    };
+    Ok(registries.write_hosts(&containerd.hosts_dir(), local.as_deref())?)
 }
 
 /// The socket opens before the CRI service behind it is ready.
@@ -72,42 +130,45 @@ pub async fn wait_for_runtime(runtime: &dyn Runtime) -> anyhow::Result<()> {
     }
 }
 
-fn node_client(wiring: &Wiring) -> kube::Client {
-    wiring.client(&format!("system:node:{}", wiring.node_name), &["system:nodes"])
-}
-
-fn kubelet_config(wiring: &Wiring) -> anyhow::Result<knarr_kubelet::KubeletConfig> {
-    let (config, host) = (&wiring.config, &wiring.host);
+fn kubelet_config(node: &Node) -> anyhow::Result<knarr_kubelet::KubeletConfig> {
+    let (config, host) = (&node.config, &node.host);
     let ledger = host.open_ledger()?;
     let log_dir = PathBuf::from(LOG_DIR);
     host::own_tree(&ledger, &log_dir)?;
-    let serving = wiring.pki.kubelet_serving(&host.agent_tls, &wiring.node_name, vec![wiring.node_ip])?;
-    let tls = crate::tls::kubelet_serving(&wiring.pki, &serving)?;
     Ok(knarr_kubelet::KubeletConfig {
-        node_ips: vec![wiring.node_ip],
+        node_ips: vec![node.node_ip],
         root_dir: host.kubelet.clone(),
         log_dir,
         cluster_dns: vec![config.dns_address().to_string()],
         cluster_domain: config.cluster_domain.clone(),
-        serving_tls: Some(Arc::new(move || tls.clone())),
+        serving_tls: Some(node.serving_tls.clone()),
         kubelet_version: crate::VERSION.to_string(),
-        ..knarr_kubelet::KubeletConfig::new(&wiring.node_name)
+        ..knarr_kubelet::KubeletConfig::new(&node.node_name)
     })
 }
 
 /// Waits for the node's range of pod addresses, then puts bridge, CNI configuration, DNS and proxy in place.
-async fn run_network(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
-    let (config, host) = (&wiring.config, &wiring.host);
+async fn run_network(node: &Arc<Node>) -> anyhow::Result<()> {
+    let (config, host) = (&node.config, &node.host);
     let pod_cidr = tokio::select! {
-        () = wiring.shutdown.cancelled() => return Ok(()),
-        cidr = pod_cidr(node_client(wiring), &wiring.node_name) => cidr?,
+        () = node.process.shutdown.cancelled() => return Ok(()),
+        cidr = pod_cidr(node.clients.kubelet.clone(), &node.node_name) => cidr?,
     };
+    let overlay = OverlayConfig {
+        backend: config.flannel_backend.clone(),
+        node_name: node.node_name.clone(),
+        node_ip: node.node_ip,
+        pod_cidrs: vec![pod_cidr],
+        cluster_cidrs: vec![config.cluster_cidr],
+        ledger: host.ledger.clone(),
+    };
+    let mtu = knarr_overlay::mtu(&overlay, &RealKernel).await.context("network backend")?;
     let conflist = Conflist {
         pod_cidr,
         cluster_cidr: config.cluster_cidr,
         service_cidr: Some(config.service_cidr),
         bridge: "knarr0".to_string(),
-        mtu: None,
+        mtu: Some(mtu),
         state_dir: host.ipam.clone(),
         ledger: host.ledger.clone(),
     };
@@ -115,50 +176,56 @@ async fn run_network(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     let path = host.cni_conf.join(CONFLIST);
     knarr_pki::file::write_atomic(&path, knarr_plugin::conflist(&conflist).as_bytes(), 0o600)?;
     tracing::info!(%pod_cidr, "pod network is up");
-    let (kept, shutdown) = (conflist.clone(), wiring.shutdown.clone());
-    wiring.spawn("pod network", async move {
+    let (kept, shutdown) = (conflist.clone(), node.process.shutdown.clone());
+    node.process.spawn("pod network", async move {
         knarr_plugin::node::keep(&RealKernel, &kept, shutdown).await;
         anyhow::Ok(())
     });
+    let clients =
+        knarr_overlay::Clients { node: node.clients.kubelet.clone(), watch: node.clients.proxy.clone() };
+    let kernel: Arc<dyn Kernel> = Arc::new(RealKernel);
+    node.process
+        .spawn("overlay", knarr_overlay::run(overlay, clients, kernel, node.process.shutdown.clone()));
     if !config.is_disabled("proxy") {
         let proxy = knarr_proxy::ProxyConfig {
-            node_name: wiring.node_name.clone(),
+            node_name: node.node_name.clone(),
             cluster_cidrs: vec![config.cluster_cidr],
             node_port_addresses: Vec::new(),
             ledger: host.ledger.clone(),
         };
-        let client = wiring.client("system:kube-proxy", &[]);
-        wiring.spawn("proxy", knarr_proxy::run(proxy, client, wiring.shutdown.clone()));
+        let client = node.clients.proxy.clone();
+        node.process.spawn("proxy", knarr_proxy::run(proxy, client, node.process.shutdown.clone()));
     }
     if !config.is_disabled("dns") {
-        start_dns(wiring, &conflist).await?;
+        start_dns(node, &conflist).await?;
     }
     Ok(())
 }
 
 /// Puts the cluster-DNS address on the bridge, answers on it, and keeps the Service that names it.
-async fn start_dns(wiring: &Arc<Wiring>, conflist: &Conflist) -> anyhow::Result<()> {
-    let address = wiring.config.dns_address();
+async fn start_dns(node: &Arc<Node>, conflist: &Conflist) -> anyhow::Result<()> {
+    let address = node.config.dns_address();
     knarr_plugin::node::bind_cluster_dns(&RealKernel, conflist, address)
         .await
         .context("cluster DNS address")?;
     let dns = knarr_dns::DnsConfig {
         listen: vec![SocketAddr::new(address, DNS_PORT)],
-        cluster_domain: wiring.config.cluster_domain.clone(),
+        cluster_domain: node.config.cluster_domain.clone(),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
     };
-    let client = wiring.client(knarr_addons::roles::DNS_USER, &[]);
-    wiring.spawn("dns", knarr_dns::run(dns, client, wiring.shutdown.clone()));
+    let client = node.clients.dns.clone();
+    node.process.spawn("dns", knarr_dns::run(dns, client, node.process.shutdown.clone()));
+    let Some(client) = node.clients.addons.clone() else { return Ok(()) };
     let service = knarr_addons::dns_service::DnsServiceConfig { addresses: vec![address] };
-    let client = wiring.client(knarr_addons::roles::ADDONS_USER, &[]);
-    wiring.spawn("dns service", knarr_addons::dns_service::run(service, client, wiring.shutdown.clone()));
+    node.process
+        .spawn("dns service", knarr_addons::dns_service::run(service, client, node.process.shutdown.clone()));
     Ok(())
 }
 
 /// The node's `spec.podCIDR`, as soon as it has one.
 async fn pod_cidr(client: kube::Client, node: &str) -> anyhow::Result<IpNetwork> {
     let only = watcher::Config::default().fields(&format!("metadata.name={node}"));
-    let mut events = Box::pin(watcher(Api::<Node>::all(client), only));
+    let mut events = Box::pin(watcher(Api::<NodeObject>::all(client), only));
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) => {

@@ -1,27 +1,22 @@
 //! `knarr server`: wires datastore, API server, controllers, scheduler and node, and runs them until a signal.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use knarr_apiserver::ApiServer;
+use knarr_auth::JoinTokens;
 use knarr_config::Config;
 use knarr_datastore::Datastore;
 use knarr_machinery::UserInfo;
 use knarr_pki::{ClusterPki, ServingNames};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::host::Host;
-use crate::{VERSION, access, node, tls};
-
-/// How long one component may take to end before it is dropped.
-const COMPONENT_LIMIT: Duration = Duration::from_secs(3);
-/// How long all components may take to end.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+use crate::node::{Clients, Node};
+use crate::process::Process;
+use crate::{VERSION, access, joining, node, renewal, tls};
 
 /// What the parts of the process share.
 pub struct Wiring {
@@ -37,12 +32,8 @@ pub struct Wiring {
     pub node_ip: IpAddr,
     /// The API.
     pub api: ApiServer,
-    /// Ends everything.
-    pub shutdown: CancellationToken,
-    /// Every task that must have ended before the process does.
-    pub tasks: TaskTracker,
-    /// Names of the components that run.
-    pub running: parking_lot::Mutex<BTreeSet<&'static str>>,
+    /// The tasks.
+    pub process: Arc<Process>,
 }
 
 impl Wiring {
@@ -53,32 +44,11 @@ impl Wiring {
 
     /// Runs a component until it ends; if it fails, the process ends with its error in the log.
     pub fn spawn<E: std::fmt::Display>(
-        self: &Arc<Self>,
+        &self,
         name: &'static str,
         component: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        let wiring = self.clone();
-        self.running.lock().insert(name);
-        self.tasks.spawn(async move {
-            let overdue = async {
-                wiring.shutdown.cancelled().await;
-                tokio::time::sleep(COMPONENT_LIMIT).await;
-            };
-            // Every component must survive a crash at any instant, so it may be dropped when it waits for something.
-            let ended = tokio::select! {
-                ended = component => ended,
-                () = overdue => {
-                    tracing::debug!(component = name, "dropped");
-                    Ok(())
-                }
-            };
-            if let Err(error) = ended {
-                tracing::error!(component = name, error = %format!("{error:#}"), "component failed");
-                wiring.shutdown.cancel();
-            }
-            wiring.running.lock().remove(name);
-            tracing::debug!(component = name, "component ended");
-        });
+        self.process.spawn(name, component);
     }
 }
 
@@ -90,9 +60,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let begun = Instant::now();
     let host = Host::new(&config);
     let _lock = host.lock()?;
-    let shutdown = CancellationToken::new();
-    on_signal(shutdown.clone())?;
-
+    let process = Process::start()?;
+    let shutdown = process.shutdown.clone();
     let node_name = match &config.node_name {
         Some(name) => name.clone(),
         None => knarr_agent::node::host_name()?,
@@ -106,7 +75,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let store = Datastore::open(&config.datastore()).await.context("open datastore")?;
     let advertise = config.advertise_address.unwrap_or(node_ip);
     let api = ApiServer::build(
-        api_config(&config, &pki, advertise)?,
+        api_config(&config, &pki, advertise, &process)?,
         store.clone(),
         access::first_authenticators(),
         shutdown.clone(),
@@ -114,40 +83,27 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     .await
     .context("start the API server")?;
 
-    let wiring = Arc::new(Wiring {
-        config,
-        host,
-        pki,
-        node_name,
-        node_ip,
-        api,
-        shutdown: shutdown.clone(),
-        tasks: TaskTracker::new(),
-        running: parking_lot::Mutex::default(),
-    });
-    serve_api(&wiring, listener, advertise)?;
-    access::enforce(&wiring).await?;
-    write_kubeconfig(&wiring)?;
+    let wiring = Arc::new(Wiring { config, host, pki, node_name, node_ip, api, process: process.clone() });
+    let join = joining::tokens(&wiring)?;
+    access::enforce(&wiring, join.clone()).await?;
+    if !wiring.config.is_disabled("kubelet") {
+        joining::claim_own(&wiring, &join).await?;
+    }
+    // Clients that come earlier wait in the listener's queue: nobody is told 401 or 403 by a server that is starting.
+    serve_api(&wiring, listener, advertise, join)?;
+    keep_kubeconfig(&wiring)?;
     tracing::info!(elapsed_ms = begun.elapsed().as_millis() as u64, "API is ready");
 
     let started = start_components(&wiring).await;
-    if started.is_ok() {
-        notify(&[sd_notify::NotifyState::Ready]);
+    if started.is_ok() && !shutdown.is_cancelled() {
         tracing::info!(
             elapsed_ms = begun.elapsed().as_millis() as u64,
             node = wiring.node_name,
             "knarr is up"
         );
-        shutdown.cancelled().await;
+        process.serve().await;
     }
-    notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopping");
-    shutdown.cancel();
-    wiring.tasks.close();
-    if tokio::time::timeout(STOP_LIMIT, wiring.tasks.wait()).await.is_err() {
-        let names = wiring.running.lock().iter().copied().collect::<Vec<_>>().join(", ");
-        tracing::warn!(components = names, "did not end in {} s", STOP_LIMIT.as_secs());
-    }
+    process.stop().await;
     store.close().await;
     started
 }
@@ -156,7 +112,15 @@ fn api_config(
     config: &Config,
     pki: &ClusterPki,
     advertise: IpAddr,
+    process: &Arc<Process>,
 ) -> anyhow::Result<knarr_apiserver::Config> {
+    let own = pki.clone();
+    let to_kubelets = renewal::keep(
+        process,
+        "client certificate for kubelets",
+        Box::new(move || own.client("kube-apiserver", "system:apiserver", &["system:masters"])),
+        Box::new(|_| Ok(())),
+    )?;
     Ok(knarr_apiserver::Config {
         service_cidr: config.service_cidr.to_string(),
         node_ports: config.service_node_port_range,
@@ -164,7 +128,7 @@ fn api_config(
         issuer: access::issuer(&config.cluster_domain),
         advertise_address: advertise,
         port: config.https_listen_port,
-        kubelet_tls: Some(tls::to_kubelets(pki)?),
+        kubelet_tls: Some(tls::to_kubelets(pki, to_kubelets)?),
         git_version: VERSION.to_string(),
         client_ca_pem: pki.client_ca.cert_pem().to_string(),
         request_header_ca_pem: pki.request_header_ca.cert_pem().to_string(),
@@ -175,12 +139,16 @@ async fn start_components(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
     let config = &wiring.config;
     // One watch per kind for controllers and scheduler together; each writes with its own identity.
     let reader = wiring.client(knarr_controllers::context::READER, &[]);
-    let informers = knarr_client::Informers::new(reader, wiring.shutdown.clone());
+    let informers = knarr_client::Informers::new(reader, wiring.process.shutdown.clone());
     if !config.is_disabled("controllers") {
         let own = wiring.clone();
         let client_for = Arc::new(move |user: &str| own.client(user, &groups_of(user)));
         let settings = knarr_controllers::Config {
             cluster_cidrs: vec![config.cluster_cidr.to_string()],
+            authorities: Some(Arc::new(knarr_controllers::csr_signing::Authorities {
+                client: wiring.pki.client_ca.clone(),
+                server: wiring.pki.server_ca.clone(),
+            })),
             root_ca: wiring.pki.server_ca.cert_pem().to_string(),
             ..knarr_controllers::Config::default()
         };
@@ -188,21 +156,51 @@ async fn start_components(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
             informers.clone(),
             settings,
             client_for,
-            wiring.shutdown.clone(),
+            wiring.process.shutdown.clone(),
         )?;
-        wiring.spawn("controllers", knarr_controllers::run_with(shared, wiring.shutdown.clone()));
+        wiring.spawn("controllers", knarr_controllers::run_with(shared, wiring.process.shutdown.clone()));
     }
     if !config.is_disabled("metrics") {
         crate::metrics::serve(wiring)?;
     }
     if !config.is_disabled("scheduler") {
         let client = wiring.client("system:kube-scheduler", &[]);
-        wiring.spawn("scheduler", knarr_scheduler::run_with(informers, client, wiring.shutdown.clone()));
+        wiring.spawn(
+            "scheduler",
+            knarr_scheduler::run_with(informers, client, wiring.process.shutdown.clone()),
+        );
     }
     if !config.is_disabled("kubelet") {
-        node::start(wiring).await?;
+        node::start(&Arc::new(own_node(wiring)?)).await?;
     }
     Ok(())
+}
+
+/// The server's own node: its clients are function calls.
+fn own_node(wiring: &Arc<Wiring>) -> anyhow::Result<Node> {
+    let (pki, dir) = (wiring.pki.clone(), wiring.host.agent_tls.clone());
+    let (name, ip) = (wiring.node_name.clone(), wiring.node_ip);
+    let current = renewal::keep(
+        &wiring.process,
+        "kubelet certificate",
+        Box::new(move || pki.kubelet_serving(&dir, &name, vec![ip])),
+        Box::new(|_| Ok(())),
+    )?;
+    let tls = tls::kubelet_serving(wiring.pki.client_ca.cert_pem(), current)?;
+    Ok(Node {
+        process: wiring.process.clone(),
+        config: wiring.config.clone(),
+        host: wiring.host.clone(),
+        node_name: wiring.node_name.clone(),
+        node_ip: wiring.node_ip,
+        clients: Clients {
+            kubelet: wiring.client(&format!("system:node:{}", wiring.node_name), &["system:nodes"]),
+            proxy: wiring.client(knarr_addons::join_roles::PROXY_USER, &[]),
+            dns: wiring.client(knarr_addons::roles::DNS_USER, &[]),
+            addons: Some(wiring.client(knarr_addons::roles::ADDONS_USER, &[])),
+        },
+        serving_tls: Arc::new(move || tls.clone()),
+    })
 }
 
 /// The groups that a service account's token would carry; none for other users.
@@ -222,7 +220,12 @@ async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("listen on {address} (--bind-address, --https-listen-port)"))
 }
 
-fn serve_api(wiring: &Arc<Wiring>, listener: TcpListener, advertise: IpAddr) -> anyhow::Result<()> {
+fn serve_api(
+    wiring: &Arc<Wiring>,
+    listener: TcpListener,
+    advertise: IpAddr,
+    join: Arc<JoinTokens>,
+) -> anyhow::Result<()> {
     let config = &wiring.config;
     let (mut dns, mut ips) = (vec![wiring.node_name.clone()], vec![wiring.node_ip, advertise]);
     ips.push(config.kubernetes_address());
@@ -234,41 +237,36 @@ fn serve_api(wiring: &Arc<Wiring>, listener: TcpListener, advertise: IpAddr) -> 
         }
     }
     let names = ServingNames { dns, ips, cluster_domain: config.cluster_domain.clone() };
-    let tls = tls::serving(&wiring.pki, &wiring.pki.serving(&names)?)?;
-    let (api, shutdown) = (wiring.api.clone(), wiring.shutdown.clone());
-    wiring.spawn("listener", async move { api.serve_tls(listener, tls, shutdown).await });
+    let pki = wiring.pki.clone();
+    let current = renewal::keep(
+        &wiring.process,
+        "serving certificate",
+        Box::new(move || pki.serving(&names)),
+        Box::new(|_| Ok(())),
+    )?;
+    let tls = tls::serving(&wiring.pki, current)?;
+    let router = joining::router(wiring, join);
+    let (api, shutdown) = (wiring.api.clone(), wiring.process.shutdown.clone());
+    wiring.spawn("listener", async move { api.serve_router(listener, tls, router, shutdown).await });
     Ok(())
 }
 
-fn write_kubeconfig(wiring: &Wiring) -> anyhow::Result<()> {
-    let config = &wiring.config;
-    let admin = wiring.pki.client("admin", "system:admin", &["system:masters"])?;
+/// The admin kubeconfig, written again whenever its certificate is renewed.
+fn keep_kubeconfig(wiring: &Arc<Wiring>) -> anyhow::Result<()> {
+    let config = wiring.config.clone();
     let ip = config.bind_address.filter(|a| !a.is_unspecified());
     let server = SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), config.https_listen_port);
-    let text =
-        knarr_pki::kubeconfig::render(&format!("https://{server}"), wiring.pki.server_ca.cert_pem(), &admin);
-    let path = &config.write_kubeconfig;
-    knarr_pki::file::write_atomic(path, text.as_bytes(), config.write_kubeconfig_mode)
-        .context("--write-kubeconfig")?;
+    let (pki, ca) = (wiring.pki.clone(), wiring.pki.server_ca.cert_pem().to_string());
+    let write = move |admin: &knarr_pki::CertKey| {
+        let text = knarr_pki::kubeconfig::render(&format!("https://{server}"), &ca, admin);
+        knarr_pki::file::write_atomic(&config.write_kubeconfig, text.as_bytes(), config.write_kubeconfig_mode)
+            .context("--write-kubeconfig")
+    };
+    renewal::keep(
+        &wiring.process,
+        "admin kubeconfig",
+        Box::new(move || pki.client("admin", "system:admin", &["system:masters"])),
+        Box::new(write),
+    )?;
     Ok(())
-}
-
-fn on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        shutdown.cancel();
-    });
-    Ok(())
-}
-
-/// Tells the service manager, if there is one.
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "service manager not notified");
-    }
 }

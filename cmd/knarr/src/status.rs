@@ -9,14 +9,14 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 
-/// Prints each node with its state; with `wait` seconds left it tries again until all are Ready.
+/// Prints each node (or the named one) with its state; with `wait` seconds left it tries again until all are Ready.
 /// Exit code 0 if there is a node and all are Ready, else 1.
-pub async fn run(kubeconfig: &str, wait: u64) -> anyhow::Result<ExitCode> {
+pub async fn run(kubeconfig: &str, node: Option<&str>, wait: u64) -> anyhow::Result<ExitCode> {
     let deadline = Instant::now() + Duration::from_secs(wait);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let outcome = match client(kubeconfig).await {
-            Ok(client) => until_ready(client, left).await,
+            Ok(client) => until_ready(client, node, left).await,
             Err(error) => Err(error),
         };
         match outcome {
@@ -44,12 +44,17 @@ async fn client(path: &str) -> anyhow::Result<Client> {
 }
 
 /// The nodes as soon as all are Ready, or as they are when the time is over.
-async fn until_ready(client: Client, left: Duration) -> anyhow::Result<Vec<Node>> {
+async fn until_ready(client: Client, name: Option<&str>, left: Duration) -> anyhow::Result<Vec<Node>> {
     use futures::StreamExt;
     let api: Api<Node> = Api::all(client);
-    let list = api.list(&kube::api::ListParams::default()).await.context("list nodes")?;
+    let only = name.map(|name| format!("metadata.name={name}"));
+    let (mut params, mut config) = (kube::api::ListParams::default(), watcher::Config::default());
+    if let Some(only) = &only {
+        (params, config) = (params.fields(only), config.fields(only));
+    }
+    let list = api.list(&params).await.context("list nodes")?;
     let mut nodes = list.items;
-    let mut events = Box::pin(watcher(api, watcher::Config::default()));
+    let mut events = Box::pin(watcher(api, config));
     let deadline = tokio::time::Instant::now() + left;
     while nodes.is_empty() || !nodes.iter().all(ready) {
         let Ok(next) = tokio::time::timeout_at(deadline, events.next()).await else { break };

@@ -15,6 +15,7 @@ pub const LEVELS: &[(&str, &str, u8)] = &[
     ("knarr-streaming", "pkg/streaming", 0),
     ("knarr-ipam", "cni/ipam", 0),
     ("knarr-netlink", "cni/netlink", 0),
+    ("knarr-cel", "api-compat/cel", 1),
     ("knarr-schema", "api-compat/schema", 1),
     ("knarr-client", "pkg/client", 2),
     ("knarr-kinds", "api-compat/kinds", 2),
@@ -39,7 +40,13 @@ pub const LEVELS: &[(&str, &str, u8)] = &[
 ];
 
 /// Test-only crates.
-const TESTS: &[(&str, &str)] = &[("knarr-harness", "tests/harness"), ("knarr-e2e", "tests/e2e")];
+const TESTS: &[(&str, &str)] = &[
+    ("knarr-bench", "tests/bench"),
+    ("knarr-conformance", "conformance"),
+    ("knarr-e2e", "tests/e2e"),
+    ("knarr-golden", "api-compat/golden"),
+    ("knarr-harness", "tests/harness"),
+];
 
 /// Edges that may not be, whatever the levels say: (from, to, why).
 const DENY: &[(&str, &str, &str)] = &[

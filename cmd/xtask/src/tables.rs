@@ -18,6 +18,7 @@ const TABLES: &[(&str, &str, &[&str])] = &[
             "lib",
             "claim",
             "context",
+            "csr",
             "discovery",
             "error",
             "expectations",

@@ -1,6 +1,7 @@
 //! A kernel in memory, for tests of what is above. Entry point: [`FakeKernel`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -8,10 +9,12 @@ use ipnetwork::IpNetwork;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fake_nft::{apply, check};
 use crate::kernel::{
-    AddressOptions, BridgeSpec, ConntrackFlow, Kernel, Link, LinkChange, Netns, Route, VethSpec,
+    AddressOptions, BridgeSpec, ConntrackFlow, Driver, ForwardingEntry, Kernel, Link, LinkChange, Neighbor,
+    Netns, NetworkInterest, Offload, Route, VethSpec, VxlanSpec,
 };
-use crate::nft::{Chain, Data, Family, Op, SetData, Stmt, Table, Verdict};
+use crate::nft::{Family, Op, Table};
 
 #[derive(Debug, Default)]
 struct Space {
@@ -20,6 +23,10 @@ struct Space {
     routes: Vec<Route>,
     sysctls: BTreeMap<String, String>,
     tables: BTreeMap<(Family, String), Table>,
+    vxlans: BTreeMap<String, VxlanSpec>,
+    neighbors: Vec<Neighbor>,
+    forwarding: Vec<ForwardingEntry>,
+    drivers: BTreeMap<String, Driver>,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +35,7 @@ struct State {
     veths: Vec<((Netns, String), (Netns, String))>,
     forgotten: Vec<ConntrackFlow>,
     next_index: u32,
+    release: String,
 }
 
 /// Behaves as the kernel does in what we rely on: names are unique, missing objects are errors, a transaction
@@ -36,6 +44,8 @@ struct State {
 pub struct FakeKernel {
     state: Mutex<State>,
     deleted: tokio::sync::Notify,
+    /// Goes up with every change of links, addresses and routes.
+    changes: tokio::sync::watch::Sender<u64>,
 }
 
 impl FakeKernel {
@@ -45,12 +55,34 @@ impl FakeKernel {
         let host = Space { sysctls, ..Space::default() };
         let state =
             State { spaces: BTreeMap::from([(Netns::Host, host)]), next_index: 1, ..State::default() };
-        Self { state: Mutex::new(state), deleted: tokio::sync::Notify::new() }
+        Self { state: Mutex::new(state), ..Self::default() }
+    }
+
+    /// Says that this is a kernel of that release.
+    pub fn set_release(&self, release: &str) {
+        self.state.lock().release = release.to_owned();
+    }
+
+    /// Puts a physical device with this driver into the host namespace.
+    pub fn plug(&self, name: &str, driver: &str, mac: [u8; 6], mtu: u32) -> Result<()> {
+        self.add_link(&Netns::Host, name, "", mac, Some(mtu))?;
+        let driver = Driver { name: driver.to_owned(), tx_checksum: Offload::On };
+        self.with(&Netns::Host, |s| {
+            s.drivers.insert(name.to_owned(), driver);
+            Ok(())
+        })
     }
 
     /// Connections that were to be forgotten.
     pub fn forgotten(&self) -> Vec<ConntrackFlow> {
         self.state.lock().forgotten.clone()
+    }
+
+    /// As [`with`](Self::with), and those who watch are told.
+    fn alter<T>(&self, ns: &Netns, f: impl FnOnce(&mut Space) -> Result<T>) -> Result<T> {
+        let done = self.with(ns, f)?;
+        self.changes.send_modify(|n| *n += 1);
+        Ok(done)
     }
 
     fn with<T>(&self, ns: &Netns, f: impl FnOnce(&mut Space) -> Result<T>) -> Result<T> {
@@ -77,7 +109,12 @@ impl FakeKernel {
             up: false,
             master: None,
         };
+        let driver =
+            Driver { name: if kind.is_empty() { name } else { kind }.to_owned(), tx_checksum: Offload::On };
+        space.drivers.insert(name.to_owned(), driver);
         space.links.insert(name.to_owned(), link);
+        drop(state);
+        self.changes.send_modify(|n| *n += 1);
         Ok(())
     }
 }
@@ -94,6 +131,10 @@ impl Space {
     fn drop_link(&mut self, name: &str) -> bool {
         self.addresses.remove(name);
         self.routes.retain(|r| r.device.as_deref() != Some(name));
+        self.neighbors.retain(|n| n.link != name);
+        self.forwarding.retain(|e| e.link != name);
+        self.vxlans.remove(name);
+        self.drivers.remove(name);
         self.links.remove(name).is_some()
     }
 }
@@ -106,6 +147,14 @@ impl Kernel for FakeKernel {
 
     async fn link(&self, ns: &Netns, name: &str) -> Result<Option<Link>> {
         self.with(ns, |s| Ok(s.links.get(name).cloned()))
+    }
+
+    async fn link_with(&self, ns: &Netns, address: IpAddr) -> Result<Option<(Link, IpNetwork)>> {
+        self.with(ns, |s| {
+            let mut all = s.addresses.iter().flat_map(|(l, list)| list.iter().map(move |a| (l, *a)));
+            let found = all.find(|(_, a)| a.ip() == address);
+            Ok(found.and_then(|(l, a)| Some((s.links.get(l)?.clone(), a))))
+        })
     }
 
     async fn add_bridge(&self, ns: &Netns, spec: &BridgeSpec) -> Result<()> {
@@ -124,8 +173,31 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    async fn change_link(&self, ns: &Netns, name: &str, change: &LinkChange) -> Result<()> {
+    async fn add_vxlan(&self, ns: &Netns, spec: &VxlanSpec) -> Result<()> {
+        self.add_link(ns, &spec.name, "vxlan", spec.mac, Some(spec.mtu))?;
         self.with(ns, |s| {
+            s.vxlans.insert(spec.name.clone(), spec.clone());
+            Ok(())
+        })
+    }
+
+    async fn vxlan(&self, ns: &Netns, name: &str) -> Result<Option<VxlanSpec>> {
+        self.with(ns, |s| {
+            let now = s.links.get(name).zip(s.vxlans.get(name));
+            Ok(now.map(|(l, v)| VxlanSpec { mac: l.mac, mtu: l.mtu, ..v.clone() }))
+        })
+    }
+
+    async fn driver(&self, ns: &Netns, link: &str) -> Result<Driver> {
+        self.with(ns, |s| s.drivers.get(link).cloned().ok_or_else(|| missing("read driver of link", link)))
+    }
+
+    async fn change_link(&self, ns: &Netns, name: &str, change: &LinkChange) -> Result<()> {
+        self.alter(ns, |s| {
+            if let LinkChange::TxChecksum(offload) = change {
+                let driver = s.drivers.get_mut(name).ok_or_else(|| missing("find link", name))?;
+                driver.tx_checksum = *offload;
+            }
             let master = match change {
                 LinkChange::Master(m) => Some(s.require(m)?.index),
                 _ => None,
@@ -145,13 +217,15 @@ impl Kernel for FakeKernel {
                 }
                 LinkChange::Hairpin => {}
                 LinkChange::Mtu(mtu) => link.mtu = *mtu,
+                LinkChange::Mac(mac) => link.mac = *mac,
+                LinkChange::TxChecksum(_) => {}
             }
             Ok(())
         })
     }
 
     async fn delete_link(&self, ns: &Netns, name: &str) -> Result<bool> {
-        let gone = self.with(ns, |s| Ok(s.drop_link(name)))?;
+        let gone = self.alter(ns, |s| Ok(s.drop_link(name)))?;
         let mut state = self.state.lock();
         let me = (ns.clone(), name.to_owned());
         let pair = state.veths.iter().position(|(a, b)| *a == me || *b == me);
@@ -172,7 +246,7 @@ impl Kernel for FakeKernel {
     }
 
     async fn add_address(&self, ns: &Netns, link: &str, address: IpNetwork, _: AddressOptions) -> Result<()> {
-        self.with(ns, |s| {
+        self.alter(ns, |s| {
             s.require(link)?;
             let list = s.addresses.entry(link.to_owned()).or_default();
             if !list.contains(&address) {
@@ -183,7 +257,7 @@ impl Kernel for FakeKernel {
     }
 
     async fn delete_address(&self, ns: &Netns, link: &str, address: IpNetwork) -> Result<bool> {
-        self.with(ns, |s| {
+        self.alter(ns, |s| {
             let Some(list) = s.addresses.get_mut(link) else {
                 return Ok(false);
             };
@@ -198,7 +272,7 @@ impl Kernel for FakeKernel {
     }
 
     async fn replace_route(&self, ns: &Netns, route: &Route) -> Result<()> {
-        self.with(ns, |s| {
+        self.alter(ns, |s| {
             if let Some(dev) = &route.device {
                 s.require(dev)?;
             }
@@ -209,11 +283,79 @@ impl Kernel for FakeKernel {
     }
 
     async fn delete_route(&self, ns: &Netns, route: &Route) -> Result<bool> {
-        self.with(ns, |s| {
+        self.alter(ns, |s| {
             let before = s.routes.len();
             s.routes.retain(|r| r.destination != route.destination);
             Ok(s.routes.len() < before)
         })
+    }
+
+    async fn neighbors(&self, ns: &Netns, link: &str) -> Result<Vec<Neighbor>> {
+        self.with(ns, |s| {
+            s.require(link)?;
+            Ok(s.neighbors.iter().filter(|n| n.link == link).cloned().collect())
+        })
+    }
+
+    async fn replace_neighbor(&self, ns: &Netns, entry: &Neighbor) -> Result<()> {
+        self.with(ns, |s| {
+            s.require(&entry.link)?;
+            s.neighbors.retain(|n| (&n.link, n.address) != (&entry.link, entry.address));
+            s.neighbors.push(entry.clone());
+            Ok(())
+        })
+    }
+
+    async fn delete_neighbor(&self, ns: &Netns, entry: &Neighbor) -> Result<bool> {
+        self.with(ns, |s| {
+            let before = s.neighbors.len();
+            s.neighbors.retain(|n| (&n.link, n.address) != (&entry.link, entry.address));
+            Ok(s.neighbors.len() < before)
+        })
+    }
+
+    async fn forwarding(&self, ns: &Netns, link: &str) -> Result<Vec<ForwardingEntry>> {
+        self.with(ns, |s| {
+            s.require(link)?;
+            Ok(s.forwarding.iter().filter(|e| e.link == link).cloned().collect())
+        })
+    }
+
+    async fn replace_forwarding(&self, ns: &Netns, entry: &ForwardingEntry) -> Result<()> {
+        self.with(ns, |s| {
+            s.require(&entry.link)?;
+            s.forwarding.retain(|e| (&e.link, e.mac) != (&entry.link, entry.mac));
+            s.forwarding.push(entry.clone());
+            Ok(())
+        })
+    }
+
+    async fn delete_forwarding(&self, ns: &Netns, entry: &ForwardingEntry) -> Result<bool> {
+        self.with(ns, |s| {
+            let before = s.forwarding.len();
+            s.forwarding.retain(|e| e != entry);
+            Ok(s.forwarding.len() < before)
+        })
+    }
+
+    /// Tells of everything, not only what is of interest.
+    async fn watch_network(
+        &self,
+        ns: &Netns,
+        _: &NetworkInterest,
+        changed: &(dyn Fn() + Send + Sync),
+    ) -> Result<std::convert::Infallible> {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changed();
+            if changes.changed().await.is_err() {
+                return Err(missing("watch", ns.to_string()));
+            }
+        }
+    }
+
+    fn release(&self) -> String {
+        self.state.lock().release.clone()
     }
 
     async fn sysctl(&self, ns: &Netns, key: &str) -> Result<Option<String>> {
@@ -298,73 +440,4 @@ impl Kernel for FakeKernel {
         self.state.lock().forgotten.push(flow.clone());
         Ok(0)
     }
-}
-
-fn apply(table: &mut Option<Table>, op: &Op) -> std::result::Result<(), &'static str> {
-    if *op == Op::AddTable {
-        table.get_or_insert_default();
-        return Ok(());
-    }
-    let t = table.as_mut().ok_or("no such table")?;
-    match op {
-        Op::AddTable => {}
-        Op::AddSet(name, set) => drop(t.sets.entry(name.clone()).or_insert_with(|| set.clone())),
-        Op::AddChain(name, base) => {
-            t.chains.entry(name.clone()).or_insert_with(|| Chain { base: *base, rules: Vec::new() });
-        }
-        Op::DeleteElements(name, list) => {
-            let set = t.sets.get_mut(name).ok_or("no such set")?;
-            for (key, _) in list {
-                set.elements.remove(key).ok_or("no such element")?;
-            }
-        }
-        Op::AddElements(name, list) => {
-            let set = t.sets.get_mut(name).ok_or("no such set")?;
-            for (key, data) in list {
-                let fits = matches!(
-                    (data, &set.data),
-                    (Data::None, SetData::None)
-                        | (Data::Value(_), SetData::Value(_))
-                        | (Data::Verdict(_), SetData::Verdict)
-                );
-                if !fits || set.elements.insert(key.clone(), data.clone()).is_some_and(|old| old != *data) {
-                    return Err("element does not fit, or is there with other data");
-                }
-            }
-        }
-        Op::ClearChain(name) => t.chains.get_mut(name).ok_or("no such chain")?.rules.clear(),
-        Op::AddRule(name, rule) => t.chains.get_mut(name).ok_or("no such chain")?.rules.push(rule.clone()),
-        Op::DeleteChain(name) => drop(t.chains.remove(name).ok_or("no such chain")?),
-        Op::DeleteSet(name) => drop(t.sets.remove(name).ok_or("no such set")?),
-    }
-    Ok(())
-}
-
-/// Every chain and set that is referred to must be there.
-fn check(t: &Table) -> std::result::Result<(), String> {
-    let chain = |v: &Verdict| match v {
-        Verdict::Jump(c) | Verdict::Goto(c) if !t.chains.contains_key(c) => Err(format!("no chain {c}")),
-        _ => Ok(()),
-    };
-    for data in t.sets.values().flat_map(|s| s.elements.values()) {
-        if let Data::Verdict(v) = data {
-            chain(v)?;
-        }
-    }
-    for stmt in t.chains.values().flat_map(|c| &c.rules).flat_map(|r| &r.stmts) {
-        match stmt {
-            Stmt::Verdict(v) => chain(v)?,
-            Stmt::InSet(_, _, s)
-            | Stmt::VerdictMap(_, s)
-            | Stmt::Resolve(_, s)
-            | Stmt::ResolveRandom(_, s)
-            | Stmt::Remember(_, s)
-                if !t.sets.contains_key(s) =>
-            {
-                return Err(format!("no set {s}"));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }

@@ -101,6 +101,90 @@ pub enum LinkChange {
     Hairpin,
     /// Set the maximum transmission unit.
     Mtu(u32),
+    /// Set the hardware address.
+    Mac([u8; 6]),
+    /// Let the device compute checksums of what is sent, or have the kernel compute them before.
+    TxChecksum(Offload),
+}
+
+/// Who does a piece of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offload {
+    /// The device.
+    On,
+    /// The kernel.
+    Off,
+}
+
+/// What a link's driver says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Driver {
+    /// Driver name ("vxlan", "veth", "vmxnet3", ...).
+    pub name: String,
+    /// Who computes checksums of what is sent.
+    pub tx_checksum: Offload,
+}
+
+/// A VXLAN device, to create or as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VxlanSpec {
+    /// Interface name.
+    pub name: String,
+    /// Network identifier.
+    pub vni: u32,
+    /// UDP port that it receives on and sends to.
+    pub port: u16,
+    /// Source address of what it sends.
+    pub local: Option<IpAddr>,
+    /// Index of the link that it sends through.
+    pub underlay: Option<u32>,
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// Maximum transmission unit.
+    pub mtu: u32,
+    /// Where peers are found.
+    pub learning: Learning,
+}
+
+/// How a VXLAN device learns where hardware addresses are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learning {
+    /// From what it receives.
+    FromTraffic,
+    /// Not at all: only from the entries that it is given.
+    Never,
+}
+
+/// A permanent neighbour (ARP, NDP) entry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbor {
+    /// Link that the neighbour is on.
+    pub link: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+}
+
+/// A permanent entry in a VXLAN device's own forwarding database: which host to send frames for a hardware
+/// address to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForwardingEntry {
+    /// The VXLAN device.
+    pub link: String,
+    /// Hardware address of frames.
+    pub mac: [u8; 6],
+    /// Host that they are sent to.
+    pub to: IpAddr,
+}
+
+/// Which changes of the network somebody wants to know.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkInterest {
+    /// These links come, go, or change, or get or lose an address.
+    pub links: Vec<String>,
+    /// Routes to destinations within these networks come or go.
+    pub destinations: Vec<IpNetwork>,
 }
 
 /// How an address is put on a link.
@@ -121,6 +205,8 @@ pub enum RouteScope {
     Universe,
     /// Directly on the link.
     Link,
+    /// Through a gateway that is taken to be on the link, whatever the link's subnets are.
+    OnLink,
 }
 
 /// A route in the main table.
@@ -158,10 +244,18 @@ pub trait Kernel: Send + Sync {
     async fn links(&self, ns: &Netns) -> Result<Vec<Link>>;
     /// One link, or `None`.
     async fn link(&self, ns: &Netns, name: &str) -> Result<Option<Link>>;
+    /// The link that has this address, and the address with its prefix length.
+    async fn link_with(&self, ns: &Netns, address: IpAddr) -> Result<Option<(Link, IpNetwork)>>;
     /// Creates a bridge (down).
     async fn add_bridge(&self, ns: &Netns, spec: &BridgeSpec) -> Result<()>;
     /// Creates a veth pair (both ends down).
     async fn add_veth(&self, ns: &Netns, spec: &VethSpec) -> Result<()>;
+    /// Creates a VXLAN device (down).
+    async fn add_vxlan(&self, ns: &Netns, spec: &VxlanSpec) -> Result<()>;
+    /// Reads a VXLAN device; `None` if there is no such link or it is of another kind.
+    async fn vxlan(&self, ns: &Netns, name: &str) -> Result<Option<VxlanSpec>>;
+    /// Asks a link's driver.
+    async fn driver(&self, ns: &Netns, link: &str) -> Result<Driver>;
     /// Changes a link.
     async fn change_link(&self, ns: &Netns, name: &str, change: &LinkChange) -> Result<()>;
     /// Deletes a link; false if it was not there.
@@ -184,6 +278,28 @@ pub trait Kernel: Send + Sync {
     async fn replace_route(&self, ns: &Netns, route: &Route) -> Result<()>;
     /// Deletes a route; false if it was not there.
     async fn delete_route(&self, ns: &Netns, route: &Route) -> Result<bool>;
+    /// Permanent neighbour entries of a link.
+    async fn neighbors(&self, ns: &Netns, link: &str) -> Result<Vec<Neighbor>>;
+    /// Adds a permanent neighbour entry, or replaces the one of the same address.
+    async fn replace_neighbor(&self, ns: &Netns, entry: &Neighbor) -> Result<()>;
+    /// Deletes a neighbour entry; false if it was not there.
+    async fn delete_neighbor(&self, ns: &Netns, entry: &Neighbor) -> Result<bool>;
+    /// Permanent forwarding entries of a VXLAN device.
+    async fn forwarding(&self, ns: &Netns, link: &str) -> Result<Vec<ForwardingEntry>>;
+    /// Adds a forwarding entry, or replaces the one of the same hardware address.
+    async fn replace_forwarding(&self, ns: &Netns, entry: &ForwardingEntry) -> Result<()>;
+    /// Deletes a forwarding entry; false if it was not there.
+    async fn delete_forwarding(&self, ns: &Netns, entry: &ForwardingEntry) -> Result<bool>;
+    /// Calls `changed` when it begins to watch, and after every change that somebody is interested in. Returns
+    /// only with an error.
+    async fn watch_network(
+        &self,
+        ns: &Netns,
+        of: &NetworkInterest,
+        changed: &(dyn Fn() + Send + Sync),
+    ) -> Result<std::convert::Infallible>;
+    /// Release of the running kernel ("6.18.44").
+    fn release(&self) -> String;
     /// Reads a sysctl, given with slashes ("net/ipv4/ip_forward"); `None` if the kernel has no such key.
     async fn sysctl(&self, ns: &Netns, key: &str) -> Result<Option<String>>;
     /// Writes a sysctl.

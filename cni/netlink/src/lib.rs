@@ -10,17 +10,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod error;
+mod ethtool;
 mod fake;
+mod fake_nft;
 mod kernel;
 mod ledger;
 pub mod nft;
 mod real;
+mod tunnel;
 mod undo;
 
 pub use error::{Error, ErrorKind, Result};
 pub use fake::FakeKernel;
 pub use kernel::{
-    AddressOptions, BridgeSpec, ConntrackFlow, Kernel, Link, LinkChange, Netns, Route, RouteScope, VethSpec,
+    AddressOptions, BridgeSpec, ConntrackFlow, Driver, ForwardingEntry, Kernel, Learning, Link, LinkChange,
+    Neighbor, Netns, NetworkInterest, Offload, Route, RouteScope, VethSpec, VxlanSpec,
 };
 pub use ledger::{Entry, Item, Ledger};
 pub use real::RealKernel;

@@ -16,10 +16,13 @@ use nlink::netlink::route::{Ipv4Route, Ipv6Route};
 use nlink::netlink::{Connection, Netfilter, Nftables, Route as RouteProtocol};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::ethtool;
 use crate::kernel::{
-    AddressOptions, BridgeSpec, ConntrackFlow, Kernel, Link, LinkChange, Netns, Route, RouteScope, VethSpec,
+    AddressOptions, BridgeSpec, ConntrackFlow, Driver, ForwardingEntry, Kernel, Link, LinkChange, Neighbor,
+    Netns, NetworkInterest, Route, RouteScope, VethSpec, VxlanSpec,
 };
 use crate::nft::{self, Family, Op, Table, dump, wire};
+use crate::tunnel;
 
 /// Headers of a message, rounded up.
 const MESSAGE_HEADERS: usize = 32;
@@ -28,7 +31,7 @@ const MESSAGE_HEADERS: usize = 32;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealKernel;
 
-fn route_socket(ns: &Netns) -> Result<Connection<RouteProtocol>> {
+pub(crate) fn route_socket(ns: &Netns) -> Result<Connection<RouteProtocol>> {
     match ns {
         Netns::Host => Connection::<RouteProtocol>::new(),
         Netns::Path(p) => Connection::<RouteProtocol>::new_in(p.as_path()),
@@ -63,7 +66,7 @@ fn conntrack_socket(ns: &Netns) -> Result<Connection<Netfilter>> {
     .map_err(|e| Error::netlink("open conntrack socket in", ns.to_string(), e))
 }
 
-fn convert_link(m: &nlink::netlink::messages::LinkMessage) -> Link {
+pub(crate) fn convert_link(m: &nlink::netlink::messages::LinkMessage) -> Link {
     let mut mac = [0; 6];
     if let Some(bytes) = m.address().filter(|b| b.len() == 6) {
         mac.copy_from_slice(bytes);
@@ -80,7 +83,7 @@ fn convert_link(m: &nlink::netlink::messages::LinkMessage) -> Link {
 }
 
 /// Turns "it was not there" into `false`.
-fn existed(
+pub(crate) fn existed(
     r: std::result::Result<(), nlink::netlink::Error>,
     operation: &'static str,
     object: String,
@@ -105,10 +108,11 @@ fn route4(route: &Route, to: ipnetwork::Ipv4Network) -> Ipv4Route {
     if let Some(dev) = &route.device {
         r = r.dev(dev.clone());
     }
-    if route.scope == RouteScope::Link {
-        r = r.scope(nlink::netlink::types::route::RouteScope::Link);
+    match route.scope {
+        RouteScope::Universe => r,
+        RouteScope::Link => r.scope(nlink::netlink::types::route::RouteScope::Link),
+        RouteScope::OnLink => r.onlink(),
     }
-    r
 }
 
 fn route6(route: &Route, to: ipnetwork::Ipv6Network) -> Ipv6Route {
@@ -122,7 +126,7 @@ fn route6(route: &Route, to: ipnetwork::Ipv6Network) -> Ipv6Route {
     if let Some(dev) = &route.device {
         r = r.dev(dev.clone());
     }
-    r
+    if route.scope == RouteScope::OnLink { r.onlink() } else { r }
 }
 
 fn sysctl_path(key: &str) -> std::path::PathBuf {
@@ -130,7 +134,7 @@ fn sysctl_path(key: &str) -> std::path::PathBuf {
 }
 
 /// Runs `f` on a thread of its own inside the namespace.
-fn inside<T: Send>(ns: &Netns, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn inside<T: Send>(ns: &Netns, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let Netns::Path(path) = ns else { return f() };
     let file = std::fs::File::open(path).map_err(|e| Error::io("open", ns.to_string(), &e))?;
     std::thread::scope(|scope| {
@@ -163,6 +167,10 @@ impl Kernel for RealKernel {
         }
     }
 
+    async fn link_with(&self, ns: &Netns, address: IpAddr) -> Result<Option<(Link, IpNetwork)>> {
+        tunnel::link_with(ns, address).await
+    }
+
     async fn add_bridge(&self, ns: &Netns, spec: &BridgeSpec) -> Result<()> {
         let mut link = BridgeLink::new(&spec.name).address(spec.mac);
         if let Some(mtu) = spec.mtu {
@@ -186,7 +194,22 @@ impl Kernel for RealKernel {
         route_socket(ns)?.add_link(link).await.map_err(|e| Error::netlink("add veth", &spec.name, e))
     }
 
+    async fn add_vxlan(&self, ns: &Netns, spec: &VxlanSpec) -> Result<()> {
+        tunnel::add(ns, spec).await
+    }
+
+    async fn vxlan(&self, ns: &Netns, name: &str) -> Result<Option<VxlanSpec>> {
+        tunnel::read(ns, name).await
+    }
+
+    async fn driver(&self, ns: &Netns, link: &str) -> Result<Driver> {
+        inside(ns, || ethtool::driver(link))
+    }
+
     async fn change_link(&self, ns: &Netns, name: &str, change: &LinkChange) -> Result<()> {
+        if let LinkChange::TxChecksum(offload) = change {
+            return inside(ns, || ethtool::set_tx_checksum(name, *offload));
+        }
         let socket = route_socket(ns)?;
         let (operation, result) = match change {
             LinkChange::Up => ("set up link", socket.set_link_up(name).await),
@@ -197,6 +220,8 @@ impl Kernel for RealKernel {
                 socket.set_bridge_port(name, BridgePortConfig::new().hairpin(true)).await,
             ),
             LinkChange::Mtu(mtu) => ("set MTU of link", socket.set_link_mtu(name, *mtu).await),
+            LinkChange::Mac(mac) => ("set address of link", socket.set_link_address(name, *mac).await),
+            LinkChange::TxChecksum(_) => return Ok(()),
         };
         result.map_err(|e| Error::netlink(operation, name, e))
     }
@@ -269,6 +294,43 @@ impl Kernel for RealKernel {
             IpNetwork::V6(to) => socket.del_route(route6(route, to)).await,
         };
         existed(result, "delete route", route.destination.to_string())
+    }
+
+    async fn neighbors(&self, ns: &Netns, link: &str) -> Result<Vec<Neighbor>> {
+        tunnel::neighbors(ns, link).await
+    }
+
+    async fn replace_neighbor(&self, ns: &Netns, entry: &Neighbor) -> Result<()> {
+        tunnel::replace_neighbor(ns, entry).await
+    }
+
+    async fn delete_neighbor(&self, ns: &Netns, entry: &Neighbor) -> Result<bool> {
+        tunnel::delete_neighbor(ns, entry).await
+    }
+
+    async fn forwarding(&self, ns: &Netns, link: &str) -> Result<Vec<ForwardingEntry>> {
+        tunnel::forwarding(ns, link).await
+    }
+
+    async fn replace_forwarding(&self, ns: &Netns, entry: &ForwardingEntry) -> Result<()> {
+        tunnel::replace_forwarding(ns, entry).await
+    }
+
+    async fn delete_forwarding(&self, ns: &Netns, entry: &ForwardingEntry) -> Result<bool> {
+        tunnel::delete_forwarding(ns, entry).await
+    }
+
+    async fn watch_network(
+        &self,
+        ns: &Netns,
+        of: &NetworkInterest,
+        changed: &(dyn Fn() + Send + Sync),
+    ) -> Result<std::convert::Infallible> {
+        tunnel::watch(ns, of, changed).await
+    }
+
+    fn release(&self) -> String {
+        rustix::system::uname().release().to_string_lossy().into_owned()
     }
 
     async fn sysctl(&self, ns: &Netns, key: &str) -> Result<Option<String>> {
@@ -402,10 +464,10 @@ fn convert_route(
         std::net::Ipv6Addr::UNSPECIFIED.into()
     };
     let destination = IpNetwork::new(r.destination().copied().unwrap_or(any), r.dst_len()).ok()?;
-    let scope = if r.scope() == nlink::netlink::types::route::RouteScope::Link {
-        RouteScope::Link
-    } else {
-        RouteScope::Universe
+    let scope = match r.scope() {
+        nlink::netlink::types::route::RouteScope::Link => RouteScope::Link,
+        _ if r.is_onlink() => RouteScope::OnLink,
+        _ => RouteScope::Universe,
     };
     Some(Route {
         destination,

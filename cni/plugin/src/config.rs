@@ -46,19 +46,22 @@ pub fn conflist(cfg: &Conflist) -> String {
     format!("{list:#}\n")
 }
 
-/// One host port, as the runtime hands it over.
+/// One host port, as the runtime hands it over: by the convention's names, or by containerd's (its structure has no JSON
+/// names, and programs in Go read either).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
     /// Port on the host; 0 means none.
+    #[serde(alias = "HostPort")]
     pub host_port: u16,
     /// Port in the pod.
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// "tcp", "udp" or "sctp".
-    #[serde(default = "tcp")]
+    #[serde(default = "tcp", alias = "Protocol")]
     pub protocol: String,
     /// Only on this host address; empty for all.
-    #[serde(default, rename = "hostIP")]
+    #[serde(default, rename = "hostIP", alias = "HostIP")]
     pub host_ip: String,
 }
 

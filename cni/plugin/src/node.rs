@@ -108,8 +108,13 @@ async fn bridge(kernel: &dyn Kernel, cfg: &Conflist, ledger: &Ledger, gateway: I
         Some(link) => Some(link),
         None => None,
     };
+    if link.is_some() && !ledger.contains(&item)? {
+        // Left by an installation whose ledger is lost: the name is ours, so it is on record from now on and goes
+        // with this installation.
+        tracing::warn!(bridge = name, "taking over a bridge that was there already");
+    }
+    ledger.record(&item)?;
     if link.is_none() {
-        ledger.record(&item)?;
         let spec = BridgeSpec { name: name.to_owned(), mac: mac_of(gateway), mtu: cfg.mtu };
         kernel.add_bridge(ns, &spec).await?;
     }
@@ -118,6 +123,11 @@ async fn bridge(kernel: &dyn Kernel, cfg: &Conflist, ledger: &Ledger, gateway: I
     })?;
     if !kernel.addresses(ns, name).await?.contains(&address) {
         kernel.add_address(ns, name, address, AddressOptions::WithSubnetRoute).await?;
+    }
+    // The overlay may have changed, or the link below it: new pods and the bridge must agree.
+    if let (Some(link), Some(mtu)) = (&link, cfg.mtu.filter(|m| link.as_ref().is_some_and(|l| l.mtu != *m))) {
+        tracing::info!(bridge = name, old = link.mtu, new = mtu, "MTU of the pod network changes");
+        kernel.change_link(ns, name, &LinkChange::Mtu(mtu)).await?;
     }
     if !link.is_some_and(|l| l.up) {
         kernel.change_link(ns, name, &LinkChange::Up).await?;
@@ -171,4 +181,68 @@ pub async fn bind_cluster_dns(kernel: &dyn Kernel, cfg: &Conflist, address: IpAd
         kernel.add_address(&Netns::Host, &cfg.bridge, host, AddressOptions::AddressOnly).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use knarr_netlink::FakeKernel;
+
+    fn bench() -> (tempfile::TempDir, FakeKernel, Conflist) {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel =
+            FakeKernel::new(&[("net/ipv4/ip_forward", "0"), ("net/ipv4/conf/all/send_redirects", "1")]);
+        let cfg = Conflist {
+            pod_cidr: "10.42.0.0/24".parse().unwrap(),
+            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+            service_cidr: Some("10.43.0.0/16".parse().unwrap()),
+            bridge: "knarr0".into(),
+            mtu: None,
+            state_dir: dir.path().join("cni"),
+            ledger: dir.path().join("ledger"),
+        };
+        (dir, kernel, cfg)
+    }
+
+    async fn undo(kernel: &FakeKernel, cfg: &Conflist) -> Vec<Item> {
+        let report = Ledger::open(&cfg.ledger).unwrap().undo_all(kernel).await.unwrap();
+        assert!(report.errors.is_empty(), "{report:?}");
+        report.undone
+    }
+
+    #[tokio::test]
+    async fn a_bridge_that_was_left_is_adopted_on_record_and_undone() {
+        let (_dir, kernel, cfg) = bench();
+        let ns = &Netns::Host;
+        let spec = BridgeSpec { name: "knarr0".into(), mac: [2; 6], mtu: None };
+        kernel.add_bridge(ns, &spec).await.unwrap();
+        let index = kernel.link(ns, "knarr0").await.unwrap().unwrap().index;
+        for _ in 0..2 {
+            ensure(&kernel, &cfg).await.unwrap();
+        }
+        assert_eq!(kernel.link(ns, "knarr0").await.unwrap().unwrap().index, index, "used, not made anew");
+        let undone = undo(&kernel, &cfg).await;
+        let bridges = undone.iter().filter(|i| **i == Item::Link { name: "knarr0".into() }).count();
+        assert_eq!(bridges, 1, "{undone:?}");
+        assert!(kernel.links(ns).await.unwrap().is_empty());
+        assert_eq!(kernel.sysctl(ns, "net/ipv4/ip_forward").await.unwrap().as_deref(), Some("0"));
+    }
+
+    #[tokio::test]
+    async fn a_link_of_another_kind_is_refused_and_not_recorded() {
+        let (_dir, kernel, cfg) = bench();
+        let ns = &Netns::Host;
+        let veth = knarr_netlink::VethSpec {
+            name: "knarr0".into(),
+            peer_ns: Netns::Host,
+            peer_name: "other".into(),
+            peer_mac: None,
+            mtu: None,
+        };
+        kernel.add_veth(ns, &veth).await.unwrap();
+        let error = ensure(&kernel, &cfg).await.unwrap_err().to_string();
+        assert!(error.contains("knarr0") && error.contains("veth"), "{error}");
+        assert!(undo(&kernel, &cfg).await.is_empty());
+        assert!(kernel.link(ns, "knarr0").await.unwrap().is_some(), "somebody else's link is left alone");
+    }
 }

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod dns_service;
+pub mod join_roles;
 pub mod metrics;
 pub mod metrics_api;
 pub mod roles;

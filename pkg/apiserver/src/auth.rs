@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use knarr_auth::jwt::{SigningKey, VerifyingKey};
 use knarr_auth::{
-    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, authn,
-    bootstrap,
+    Authenticator, Authorizer, ClientLookup, NodeAuthorizer, Rbac, Tokens, Union, authn, bootstrap,
 };
 use knarr_client::Informers;
 use knarr_machinery::{ApiError, UserInfo};
@@ -63,7 +62,7 @@ impl ApiServer {
         let lookup = Arc::new(ClientLookup::new(client.clone()));
         let tokens = Arc::new(Tokens::new(signer, earlier_keys, issuers, audiences, lookup));
         let mut authenticators = more;
-        authenticators.push(Arc::new(authn::ClientCertificates));
+        authenticators.push(Arc::new(authn::ClientCertificates::except(&config.request_header_ca_pem)));
         authenticators.push(Arc::new(authn::BearerTokens::new(tokens.clone())));
         self.set_tokens(tokens);
         self.set_authenticators(authenticators);

@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use knarr_kinds::Kind;
 use knarr_machinery::types::TypeRef;
-use knarr_machinery::{ApiError, GroupVersionKind, decode};
+use knarr_machinery::{ApiError, GroupVersionKind, decode, syntax};
 use knarr_registry::patch::FieldValidation;
 use serde_json::Value;
 
@@ -73,7 +73,7 @@ pub fn object(
     headers: &HeaderMap,
     bytes: &[u8],
     gvk: &GroupVersionKind,
-    types: &TypeRef,
+    prune: &dyn Fn(&mut Value) -> Result<Vec<decode::Finding>, ApiError>,
     lookup: &dyn Fn(&GroupVersionKind) -> Option<TypeRef>,
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
@@ -84,11 +84,17 @@ pub fn object(
     }
     let (mut value, mut findings) = match media_type(headers).as_str() {
         JSON => {
-            let (value, found) = decode::parse_json(bytes)?;
+            let (value, found) =
+                decode::parse_json(bytes).map_err(|e| unrecognized(gvk, &e.message, bytes))?;
             (value, found.into_iter().map(|f| f.message).collect::<Vec<_>>())
         }
-        YAML | "application/x-yaml" => yaml(bytes)?,
+        YAML | "application/x-yaml" => yaml(bytes).map_err(|e| unrecognized(gvk, &e.message, bytes))?,
         PROTOBUF => {
+            if !bytes.starts_with(b"k8s\0") {
+                let text =
+                    "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
+                return Err(unrecognized(gvk, text, bytes));
+            }
             let (_, value) = knarr_schema::proto::decode(bytes, lookup).map_err(|e| {
                 ApiError::bad_request(format!(
                     "{} in version \"{}\" cannot be handled as a {}: {e}",
@@ -98,16 +104,12 @@ pub fn object(
             return Ok(Decoded { value, warnings: Vec::new() });
         }
         _ => {
-            return Err(ApiError::unsupported_media_type(format!(
-                "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
-            )));
+            return Err(unknown_format());
         }
     };
-    if !value.is_object() {
-        return Err(ApiError::bad_request(format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
-            go_type(&value)
-        )));
+    check_type_meta(&value).map_err(|text| unrecognized(gvk, &text, bytes))?;
+    if value.is_null() {
+        value = Value::Object(serde_json::Map::new());
     }
     let given =
         value.get("kind").and_then(Value::as_str).filter(|k| !k.is_empty()).unwrap_or(&gvk.kind).to_string();
@@ -117,7 +119,11 @@ pub fn object(
             gvk.version, gvk.kind
         ))
     };
-    let pruned = decode::prune(types, &mut value).map_err(|e| handled(&e.to_string()))?;
+    let pruned = prune(&mut value).map_err(|e| {
+        let told = e.code != 400
+            || ["the object provided", "the API version"].iter().any(|t| e.message.starts_with(t));
+        if told { e } else { handled(&e.to_string()) }
+    })?;
     findings.extend(pruned.into_iter().map(|f| f.message));
     let mut warnings = Vec::new();
     match validation {
@@ -129,6 +135,52 @@ pub fn object(
         }
     }
     Ok(Decoded { value, warnings })
+}
+
+fn unrecognized(gvk: &GroupVersionKind, bytes: &[u8], cause: &str) -> ApiError {
+    let summary = knarr_machinery::gojson::summary(bytes);
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {cause} ({summary})",
+        gvk.kind
+    ))
+}
+
+/// A custom resource names its type itself.
+fn check_custom_type(gvk: &GroupVersionKind, bytes: &[u8], value: &Value) -> Result<(), ApiError> {
+    let text = |f: &str| value.get(f).and_then(Value::as_str).unwrap_or("");
+    for field in ["apiVersion", "kind"] {
+        if let Some(v) = value.get(field).filter(|v| !v.is_string() && !v.is_null()) {
+            let cause = format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{field} of type string",
+                go_type(v)
+            );
+            return Err(unrecognized(gvk, bytes, &cause));
+        }
+    }
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if version.matches('/').count() > 1 {
+        return Err(unrecognized(gvk, bytes, &format!("unexpected GroupVersion string: {version}")));
+    }
+    if kind.is_empty() {
+        let sent = String::from_utf8_lossy(bytes);
+        return Err(unrecognized(gvk, bytes, &format!("Object 'Kind' is missing in '{sent}'")));
+    }
+    let wanted = gvk.group_version().to_string();
+    if version != wanted {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({wanted})"
+        )));
+    }
+    if kind != gvk.kind {
+        let error = knarr_machinery::FieldError::invalid(
+            &knarr_machinery::Path::new("kind"),
+            kind,
+            format!("must be {}", gvk.kind),
+        );
+        let named = knarr_machinery::GroupKind::new(gvk.group.clone(), kind.to_string());
+        return Err(ApiError::invalid(&named, knarr_registry::obj::name(value), &[error]));
+    }
+    Ok(())
 }
 
 /// Decodes a document that is a kind's own.
@@ -143,7 +195,49 @@ pub fn kind_object(
 ) -> Result<Decoded, ApiError> {
     let types = kind.info.types.clone();
     let lookup = |_: &GroupVersionKind| Some(types.clone());
-    object(headers, bytes, &kind.info.gvk, &kind.info.types, &lookup, validation)
+    let own = kind.info.custom && kind.info.gvk.group != "autoscaling";
+    let prune = |value: &mut Value| {
+        if own {
+            check_custom_type(&kind.info.gvk, bytes, value)?;
+        }
+        kind.rules.prune(&kind.info.types, value)
+    };
+    object(headers, bytes, &kind.info.gvk, &prune, &lookup, validation)
+}
+
+/// The 400 for a body whose kind cannot be told.
+fn unrecognized(gvk: &GroupVersionKind, text: &str, bytes: &[u8]) -> ApiError {
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {text} ({})",
+        gvk.kind,
+        syntax::summary(bytes)
+    ))
+}
+
+/// What upstream reads first of any document: its type. Null is an empty document.
+fn check_type_meta(value: &Value) -> Result<(), String> {
+    let Value::Object(map) = value else {
+        if value.is_null() {
+            return Ok(());
+        }
+        return Err(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            syntax::type_name(value)
+        ));
+    };
+    for field in ["apiVersion", "kind"] {
+        if let Some(other) = map.get(field).filter(|v| !v.is_string() && !v.is_null()) {
+            return Err(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{field} of type string",
+                syntax::type_name(other)
+            ));
+        }
+    }
+    let version = map.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    if version.matches('/').count() > 1 {
+        return Err(format!("unexpected GroupVersion string: {version}"));
+    }
+    Ok(())
 }
 
 /// YAML as JSON; duplicate keys are told.
@@ -172,7 +266,7 @@ pub fn options(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, ApiError> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    match media_type(headers).as_str() {
+    let value = match media_type(headers).as_str() {
         PROTOBUF => {
             let types = || knarr_schema::builtin_type("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
             knarr_schema::proto::decode(bytes, &|_| types())
@@ -180,17 +274,15 @@ pub fn options(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, ApiError> {
                 .map_err(|e| ApiError::bad_request(format!("cannot decode DeleteOptions: {e}")))
         }
         YAML => yaml(bytes).map(|(v, _)| v),
-        _ => decode::parse_json(bytes).map(|(v, _)| v),
-    }
+        JSON => decode::parse_json(bytes).map(|(v, _)| v),
+        _ => Err(unknown_format()),
+    }?;
+    check_type_meta(&value).map_err(ApiError::bad_request)?;
+    Ok(value)
 }
 
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
+fn unknown_format() -> ApiError {
+    ApiError::unsupported_media_type(format!(
+        "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
+    ))
 }

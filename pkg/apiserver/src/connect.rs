@@ -18,9 +18,11 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::insecure::insecure_tls;
 use crate::respond;
 use crate::server::{Call, Inner};
 use crate::tokens::core_object;
+use crate::tunnel;
 
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 const DEFAULT_KUBELET_PORT: u16 = 10250;
@@ -29,6 +31,8 @@ const MAX_ERROR: usize = 50_000;
 
 /// Where a stream goes.
 struct Target {
+    /// Node on which it is; its tunnel is used if it has one.
+    node: String,
     host: String,
     port: u16,
     tls: Option<Arc<rustls::ClientConfig>>,
@@ -60,7 +64,7 @@ pub(crate) async fn pod_stream(server: &Arc<Inner>, pods: &Kind, call: Call) -> 
     };
     let target = kubelet(server, node).await?;
     let log = call.info.subresource == "log";
-    let response = forward(&target, call, &path).await?;
+    let response = forward(server, &target, call, &path).await?;
     if log || !response.status().is_success() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return check(response).await;
     }
@@ -178,7 +182,7 @@ async fn kubelet(server: &Inner, node: &str) -> Result<Target, ApiError> {
     let tls = server.config.kubelet_tls.clone();
     let tls =
         Some(tls.ok_or_else(|| ApiError::unavailable("the server has no client certificate for kubelets"))?);
-    Ok(Target { host, port, tls })
+    Ok(Target { node: node.to_string(), host, port, tls })
 }
 
 /// `nodes/proxy`, `pods/proxy`, `services/proxy`.
@@ -207,7 +211,7 @@ pub(crate) async fn proxy(server: &Arc<Inner>, kind: &Kind, call: Call) -> Resul
     };
     let query = call.parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
     let path = format!("{}{query}", if call.info.rest.is_empty() { "/" } else { &call.info.rest });
-    forward(&target, call, &path).await
+    forward(server, &target, call, &path).await
 }
 
 /// `[scheme:]name[:port]`.
@@ -258,7 +262,8 @@ async fn pod_target(
     if host.is_empty() {
         return Err(ApiError::bad_request("address not allowed"));
     }
-    Ok(Target { host, port: chosen, tls: tls.then(insecure_tls).transpose()? })
+    let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or("").to_string();
+    Ok(Target { node, host, port: chosen, tls: tls.then(insecure_tls).transpose()? })
 }
 
 async fn service_target(
@@ -297,21 +302,32 @@ async fn service_target(
         let Some(number) = number.and_then(|n| u16::try_from(n).ok()) else { continue };
         for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
             if endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false)) {
-                found.extend(
-                    endpoint.pointer("/addresses/0").and_then(Value::as_str).map(|a| (a.to_string(), number)),
-                );
+                let node = endpoint["nodeName"].as_str().unwrap_or("");
+                let address = endpoint.pointer("/addresses/0").and_then(Value::as_str);
+                found.extend(address.map(|a| (node.to_string(), a.to_string(), number)));
             }
         }
     }
     if found.is_empty() {
         return Err(none());
     }
-    let (host, port) = found.swap_remove(rand::rng().random_range(0..found.len()));
-    Ok(Target { host, port, tls: tls.then(insecure_tls).transpose()? })
+    let (node, host, port) = found.swap_remove(rand::rng().random_range(0..found.len()));
+    Ok(Target { node, host, port, tls: tls.then(insecure_tls).transpose()? })
 }
 
-async fn open(target: &Target) -> Result<Box<dyn Duplex>, ApiError> {
+/// A connection to the target: through the tunnel of its node if that is an agent's, else straight.
+async fn connect(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, ApiError> {
     let (host, port) = (target.host.as_str(), target.port);
+    if let Some(tunnels) = server.tunnels.load_full()
+        && !target.node.is_empty()
+        && (tunnels.is_up(&target.node) || is_agent(server, &target.node).await?)
+    {
+        return match tunnels.dial(&target.node, host, port).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error @ tunnel::Error::Down(_)) => Err(ApiError::unavailable(error.to_string())),
+            Err(error) => Err(ApiError::new(500, "", format!("error dialing backend: {error}"))),
+        };
+    }
     let failed = |e: &dyn std::fmt::Display| {
         ApiError::new(500, "", format!("error dialing backend: dial tcp {host}:{port}: {e}"))
     };
@@ -320,7 +336,26 @@ async fn open(target: &Target) -> Result<Box<dyn Duplex>, ApiError> {
         .map_err(|_| failed(&"i/o timeout"))?
         .map_err(|e| failed(&e))?;
     stream.set_nodelay(true).map_err(|e| failed(&e))?;
-    let Some(tls) = &target.tls else { return Ok(Box::new(stream)) };
+    Ok(Box::new(stream))
+}
+
+/// Agents have a node password of their own; foreign kubelets have none.
+async fn is_agent(server: &Inner, node: &str) -> Result<bool, ApiError> {
+    let name = knarr_auth::node_password::secret_name(node);
+    match core_object(server, "secrets", "kube-system", &name).await {
+        Ok(secret) => Ok(knarr_auth::node_password::is_agent(&secret)),
+        Err(e) if e.is_not_found() => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+async fn open(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, ApiError> {
+    let (host, port) = (target.host.as_str(), target.port);
+    let failed = |e: &dyn std::fmt::Display| {
+        ApiError::new(500, "", format!("error dialing backend: dial tcp {host}:{port}: {e}"))
+    };
+    let stream = connect(server, target).await?;
+    let Some(tls) = &target.tls else { return Ok(stream) };
     // Upgrades exist in HTTP/1.1 only.
     let mut tls = (**tls).clone();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -334,8 +369,8 @@ async fn open(target: &Target) -> Result<Box<dyn Duplex>, ApiError> {
 }
 
 /// Sends the request on and the answer back; an upgrade joins the two connections.
-async fn forward(target: &Target, call: Call, path: &str) -> Result<Response, ApiError> {
-    let stream = open(target).await?;
+async fn forward(server: &Inner, target: &Target, call: Call, path: &str) -> Result<Response, ApiError> {
+    let stream = open(server, target).await?;
     let failed = |e: &dyn std::fmt::Display| ApiError::new(500, "", format!("error dialing backend: {e}"));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
@@ -413,65 +448,4 @@ async fn check(response: Response) -> Result<Response, ApiError> {
         500 => ApiError::internal(text),
         _ => ApiError::new(code, "", text),
     })
-}
-
-/// Pods behind `https:` present certificates of their own: as upstream, they are not verified.
-fn insecure_tls() -> Result<Arc<rustls::ClientConfig>, ApiError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(AnyCertificate(provider.clone()));
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(ApiError::internal)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-#[derive(Debug)]
-struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &rustls::pki_types::CertificateDer<'_>,
-        _: &[rustls::pki_types::CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &rustls::pki_types::CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &rustls::pki_types::CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use knarr_auth::Permit;
+use knarr_kinds::KindInfo;
 use knarr_machinery::{ApiError, GroupVersion};
 use knarr_openapi::discovery::{self, Encoding, Form, Root};
 use knarr_openapi::{Catalog, OPENAPI_V2_PROTOBUF};
@@ -92,7 +93,7 @@ pub(crate) fn serve(server: &Arc<Inner>, call: &Call, _: &Permit) -> Result<Resp
                 let index = catalog(table, &server.config.git_version, |c| c.v3_index());
                 Ok(("application/json".into(), Bytes::from(index.to_string())))
             })?;
-            Ok(send(&index, headers))
+            Ok(send_exact(&index, headers))
         }
         ["openapi", "v3", rest @ ..] => openapi_v3(server, call, rest),
         ["api" | "apis", ..] => discover(server, headers, &parts),
@@ -136,20 +137,36 @@ fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<
             Encoding::Protobuf => Format::Protobuf,
         };
         match bytes_of(&document, format) {
-            Ok(body) => Ok((discovery::content_type(form, encoding), body)),
+            Ok(body) => Ok((discovery::content_type(form, encoding), respond::line(format, body))),
             // Aggregated discovery has no protobuf form here: JSON is what every client reads.
-            Err(_) => Ok((discovery::content_type(form, Encoding::Json), bytes_of(&document, Format::Json)?)),
+            Err(_) => Ok((
+                discovery::content_type(form, Encoding::Json),
+                respond::line(Format::Json, bytes_of(&document, Format::Json)?),
+            )),
         }
     })?;
+    if parts.len() > 1 {
+        // The documents of one group or version carry no tag.
+        return Ok(respond::compress(respond::bytes(200, &kept.media, Bytes::new()), kept.body, headers));
+    }
     Ok(send(&kept, headers))
 }
 
+/// OpenAPI documents go out without the line break of other documents.
+fn send_exact(kept: &Kept, headers: &HeaderMap) -> Response {
+    tagged(kept, headers, respond::compress_exact)
+}
+
 fn send(kept: &Kept, headers: &HeaderMap) -> Response {
+    tagged(kept, headers, respond::compress)
+}
+
+fn tagged(kept: &Kept, headers: &HeaderMap, finish: fn(Response, Bytes, &HeaderMap) -> Response) -> Response {
     let same = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(kept.etag.as_str());
     let mut response = if same {
         respond::bytes(304, &kept.media, Bytes::new())
     } else {
-        respond::compress(respond::bytes(200, &kept.media, Bytes::new()), kept.body.clone(), headers)
+        finish(respond::bytes(200, &kept.media, Bytes::new()), kept.body.clone(), headers)
     };
     if let Ok(etag) = HeaderValue::from_str(&kept.etag) {
         response.headers_mut().insert(ETAG, etag);
@@ -159,7 +176,8 @@ fn send(kept: &Kept, headers: &HeaderMap) -> Response {
 }
 
 fn catalog<T>(table: &KindTable, version: &str, run: impl FnOnce(&Catalog<'_>) -> T) -> T {
-    run(&Catalog { kinds: table.all(), version, custom_schema: &|_| None })
+    let schema = |info: &KindInfo| table.find_kind(&info.gvk).and_then(|k| k.rules.openapi().cloned());
+    run(&Catalog { kinds: table.all(), version, custom_schema: &schema })
 }
 
 fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiError> {
@@ -178,7 +196,7 @@ fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiE
         }
         Ok(("application/json".into(), bytes_of(&document, Format::Json)?))
     })?;
-    Ok(send(&kept, headers))
+    Ok(send_exact(&kept, headers))
 }
 
 fn openapi_v3(server: &Arc<Inner>, call: &Call, rest: &[&str]) -> Result<Response, ApiError> {
@@ -204,7 +222,7 @@ fn openapi_v3(server: &Arc<Inner>, call: &Call, rest: &[&str]) -> Result<Respons
         let document = document.ok_or_else(ApiError::path_not_found)?;
         Ok(("application/json".into(), bytes_of(&document, Format::Json)?))
     })?;
-    let mut response = send(&kept, &call.parts.headers);
+    let mut response = send_exact(&kept, &call.parts.headers);
     if asked == hash {
         // The content of this URL never changes.
         let headers = response.headers_mut();

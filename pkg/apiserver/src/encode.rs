@@ -9,6 +9,7 @@ use knarr_registry::{Entry, EventType, codec, obj};
 use serde_json::{Value, json};
 
 use crate::negotiate::{Accepted, Format, IncludeObject, Shape};
+use crate::status_json;
 
 /// Encodes objects of one kind for one request.
 #[derive(Debug, Clone)]
@@ -56,7 +57,7 @@ impl Encoder {
     /// # Errors
     /// Damaged bytes, or a form that this version cannot tell.
     pub fn value(&self, entry: &Entry) -> Result<Value, ApiError> {
-        self.kind.rules.from_storage(entry.value()?)
+        knarr_registry::registry::read(&self.kind, entry)
     }
 
     /// One entry as an answer.
@@ -97,7 +98,10 @@ impl Encoder {
     /// When it cannot be encoded.
     pub fn plain(&self, value: &Value, gvk: &GroupVersionKind) -> Result<Bytes, ApiError> {
         if self.accepted.format != Format::Protobuf {
-            if self.accepted.format == Format::Json && value.get("metadata").is_some_and(Value::is_object) {
+            let own = self.kind.info.custom && *gvk == self.kind.info.gvk;
+            let typed =
+                !own && !status_json::is_status(value) && value.get("metadata").is_some_and(Value::is_object);
+            if self.accepted.format == Format::Json && typed {
                 return codec::to_bytes(value);
             }
             return bytes_of(value, self.accepted.format);
@@ -138,7 +142,10 @@ impl Encoder {
         remaining: Option<i64>,
         columns: bool,
     ) -> Value {
-        let mut metadata = json!({"resourceVersion": revision});
+        let mut metadata = json!({});
+        if !revision.is_empty() {
+            metadata["resourceVersion"] = revision.into();
+        }
         if !next.is_empty() {
             metadata["continue"] = next.into();
         }
@@ -156,7 +163,7 @@ impl Encoder {
             "kind": "Table",
             "apiVersion": self.accepted.meta_version(),
             "metadata": metadata,
-            "columnDefinitions": definitions,
+            "columnDefinitions": if columns { Value::from(definitions) } else { Value::Null },
             "rows": rows,
         })
     }
@@ -212,7 +219,10 @@ impl Encoder {
     /// When it cannot be encoded.
     pub fn bookmark(&self, revision: i64, initial_end: bool) -> Result<Bytes, ApiError> {
         let gvk = &self.kind.info.gvk;
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if !self.kind.info.custom {
+            metadata["creationTimestamp"] = Value::Null;
+        }
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -267,12 +277,11 @@ pub fn types_of(gvk: &GroupVersionKind) -> Option<knarr_machinery::types::TypeRe
 /// When it cannot be encoded.
 pub fn bytes_of(value: &Value, format: Format) -> Result<Bytes, ApiError> {
     match format {
-        Format::Json => serde_json::to_vec(value).map(Bytes::from).map_err(ApiError::internal),
-        Format::Pretty => {
-            let mut bytes = serde_json::to_vec_pretty(value).map_err(ApiError::internal)?;
-            bytes.push(b'\n');
-            Ok(Bytes::from(bytes))
+        Format::Json | Format::Pretty if status_json::is_status(value) => {
+            Ok(Bytes::from(status_json::write(value, format == Format::Pretty)))
         }
+        Format::Json => serde_json::to_vec(value).map(Bytes::from).map_err(ApiError::internal),
+        Format::Pretty => serde_json::to_vec_pretty(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Yaml => serde_saphyr::to_string(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Protobuf => {
             let text = |f: &str| value.get(f).and_then(Value::as_str).unwrap_or("").to_string();

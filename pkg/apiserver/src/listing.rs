@@ -26,24 +26,27 @@ pub fn respond(encoder: &Encoder, page: ListPage, headers: &HeaderMap) -> Result
     if encoder.is_spliced() {
         let size: usize = page.entries.iter().map(|e| e.bytes.len() + 1).sum();
         if size > CHUNK && !respond::takes_gzip(headers) {
-            return Ok(streamed(encoder, page, media));
+            let end = tail(encoder, &page)?;
+            return Ok(streamed(encoder, page, end, media));
         }
         let mut out = BytesMut::with_capacity(size + 256);
         out.put_slice(&head(encoder, &page)?);
         for (i, entry) in page.entries.iter().enumerate() {
             item(encoder, &mut out, entry, i == 0);
         }
-        out.put_slice(b"]}");
+        out.put_slice(b"]}\n");
         let response = respond::bytes(200, media, Bytes::new());
         return Ok(respond::compress(response, out.freeze(), headers));
     }
-    let body = encode(encoder, &page)?;
+    let body = respond::line(encoder.accepted().format, encode(encoder, &page)?);
     Ok(respond::compress(respond::bytes(200, media, Bytes::new()), body, headers))
 }
 
-fn list_meta(page: &ListPage) -> Map<String, Value> {
+fn list_meta(encoder: &Encoder, page: &ListPage) -> Map<String, Value> {
     let mut meta = Map::new();
-    if !page.continue_token.is_empty() {
+    // Lists of custom resources always tell it, as upstream's untyped lists do.
+    let untyped = encoder.kind().info.custom && encoder.accepted().shape == Shape::Object;
+    if untyped || !page.continue_token.is_empty() {
         meta.insert("continue".into(), page.continue_token.clone().into());
     }
     if let Some(remaining) = page.remaining {
@@ -53,15 +56,34 @@ fn list_meta(page: &ListPage) -> Map<String, Value> {
     meta
 }
 
+/// Lists of custom resources always say where they go on.
+fn metadata_of(encoder: &Encoder, page: &ListPage) -> Map<String, Value> {
+    let mut meta = list_meta(page);
+    if encoder.kind().info.custom {
+        meta.entry("continue").or_insert_with(|| "".into());
+    }
+    meta
+}
+
 fn head(encoder: &Encoder, page: &ListPage) -> Result<Vec<u8>, ApiError> {
     let info = &encoder.kind().info;
-    let meta = serde_json::to_string(&list_meta(page)).map_err(ApiError::internal)?;
+    let meta = serde_json::to_string(&list_meta(encoder, page)).map_err(ApiError::internal)?;
     Ok(format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
         info.list_kind,
         info.gvk.group_version()
     )
     .into_bytes())
+}
+
+/// What follows the items; custom lists have their keys sorted.
+fn tail(encoder: &Encoder, page: &ListPage) -> Result<Vec<u8>, ApiError> {
+    let info = &encoder.kind().info;
+    if !info.custom {
+        return Ok(b"]}\n".to_vec());
+    }
+    let meta = serde_json::to_string(&metadata_of(encoder, page)).map_err(ApiError::internal)?;
+    Ok(format!("],\"kind\":\"{}\",\"metadata\":{meta}}}\n", info.list_kind).into_bytes())
 }
 
 fn item(encoder: &Encoder, out: &mut BytesMut, entry: &Entry, first: bool) {
@@ -78,7 +100,7 @@ fn item(encoder: &Encoder, out: &mut BytesMut, entry: &Entry, first: bool) {
     }
 }
 
-fn streamed(encoder: &Encoder, page: ListPage, media: &'static str) -> Response {
+fn streamed(encoder: &Encoder, page: ListPage, end: Vec<u8>, media: &'static str) -> Response {
     let encoder = encoder.clone();
     let opening = head(&encoder, &page).unwrap_or_default();
     let entries: Vec<Arc<Entry>> = page.entries;
@@ -94,7 +116,7 @@ fn streamed(encoder: &Encoder, page: ListPage, media: &'static str) -> Response 
                 at += 1;
             }
             if at == entries.len() {
-                out.put_slice(b"]}");
+                out.put_slice(b"]}\n");
                 at += 1;
             }
             (Ok::<_, std::convert::Infallible>(out.freeze()), (at, None))
@@ -111,7 +133,7 @@ fn encode(encoder: &Encoder, page: &ListPage) -> Result<Bytes, ApiError> {
         let info = &encoder.kind().info;
         let gvk = GroupVersionKind { kind: info.list_kind.clone(), ..info.gvk.clone() };
         let items = page.entries.iter().map(|e| &*e.bytes);
-        let meta = Value::Object(list_meta(page));
+        let meta = Value::Object(list_meta(encoder, page));
         return knarr_schema::proto::transcode_list(&info.types, &gvk, &meta, items)
             .map(Bytes::from)
             .map_err(ApiError::internal);
@@ -178,9 +200,9 @@ fn encode_page(encoder: &Encoder, values: Vec<Value>, page: &ListPage) -> Result
         Shape::Partial => {
             let items: Vec<Value> = values.iter().map(|v| encoder.partial(v)).collect();
             json!({"kind": "PartialObjectMetadataList", "apiVersion": accepted.meta_version(),
-                   "metadata": list_meta(page), "items": items})
+                   "metadata": list_meta(encoder, page), "items": items})
         }
-        Shape::Object => list_document(encoder, values, list_meta(page)),
+        Shape::Object => list_document(encoder, values, list_meta(encoder, page)),
     };
     bytes_of(&document, accepted.format)
 }
@@ -218,7 +240,7 @@ fn protobuf(encoder: &Encoder, values: &[Value], page: &ListPage) -> Result<Byte
         };
         raw.push(encoded.map_err(ApiError::internal)?);
     }
-    let meta = Value::Object(list_meta(page));
+    let meta = Value::Object(list_meta(encoder, page));
     knarr_schema::proto::encode_list(&gvk, &meta, raw.iter().map(Vec::as_slice))
         .map(Bytes::from)
         .map_err(ApiError::internal)

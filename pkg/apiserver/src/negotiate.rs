@@ -166,6 +166,10 @@ impl<'a> Clause<'a> {
             JSON | "*/*" | "application/*" => Format::Json,
             YAML => Format::Yaml,
             PROTOBUF if offer.protobuf => Format::Protobuf,
+            // Metadata has a protobuf form whatever the kind.
+            PROTOBUF if offer.transforms && self.transform.starts_with("PartialObjectMetadata") => {
+                Format::Protobuf
+            }
             _ => return None,
         };
         let beta = self.version == "v1beta1";

@@ -24,16 +24,19 @@ pub(crate) async fn handle(server: &Arc<Inner>, call: Call, _: &Permit) -> Resul
     let gvr = GroupVersionResource::new(info.group.clone(), info.version.clone(), info.resource.clone());
     let kind = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
     check_scope(&kind, &call)?;
-    let deprecated = deprecation(&kind);
+    let deprecated = deprecation(&kind).map(str::to_string);
     let mut response = run(server, &kind, call).await?;
     if let Some(text) = deprecated {
-        respond::warn(&mut response, &[text.to_string()]);
+        respond::warn(&mut response, &[text]);
     }
     Ok(response)
 }
 
 /// What every answer about a deprecated kind warns of.
-fn deprecation(kind: &Kind) -> Option<&'static str> {
+fn deprecation(kind: &Kind) -> Option<&str> {
+    if let Some(text) = kind.rules.deprecation() {
+        return Some(text);
+    }
     match (&*kind.info.gvk.group, &*kind.info.gvk.kind) {
         ("", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
         ("", "Endpoints") => {
@@ -52,8 +55,9 @@ async fn run(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, A
         return special::virtual_kind(server, kind, call).await;
     }
     let verb = verb_of(&info.verb)
-        .filter(|v| kind.info.verbs.contains(v))
-        .ok_or_else(ApiError::method_not_allowed)?;
+        // A definition on its way out offers less than it serves.
+        .filter(|v| kind.info.custom || kind.info.verbs.contains(v))
+        .ok_or_else(|| not_allowed(kind, &info.verb))?;
     match verb {
         Verb::Get => get(server, kind, &call).await,
         Verb::List => list(server, kind, &call).await,
@@ -81,11 +85,25 @@ fn verb_of(text: &str) -> Option<Verb> {
     })
 }
 
+/// 405; custom resources name the verb.
+pub(crate) fn not_allowed(kind: &Kind, verb: &str) -> ApiError {
+    if !kind.info.custom {
+        return ApiError::method_not_allowed();
+    }
+    let resource = kind.info.group_resource();
+    let mut error = ApiError::not_found(&resource, "");
+    error.code = 405;
+    error.reason = "MethodNotAllowed".into();
+    error.message = format!("{verb} is not supported on resources of kind \"{resource}\"");
+    error
+}
+
 fn check_scope(kind: &Kind, call: &Call) -> Result<(), ApiError> {
     let info = &call.info;
     match kind.info.scope {
         Scope::Namespaced if info.namespace.is_empty() => match info.verb.as_str() {
             "list" | "watch" => Ok(()),
+            _ if kind.info.custom => Err(ApiError::path_not_found()),
             // SelfSubject reviews are cluster scoped; namespaced creates need a namespace.
             _ if info.name.is_empty() => Err(ApiError::method_not_allowed()),
             _ => Err(ApiError::path_not_found()),
@@ -125,7 +143,11 @@ async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, 
     let entry = server.registry.get_at(kind, namespace(kind, call), &call.info.name, version).await?;
     let media = encoder.accepted().format.media_type();
     let response = respond::bytes(200, media, bytes::Bytes::new());
-    Ok(respond::compress(response, encoder.entry(&entry)?, &call.parts.headers))
+    Ok(respond::compress(
+        response,
+        respond::line(encoder.accepted().format, encoder.entry(&entry)?),
+        &call.parts.headers,
+    ))
 }
 
 async fn list(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {

@@ -33,6 +33,20 @@ impl ApiServer {
         tls: Arc<rustls::ServerConfig>,
         shutdown: CancellationToken,
     ) -> std::io::Result<()> {
+        self.serve_router(listener, tls, self.router(), shutdown).await
+    }
+
+    /// As [`ApiServer::serve_tls`], with another router in front, such as the supervisor's.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn serve_router(
+        &self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        router: axum::Router,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
         let acceptor = TlsAcceptor::from(tls);
         let connections = TaskTracker::new();
         loop {
@@ -43,7 +57,7 @@ impl ApiServer {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let one = self.clone().connection(stream, acceptor.clone(), shutdown.clone());
+                    let one = connection(router.clone(), stream, acceptor.clone(), shutdown.clone());
                     connections.spawn(async move {
                         if let Err(error) = one.await {
                             tracing::debug!(%peer, %error, "connection ended");
@@ -61,35 +75,34 @@ impl ApiServer {
         let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
         Ok(())
     }
+}
 
-    async fn connection(
-        self,
-        stream: TcpStream,
-        acceptor: TlsAcceptor,
-        shutdown: CancellationToken,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        stream.set_nodelay(true)?;
-        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-        let certificates = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
-        let certificates =
-            PeerCertificates(Arc::new(certificates.into_iter().map(|c| c.into_owned()).collect()));
-        let service = self.router().layer(axum::Extension(certificates));
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(MAX_STREAMS)
-            .keep_alive_interval(KEEP_ALIVE);
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
-        tokio::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
-        }
-        connection.await
+async fn connection(
+    router: axum::Router,
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    shutdown: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let certificates = stream.get_ref().1.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+    let certificates = PeerCertificates(Arc::new(certificates.into_iter().map(|c| c.into_owned()).collect()));
+    let service = router.layer(axum::Extension(certificates));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(KEEP_ALIVE);
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
     }
+    connection.await
 }

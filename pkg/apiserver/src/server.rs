@@ -28,8 +28,9 @@ use crate::metrics::Metrics;
 use crate::negotiate::{self, Accepted, Offer};
 use crate::services::ServiceAllocator;
 use crate::tokens;
+use crate::tunnel::Tunnels;
 use crate::virtual_kinds::Sources;
-use crate::{bootstrap, health, identity, resource, respond};
+use crate::{bootstrap, custom, health, identity, resource, respond};
 
 /// Ordinary requests end after this time, as upstream's `--request-timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -56,6 +57,7 @@ pub(crate) struct Inner {
     pub services: ServiceAllocator,
     tokens: ArcSwapOption<Tokens>,
     rbac: ArcSwapOption<Rbac>,
+    pub tunnels: ArcSwapOption<Tunnels>,
 }
 
 /// One authorized request.
@@ -100,9 +102,11 @@ impl ApiServer {
             informers: OnceLock::new(),
             tokens: ArcSwapOption::empty(),
             rbac: ArcSwapOption::empty(),
+            tunnels: ArcSwapOption::empty(),
         };
         let server = Self { inner: Arc::new(inner) };
         bootstrap::run(&server.inner).await?;
+        custom::start(server.inner.registry.clone(), server.inner.shutdown.clone()).await?;
         Ok(server)
     }
 
@@ -114,6 +118,16 @@ impl ApiServer {
     /// Replaces the authenticators.
     pub fn set_authenticators(&self, authenticators: Vec<Arc<dyn Authenticator>>) {
         self.inner.authenticators.store(Arc::new(authenticators));
+    }
+
+    /// The authenticators in force.
+    pub fn authenticators(&self) -> Arc<Vec<Arc<dyn Authenticator>>> {
+        self.inner.authenticators.load_full()
+    }
+
+    /// Reaches the nodes of agents through these tunnels.
+    pub fn set_tunnels(&self, tunnels: Arc<Tunnels>) {
+        self.inner.tunnels.store(Some(tunnels));
     }
 
     /// Puts admission in force.

@@ -20,7 +20,11 @@ use crate::{body, connect, eviction, respond, reviews, tokens, virtual_kinds, wr
 /// 404 for subresources that the kind does not have, 405 for verbs.
 pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) -> Result<Response, ApiError> {
     let name = call.info.subresource.clone();
-    let sub = kind.info.subresource(&name).ok_or_else(ApiError::path_not_found)?.clone();
+    let missing = || match kind.info.custom {
+        true => ApiError::not_found(&kind.info.group_resource(), &call.info.name),
+        false => ApiError::path_not_found(),
+    };
+    let sub = kind.info.subresource(&name).ok_or_else(missing)?.clone();
     let verb = match call.info.verb.as_str() {
         "get" => Verb::Get,
         "create" => Verb::Create,
@@ -31,7 +35,7 @@ pub(crate) async fn subresource(server: &Arc<Inner>, kind: &Kind, call: Call) ->
     };
     let streams = matches!(name.as_str(), "exec" | "attach" | "portforward" | "proxy");
     if !streams && !sub.verbs.contains(&verb) {
-        return Err(ApiError::method_not_allowed());
+        return Err(crate::resource::not_allowed(kind, &call.info.verb));
     }
     match (kind.info.plural.as_ref(), name.as_str(), verb) {
         ("pods", "log", Verb::Get) => connect::pod_stream(server, kind, call).await,
@@ -87,7 +91,11 @@ fn not_implemented(kind: &Kind, subresource: &str) -> ApiError {
 async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {
     let encoder = crate::resource::encoder(kind, call)?;
     let entry = server.registry.get(kind, namespace(kind, call), &call.info.name).await?;
-    Ok(respond::bytes(200, encoder.accepted().format.media_type(), encoder.entry(&entry)?))
+    Ok(respond::bytes(
+        200,
+        encoder.accepted().format.media_type(),
+        respond::line(encoder.accepted().format, encoder.entry(&entry)?),
+    ))
 }
 
 /// A kind that stands for a document type which is no resource (Scale): its facts come from the schema.
@@ -97,7 +105,9 @@ pub(crate) fn document_kind(like: &Kind, gvk: &GroupVersionKind) -> Result<Kind,
     info.gvk = gvk.clone();
     info.types = types;
     info.subresources.clear();
-    Ok(Kind { info: Arc::new(info), rules: like.rules.clone() })
+    // The rules of a custom kind are those of its schema, not of this document.
+    let rules = if like.info.custom { knarr_kinds::plain_rules() } else { like.rules.clone() };
+    Ok(Kind { info: Arc::new(info), rules })
 }
 
 async fn scale(server: &Arc<Inner>, kind: &Kind, mut call: Call, verb: Verb) -> Result<Response, ApiError> {

@@ -86,6 +86,13 @@ impl Writing {
         self.respond_as(status, &outcome.object, &outcome.warnings, warnings)
     }
 
+    /// The response for a refusal; what decoding warned of is told all the same.
+    pub fn refuse(&self, error: &ApiError, warnings: &[String]) -> Response {
+        let mut response = respond::error(error, self.encoder.accepted());
+        respond::warn(&mut response, warnings);
+        response
+    }
+
     /// The response with a document of the kind, or of another one that names itself.
     ///
     /// # Errors
@@ -100,7 +107,8 @@ impl Writing {
         let gvk = gvk_of(object);
         let own = gvk.kind == self.encoder.kind().info.gvk.kind;
         let body = if own { self.encoder.document(object)? } else { self.encoder.plain(object, &gvk)? };
-        let mut response = respond::bytes(status, self.encoder.accepted().format.media_type(), body);
+        let format = self.encoder.accepted().format;
+        let mut response = respond::bytes(status, format.media_type(), respond::line(format, body));
         respond::warn(&mut response, then);
         respond::warn(&mut response, first);
         Ok(response)
@@ -131,8 +139,10 @@ pub(crate) async fn create(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> 
     let writing = Writing::new(server, kind, &call, "CreateOptions")?;
     let bytes = take_body(&mut call).await?;
     let decoded = body::kind_object(&call.parts.headers, &bytes, kind, writing.validation)?;
-    let outcome = server.registry.create(&writing.context(kind, &call, None), decoded.value).await?;
-    writing.respond(&outcome, &decoded.warnings)
+    match server.registry.create(&writing.context(kind, &call, None), decoded.value).await {
+        Ok(outcome) => writing.respond(&outcome, &decoded.warnings),
+        Err(error) => Ok(writing.refuse(&error, &decoded.warnings)),
+    }
 }
 
 /// PUT.
@@ -153,11 +163,16 @@ pub(crate) async fn update_part(
     mut call: Call,
     subresource: Option<&str>,
 ) -> Result<Response, ApiError> {
+    if call.info.name.is_empty() {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
     let writing = Writing::new(server, kind, &call, "UpdateOptions")?;
     let bytes = take_body(&mut call).await?;
     let decoded = body::kind_object(&call.parts.headers, &bytes, kind, writing.validation)?;
-    let outcome = server.registry.update(&writing.context(kind, &call, subresource), decoded.value).await?;
-    writing.respond(&outcome, &decoded.warnings)
+    match server.registry.update(&writing.context(kind, &call, subresource), decoded.value).await {
+        Ok(outcome) => writing.respond(&outcome, &decoded.warnings),
+        Err(error) => Ok(writing.refuse(&error, &decoded.warnings)),
+    }
 }
 
 /// PATCH.
@@ -178,6 +193,9 @@ pub(crate) async fn patch_part(
     mut call: Call,
     subresource: Option<&str>,
 ) -> Result<Response, ApiError> {
+    if call.info.name.is_empty() {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
     let mut writing = Writing::new(server, kind, &call, "PatchOptions")?;
     let bytes = take_body(&mut call).await?;
     let sent = SentPatch::parse(kind, &call, &bytes, writing.validation)?;
@@ -257,18 +275,21 @@ impl SentPatch {
         match form {
             Form::Json => {}
             Form::Merge | Form::Strategic => {
-                let (value, duplicates) = decode::parse_json(bytes)?;
+                let invalid = |_| ApiError::bad_request("invalid JSON patch");
+                let (value, duplicates) = decode::parse_json(bytes).map_err(invalid)?;
                 found = duplicates.into_iter().map(|f| f.message).collect();
                 document = value;
+                check_map(&document, "")?;
             }
             Form::Apply => {
-                let (value, duplicates) = body::yaml(bytes)?;
-                document = value;
+                let wrong =
+                    |e: ApiError| ApiError::bad_request(format!("error decoding patch: {}", e.message));
+                let (value, duplicates) = body::yaml(bytes).map_err(wrong)?;
+                document = if value.is_null() { json!({}) } else { value };
+                check_map(&document, "error unmarshaling JSON: while decoding JSON: ")?;
+                check_applied_type(kind, &document)?;
                 knarr_registry::patch::report(duplicates.into_iter(), validation, &mut warnings)?;
             }
-        }
-        if form != Form::Json && !document.is_object() {
-            return Err(ApiError::bad_request("the patch must be a JSON object"));
         }
         Ok(Self { form, document, found, warnings })
     }
@@ -285,14 +306,44 @@ impl SentPatch {
     }
 }
 
+/// Patches are maps.
+fn check_map(document: &Value, during: &str) -> Result<(), ApiError> {
+    match document {
+        Value::Object(_) => Ok(()),
+        Value::Null => Err(ApiError::bad_request("Invalid JSON Patch")),
+        other => Err(ApiError::bad_request(format!(
+            "error decoding patch: {during}json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            knarr_machinery::syntax::type_name(other)
+        ))),
+    }
+}
+
+/// An applied document names its type.
+fn check_applied_type(kind: &Kind, document: &Value) -> Result<(), ApiError> {
+    let gvk = gvk_of(document);
+    if gvk == kind.info.gvk {
+        return Ok(());
+    }
+    let (group, version, kind) = (&gvk.group, &gvk.version, &gvk.kind);
+    Err(ApiError::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")))
+}
+
 /// DeleteOptions from body or query.
 async fn delete_options(call: &mut Call) -> Result<(Value, DeleteOptions), ApiError> {
     let bytes = take_body(call).await?;
     let mut document = body::options(&call.parts.headers, &bytes)?;
-    if !document.is_object() {
+    let from_query = !document.is_object();
+    if from_query {
         document = json!({});
     }
     let map = knarr_registry::obj::map_mut(&mut document);
+    // A body stands for itself: the parameters count only without one.
+    if !from_query {
+        map.insert("kind".into(), "DeleteOptions".into());
+        map.insert("apiVersion".into(), "meta.k8s.io/v1".into());
+        let options = DeleteOptions::parse(&document)?;
+        return Ok((document, options));
+    }
     if let Some(grace) = call.query.number("gracePeriodSeconds")? {
         map.entry("gracePeriodSeconds").or_insert_with(|| grace.into());
     }
@@ -318,8 +369,7 @@ pub(crate) async fn delete(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> 
     writing.dry_run = options::dry_run(&call.query, Some(&document), "DeleteOptions")?;
     writing.options = document;
     let outcome = server.registry.delete(&writing.context(kind, &call, None), &options).await?;
-    let foreground = options.propagation == Some(knarr_registry::delete::Propagation::Foreground);
-    let accepted = !outcome.deleted && (foreground || options.orphan_dependents == Some(false));
+    let accepted = !outcome.deleted && options.orphan_dependents == Some(false);
     writing.respond_as(if accepted { 202 } else { 200 }, &outcome.object, &outcome.warnings, &[])
 }
 
@@ -340,7 +390,13 @@ pub(crate) async fn delete_collection(
     let (gone, revision) =
         server.registry.delete_collection(&writing.context(kind, &call, None), &list, &options).await?;
     let mut meta = serde_json::Map::new();
+    if kind.info.custom {
+        meta.insert("continue".into(), "".into());
+    }
     meta.insert("resourceVersion".into(), revision.to_string().into());
+    if kind.info.custom {
+        meta.insert("continue".into(), "".into());
+    }
     let document = listing::list_document(&writing.encoder, gone, meta);
     let format = match writing.encoder.accepted().format {
         crate::negotiate::Format::Protobuf => crate::negotiate::Format::Json,

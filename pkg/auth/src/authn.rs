@@ -46,8 +46,28 @@ pub fn anonymous_allowed(path: &str) -> bool {
 }
 
 /// Client certificates: CN is the user, O are the groups. The TLS listener has verified the chain.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct ClientCertificates;
+#[derive(Debug, Default, Clone)]
+pub struct ClientCertificates {
+    /// Subjects of authorities that the listener trusts for other purposes.
+    others: Vec<Vec<u8>>,
+}
+
+impl ClientCertificates {
+    /// Certificates of these authorities (PEM), such as that of the front proxy, name no users.
+    pub fn except(ca_pem: &str) -> Self {
+        let subject = |der: Vec<u8>| {
+            x509_parser::parse_x509_certificate(&der).ok().map(|(_, ca)| ca.subject().as_raw().to_vec())
+        };
+        let blocks = crate::jwt::pem_blocks(ca_pem).into_iter().filter_map(|(_, der)| subject(der));
+        Self { others: blocks.collect() }
+    }
+
+    fn is_of_another(&self, der: &[u8]) -> bool {
+        !self.others.is_empty()
+            && x509_parser::parse_x509_certificate(der)
+                .is_ok_and(|(_, leaf)| self.others.iter().any(|o| o == leaf.issuer().as_raw()))
+    }
+}
 
 /// OID of the UID attribute in a subject (1.3.6.1.4.1.57683.2).
 const UID_OID: &str = "1.3.6.1.4.1.57683.2";
@@ -93,8 +113,8 @@ impl Authenticator for ClientCertificates {
         peer_certs: &[CertificateDer<'static>],
     ) -> Result<Option<UserInfo>, AuthError> {
         match peer_certs.first() {
-            Some(leaf) => Ok(certificate_user(leaf)?.map(authenticated)),
-            None => Ok(None),
+            Some(leaf) if !self.is_of_another(leaf) => Ok(certificate_user(leaf)?.map(authenticated)),
+            _ => Ok(None),
         }
     }
 }
@@ -197,6 +217,21 @@ mod tests {
             ("/api", false),
         ] {
             assert_eq!(anonymous_allowed(path), want, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_front_proxys_certificates_name_no_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let clients = knarr_pki::Ca::load_or_create(dir.path(), "clients").unwrap();
+        let front = knarr_pki::Ca::load_or_create(dir.path(), "front").unwrap();
+        let by = ClientCertificates::except(front.cert_pem());
+        let (parts, ()) = http::Request::new(()).into_parts();
+        for (ca, want) in [(&clients, true), (&front, false)] {
+            let cert = ca.issue(&knarr_pki::Leaf::client("admin", &["system:masters"])).unwrap();
+            let der = crate::jwt::pem_blocks(&cert.cert_pem).remove(0).1;
+            let found = by.authenticate(&parts, &[der.into()]).await.unwrap();
+            assert_eq!(found.is_some(), want);
         }
     }
 

@@ -11,9 +11,12 @@ pub mod attributes;
 pub mod authn;
 pub mod bootstrap;
 pub mod escalation;
+pub mod front_proxy;
 pub mod impersonation;
+pub mod join;
 pub mod jwt;
 pub mod node;
+pub mod node_password;
 pub mod rbac;
 pub mod review;
 pub mod rules;
@@ -23,6 +26,9 @@ pub use attributes::{
     Attributes, Authorizer, Decision, Permit, ResourceAttributes, RuleList, Union, authorize,
 };
 pub use authn::{AuthError, Authenticator};
+pub use front_proxy::FrontProxy;
+pub use join::JoinTokens;
 pub use node::NodeAuthorizer;
+pub use node_password::NodePasswords;
 pub use rbac::{Policy, Rbac};
 pub use serviceaccount::{ClientLookup, Lookup, Tokens};

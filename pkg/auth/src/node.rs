@@ -328,7 +328,8 @@ impl NodeAuthorizer {
             ("", "list" | "watch") if selects(r, "spec.nodeName", node) => Ok(()),
             ("", "list" | "watch") => {
                 // A single pod may be watched by name, as kubelets do it for get.
-                let single = !r.name.is_empty() && self.relations.graph.read().runs(node, &r.namespace, &r.name);
+                let single =
+                    !r.name.is_empty() && self.relations.graph.read().runs(node, &r.namespace, &r.name);
                 if single { Ok(()) } else { no("can only list/watch pods with spec.nodeName field selector") }
             }
             _ => no(""),

@@ -33,7 +33,10 @@ pub enum Event<K> {
 type Handler<K> = Box<dyn Fn(&Event<K>) + Send + Sync>;
 
 /// What a stored kind must be able to do.
-pub trait Cached: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {}
+pub trait Cached:
+    Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+}
 
 impl<K> Cached for K where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
@@ -121,7 +124,6 @@ impl<K: Cached> Store<K> {
         }
         handlers.push(Box::new(handler));
     }
-
 }
 
 /// Where the objects of a watch go.

@@ -4,11 +4,13 @@
 //! per process, shared), [`WorkQueue`] and [`Recorder`]. This crate knows no store and no registry.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod cluster;
 pub mod informer;
 pub mod queue;
 pub mod recorder;
 mod shelf;
 
+pub use cluster::ClusterConfig;
 pub use informer::{Cached, Event, Informers, Sink, Store};
 pub use queue::WorkQueue;
 pub use recorder::Recorder;

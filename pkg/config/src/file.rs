@@ -4,13 +4,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{Config, Error, FLAGS, Flag, Shape};
+use crate::{Config, Error, FLAGS, Flag, Role, Shape};
 
 /// Reads `path` and `path.d/*.yaml` into `config`. A missing file is an error only if it was asked for by name.
 ///
 /// # Errors
 /// Names the file and the key or line.
-pub fn read(path: &Path, required: bool, config: &mut Config) -> Result<(), Error> {
+pub fn read(path: &Path, required: bool, role: Role, config: &mut Config) -> Result<(), Error> {
     let mut files = Vec::new();
     if path.exists() || required {
         files.push(path.to_path_buf());
@@ -25,13 +25,14 @@ pub fn read(path: &Path, required: bool, config: &mut Config) -> Result<(), Erro
     // What earlier files said of each list, so that `key+` can append.
     let mut lists: Vec<(&'static str, Vec<String>)> = Vec::new();
     for file in files {
-        read_one(&file, config, &mut lists)?;
+        read_one(&file, role, config, &mut lists)?;
     }
     Ok(())
 }
 
 fn read_one(
     path: &Path,
+    role: Role,
     config: &mut Config,
     lists: &mut Vec<(&'static str, Vec<String>)>,
 ) -> Result<(), Error> {
@@ -51,6 +52,13 @@ fn read_one(
     for (key, value) in &map {
         let (name, append) = key.strip_suffix('+').map_or((key.as_str(), false), |k| (k, true));
         let flag = FLAGS.iter().find(|f| f.name == name).ok_or_else(|| fail(unknown(name)))?;
+        if !role.takes(flag) {
+            let (owner, reader) = match role {
+                Role::Server => ("agents", "servers"),
+                Role::Agent | Role::Machine => ("servers", "agents"),
+            };
+            return Err(fail(format!("{name:?} is a setting of {owner}, not of {reader}")));
+        }
         let mut values = values_of(flag, value).map_err(|e| fail(format!("{name}: {e}")))?;
         if append {
             if flag.shape != Shape::Many {

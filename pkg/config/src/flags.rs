@@ -58,10 +58,40 @@ impl Flag {
 /// Components that `--disable` can leave out.
 pub const COMPONENTS: &[&str] = &["controllers", "dns", "kubelet", "metrics", "proxy", "scheduler"];
 
-/// All flags of `knarr server`, sorted by name.
+/// Values of `--flannel-backend`.
+pub const BACKENDS: &[&str] = &["none", "vxlan", "host-gw"];
+
+/// The flags that `knarr agent` takes too; all others belong to the cluster, and servers tell them.
+pub const AGENT: &[&str] = &[
+    "container-runtime-endpoint",
+    "containerd",
+    "data-dir",
+    "debug",
+    "lb-server-port",
+    "node-ip",
+    "node-name",
+    "private-registry",
+    "server",
+    "token",
+    "token-file",
+    "verbosity",
+];
+
+/// The flags that only `knarr agent` takes.
+pub const AGENT_ONLY: &[&str] = &["lb-server-port", "server"];
+
+/// All flags of `knarr server` and `knarr agent`, sorted by name.
 pub const FLAGS: &[Flag] = &[
     one("advertise-address", "IP", "address that pods and other nodes use [default: node IP]", |c, v| {
         c.advertise_address = Some(ip(v)?);
+        Ok(())
+    }),
+    one("agent-token", "TOKEN", "join token for agents only [default: the token]", |c, v| {
+        c.agent_token = Some(secret(v)?);
+        Ok(())
+    }),
+    one("agent-token-file", "FILE", "file with the join token for agents only", |c, v| {
+        c.agent_token = Some(secret_file(v)?);
         Ok(())
     }),
     one("bind-address", "IP", "address the API listens on [default: all]", |c, v| {
@@ -157,8 +187,24 @@ pub const FLAGS: &[Flag] = &[
             Ok(())
         }),
     },
+    one(
+        "flannel-backend",
+        "BACKEND",
+        "how pods of different nodes reach each other: none, vxlan, host-gw [default: vxlan]",
+        |c, v| {
+            if !BACKENDS.contains(&v) {
+                return Err(format!("{v:?} is not one of {}", BACKENDS.join(", ")));
+            }
+            c.flannel_backend = v.to_string();
+            Ok(())
+        },
+    ),
     one("https-listen-port", "PORT", "port the API listens on [default: 6443]", |c, v| {
         c.https_listen_port = port(v)?;
+        Ok(())
+    }),
+    one("lb-server-port", "PORT", "loopback port of the agent's load balancer [default: 6444]", |c, v| {
+        c.lb_server_port = port(v)?;
         Ok(())
     }),
     one("node-ip", "IP", "address of this node [default: that of the default route]", |c, v| {
@@ -167,6 +213,19 @@ pub const FLAGS: &[Flag] = &[
     }),
     one("node-name", "NAME", "name of this node [default: host name]", |c, v| {
         c.node_name = Some(v.to_string());
+        Ok(())
+    }),
+    one(
+        "private-registry",
+        "FILE",
+        "registries: mirrors, TLS, credentials [default: /etc/knarr/registries.yaml]",
+        |c, v| {
+            c.private_registry = PathBuf::from(v);
+            Ok(())
+        },
+    ),
+    one("server", "URL", "server that the agent joins, such as https://10.0.0.1:6443", |c, v| {
+        c.server = Some(server_url(v)?);
         Ok(())
     }),
     one("service-cidr", "CIDR", "addresses of services [default: 10.43.0.0/16]", |c, v| {
@@ -194,6 +253,17 @@ pub const FLAGS: &[Flag] = &[
             Ok(())
         }),
     },
+    Flag {
+        short: Some('t'),
+        ..one("token", "TOKEN", "join token [default of servers: made at the first start]", |c, v| {
+            c.token = Some(secret(v)?);
+            Ok(())
+        })
+    },
+    one("token-file", "FILE", "file with the join token", |c, v| {
+        c.token = Some(secret_file(v)?);
+        Ok(())
+    }),
     Flag {
         name: "verbosity",
         short: Some('v'),
@@ -233,6 +303,33 @@ const fn one(
     set: fn(&mut Config, &str) -> Result<(), String>,
 ) -> Flag {
     Flag { name, short: None, value, help, shape: Shape::One, set: Set::One(set) }
+}
+
+fn secret(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.contains(char::is_whitespace) {
+        return Err("a token is one word".to_string());
+    }
+    Ok(text.to_string())
+}
+
+fn secret_file(path: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+    secret(&text).map_err(|e| format!("{path}: {e}"))
+}
+
+fn server_url(text: &str) -> Result<String, String> {
+    let bad = || format!("{text:?} is not a server such as https://10.0.0.1:6443");
+    let rest = text.trim_end_matches('/').strip_prefix("https://").ok_or_else(bad)?;
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (rest, "6443"),
+    };
+    let open = host.starts_with('[') == host.ends_with(']');
+    if host.is_empty() || host.contains(['/', '@', ' ']) || !open || port.parse::<u16>().is_err() {
+        return Err(bad());
+    }
+    Ok(format!("https://{host}:{port}"))
 }
 
 fn ip(text: &str) -> Result<IpAddr, String> {

@@ -62,6 +62,20 @@ pub struct Config {
     pub datastore_endpoint: Option<String>,
     /// Components left out.
     pub disable: Vec<String>,
+    /// Join token: that of the server to be, or that to join with.
+    pub token: Option<String>,
+    /// Join token for agents only.
+    pub agent_token: Option<String>,
+    /// Server that an agent joins.
+    pub server: Option<String>,
+    /// Loopback port of the agent's load balancer.
+    pub lb_server_port: u16,
+    /// How pods of different nodes reach each other.
+    pub flannel_backend: String,
+    /// Where images are pulled from.
+    pub private_registry: PathBuf,
+    /// The configuration file; what belongs to this machine lies beside it.
+    pub file: PathBuf,
     /// Log at debug level.
     pub debug: bool,
     /// klog-like verbosity.
@@ -92,6 +106,13 @@ impl Default for Config {
             containerd: PathBuf::from("containerd"),
             datastore_endpoint: None,
             disable: Vec::new(),
+            token: None,
+            agent_token: None,
+            server: None,
+            lb_server_port: 6444,
+            flannel_backend: "vxlan".to_string(),
+            private_registry: PathBuf::from("/etc/knarr/registries.yaml"),
+            file: PathBuf::from("/etc/knarr/config.yaml"),
             debug: false,
             verbosity: 0,
         }
@@ -107,6 +128,11 @@ impl Config {
     /// Address of the `kubernetes` service: the first of the service range.
     pub fn kubernetes_address(&self) -> IpAddr {
         nth(&self.service_cidr, 1)
+    }
+
+    /// Where the node's password is: beside the configuration file, so that it outlives the data directory.
+    pub fn node_password_file(&self) -> PathBuf {
+        self.file.parent().unwrap_or(std::path::Path::new("/etc/knarr")).join("node/password")
     }
 
     /// Whether a component was left out with `--disable`.
@@ -151,9 +177,31 @@ fn nth(net: &IpNetwork, n: u8) -> IpAddr {
     }
 }
 
-/// The command-line arguments of the table, for a clap command. Values are checked by [`load`].
-pub fn args() -> Vec<Arg> {
-    let mut args: Vec<Arg> = FLAGS.iter().map(arg).collect();
+/// Who is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `knarr server`.
+    Server,
+    /// `knarr agent`.
+    Agent,
+    /// Commands on the machine of either.
+    Machine,
+}
+
+impl Role {
+    /// Whether a flag is for this role.
+    pub fn takes(self, flag: &Flag) -> bool {
+        match self {
+            Self::Server => !flags::AGENT_ONLY.contains(&flag.name),
+            Self::Agent => flags::AGENT.contains(&flag.name),
+            Self::Machine => true,
+        }
+    }
+}
+
+/// The command-line arguments of a role, for a clap command. Values are checked by [`load`].
+pub fn args(role: Role) -> Vec<Arg> {
+    let mut args: Vec<Arg> = FLAGS.iter().filter(|f| role.takes(f)).map(arg).collect();
     args.push(
         Arg::new("config")
             .long("config")
@@ -180,6 +228,9 @@ fn arg(flag: &'static Flag) -> Arg {
 
 /// The environment variable of a flag.
 pub fn variable(flag: &Flag) -> String {
+    if flag.name == "server" {
+        return "KNARR_URL".to_string();
+    }
     format!("KNARR_{}", flag.name.replace('-', "_").to_uppercase())
 }
 
@@ -187,12 +238,13 @@ pub fn variable(flag: &Flag) -> String {
 ///
 /// # Errors
 /// The first setting that cannot be used, with its origin.
-pub fn load(matches: &ArgMatches, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Error> {
+pub fn load(matches: &ArgMatches, env: &dyn Fn(&str) -> Option<String>, role: Role) -> Result<Config, Error> {
     let mut config = Config::default();
     let given = matches.get_one::<String>("config");
     let path = PathBuf::from(given.map_or("/etc/knarr/config.yaml", String::as_str));
-    file::read(&path, given.is_some(), &mut config)?;
-    for flag in FLAGS {
+    file::read(&path, given.is_some(), role, &mut config)?;
+    config.file = path;
+    for flag in FLAGS.iter().filter(|f| role.takes(f)) {
         let name = variable(flag);
         if let Some(value) = env(&name) {
             let values = match flag.shape {
@@ -234,9 +286,18 @@ mod tests {
         std::fs::write(&path, file).unwrap();
         let mut words = vec!["knarr", "--config", path.to_str().unwrap()];
         words.extend(line);
-        let matches = clap::Command::new("knarr").args(args()).try_get_matches_from(words).unwrap();
+        check_as(Role::Server, &path, env, &words)
+    }
+
+    fn check_as(
+        role: Role,
+        path: &std::path::Path,
+        env: &[(&str, &str)],
+        words: &[&str],
+    ) -> Result<Config, String> {
+        let matches = clap::Command::new("knarr").args(args(role)).try_get_matches_from(words).unwrap();
         let get = |name: &str| env.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_string());
-        load(&matches, &get).map_err(|e| e.to_string().replace(path.to_str().unwrap(), "FILE"))
+        load(&matches, &get, role).map_err(|e| e.to_string().replace(path.to_str().unwrap(), "FILE"))
     }
 
     #[test]
@@ -287,6 +348,33 @@ mod tests {
             let error = check(file, &[], line).unwrap_err();
             assert!(error.starts_with(expected), "{error}\n{expected}");
         }
+    }
+
+    #[test]
+    fn agents_have_settings_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.yaml");
+        let agent = |file: &str, env: &[(&str, &str)]| {
+            std::fs::write(&path, file).unwrap();
+            check_as(Role::Agent, &path, env, &["knarr", "--config", path.to_str().unwrap()])
+        };
+        let config = agent("server: https://a:7000/\ntoken: x\n", &[]).unwrap();
+        assert_eq!((config.server.as_deref(), config.token.as_deref()), (Some("https://a:7000"), Some("x")));
+        assert_eq!(config.node_password_file(), dir.path().join("node/password"));
+        let config = agent("", &[("KNARR_URL", "https://[fd00::1]"), ("KNARR_TOKEN", "y")]).unwrap();
+        assert_eq!(config.server.as_deref(), Some("https://[fd00::1]:6443"));
+        assert_eq!(config.token.as_deref(), Some("y"));
+        for (file, want) in [
+            ("server: http://a\n", "FILE: server: \"http://a\" is not a server such as"),
+            ("server: https://a:x\n", "FILE: server: "),
+            ("token: a b\n", "FILE: token: a token is one word"),
+            ("cluster-cidr: 10.0.0.0/8\n", "FILE: \"cluster-cidr\" is a setting of servers, not of agents"),
+        ] {
+            let error = agent(file, &[]).unwrap_err();
+            assert!(error.starts_with(want), "{error}");
+        }
+        let error = check("server: https://a\n", &[], &[]).unwrap_err();
+        assert!(error.contains("is a setting of agents, not of servers"), "{error}");
     }
 
     #[test]

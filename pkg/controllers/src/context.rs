@@ -40,6 +40,8 @@ pub struct Config {
     pub terminated_pod_threshold: usize,
     /// A node whose lease is older than this is not healthy.
     pub node_monitor_grace: Duration,
+    /// What signs certificate requests; None leaves them alone.
+    pub authorities: Option<Arc<crate::csr_signing::Authorities>>,
     /// Host name that events carry as their reporting instance.
     pub host: String,
 }
@@ -53,6 +55,7 @@ impl Default for Config {
             root_ca: String::new(),
             terminated_pod_threshold: 12_500,
             node_monitor_grace: Duration::from_secs(40),
+            authorities: None,
             host: String::new(),
         }
     }

@@ -25,7 +25,8 @@ pub struct Index<K> {
 impl<K: Cached> Index<K> {
     /// An index that follows the store. Attach it before handlers that lead to reads of it.
     pub fn attach(store: &Arc<Store<K>>, keys: fn(&K) -> Vec<String>) -> Arc<Self> {
-        let index = Arc::new(Self { keys, store: Arc::downgrade(store), shelves: RwLock::new(HashMap::new()) });
+        let index =
+            Arc::new(Self { keys, store: Arc::downgrade(store), shelves: RwLock::new(HashMap::new()) });
         let target = index.clone();
         store.on_event(move |event| target.follow(event));
         index

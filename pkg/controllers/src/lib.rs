@@ -12,6 +12,10 @@ pub mod error;
 mod claim;
 mod clusterrole_aggregation;
 mod cronjob;
+mod csr;
+mod csr_approving;
+mod csr_cleaner;
+pub mod csr_signing;
 mod daemonset;
 mod deployment;
 mod discovery;
@@ -25,6 +29,7 @@ mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod node_password;
 mod pod_gc;
 mod pods;
 mod replicas;
@@ -39,6 +44,7 @@ mod services;
 mod statefulset;
 mod taint_eviction;
 mod template;
+mod token_cleaner;
 mod ttl_after_finished;
 
 pub use context::{ClientFor, Config};
@@ -53,6 +59,9 @@ use tokio_util::sync::CancellationToken;
 pub const CONTROLLERS: &[Controller] = &[
     clusterrole_aggregation::CONTROLLER,
     cronjob::CONTROLLER,
+    csr_approving::CONTROLLER,
+    csr_cleaner::CONTROLLER,
+    csr_signing::CONTROLLER,
     daemonset::CONTROLLER,
     deployment::CONTROLLER,
     disruption::CONTROLLER,
@@ -63,6 +72,7 @@ pub const CONTROLLERS: &[Controller] = &[
     namespace::CONTROLLER,
     node_ipam::CONTROLLER,
     node_lifecycle::CONTROLLER,
+    node_password::CONTROLLER,
     pod_gc::CONTROLLER,
     replicaset::CONTROLLER,
     replicationcontroller::CONTROLLER,
@@ -71,6 +81,7 @@ pub const CONTROLLERS: &[Controller] = &[
     service_account::CONTROLLER,
     statefulset::CONTROLLER,
     taint_eviction::CONTROLLER,
+    token_cleaner::CONTROLLER,
     ttl_after_finished::CONTROLLER,
 ];
 

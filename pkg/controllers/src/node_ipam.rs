@@ -60,23 +60,59 @@ impl Range {
         format!("{address}/{}", self.part)
     }
 
-    /// The first part that nobody has.
-    fn free(&self, taken: &HashSet<String>) -> Option<String> {
-        (0..self.count).map(|i| self.at(i)).find(|cidr| !taken.contains(cidr))
+    /// The parts that a network touches, of whatever size it is: nodes may have been given theirs under another
+    /// mask size.
+    fn touched(&self, network: IpNetwork) -> std::ops::Range<u128> {
+        let (first, length) = match network {
+            IpNetwork::V4(n) if !self.v6 => (u128::from(u32::from(n.network())), n.prefix()),
+            IpNetwork::V6(n) if self.v6 => (u128::from(n.network()), n.prefix()),
+            _ => return 0..0,
+        };
+        let last =
+            first + ((1_u128.checked_shl(u32::from(self.bits() - length))).unwrap_or(0)).wrapping_sub(1);
+        let end = self.base + (self.count << (self.bits() - self.part));
+        if last < self.base || first >= end {
+            return 0..0;
+        }
+        let index = |address: u128| (address.max(self.base) - self.base) >> (self.bits() - self.part);
+        index(first)..index(last.min(end - 1)) + 1
+    }
+
+    /// The first part from `from` on that nobody has, and its place.
+    fn free(&self, taken: &[IpNetwork], from: u128) -> Option<(u128, String)> {
+        let used: HashSet<u128> = taken.iter().flat_map(|n| self.touched(*n)).collect();
+        let mut places = (0..self.count).map(|i| (from + i) % self.count);
+        places.find(|i| !used.contains(i)).map(|i| (i, self.at(i)))
     }
 }
 
-/// One part from each range, or `None` when one of them is used up.
-fn decide(ranges: &[Range], taken: &HashSet<String>) -> Option<Vec<String>> {
-    ranges.iter().map(|r| r.free(taken)).collect()
+/// One part from each range, or `None` when one of them is used up. `next` is where to begin to look, and moves on:
+/// what a node that was just deleted had is given away last, as the node may still be running.
+fn decide(ranges: &[Range], next: &mut [u128], taken: &[IpNetwork]) -> Option<Vec<String>> {
+    let found: Vec<(u128, String)> =
+        ranges.iter().zip(next.iter()).map(|(r, from)| r.free(taken, *from)).collect::<Option<_>>()?;
+    for ((place, _), next) in found.iter().zip(next) {
+        *next = place + 1;
+    }
+    Some(found.into_iter().map(|(_, cidr)| cidr).collect())
+}
+
+/// What has been given away.
+#[derive(Debug, Default)]
+struct Given {
+    /// Parts of nodes, including those that no event has shown yet.
+    parts: HashMap<String, Vec<String>>,
+    /// Where to look next, for each range.
+    next: Vec<u128>,
+    /// Nodes that found nothing left.
+    waiting: HashSet<String>,
 }
 
 struct Allocator {
     ctx: Arc<Ctx>,
     nodes: Arc<Store<Node>>,
     ranges: Vec<Range>,
-    /// Parts given to nodes, including those that no event has shown yet.
-    given: Arc<Mutex<HashMap<String, Vec<String>>>>,
+    given: Arc<Mutex<Given>>,
 }
 
 async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
@@ -92,7 +128,7 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
     }
     let queue = WorkQueue::<String>::new(ctx.shutdown.clone());
     let nodes = ctx.store::<Node>();
-    let given = Arc::new(Mutex::new(HashMap::new()));
+    let given = Arc::new(Mutex::new(Given { next: vec![0; ranges.len()], ..Given::default() }));
     {
         let (queue, given) = (queue.clone(), given.clone());
         nodes.on_event(move |event| match event {
@@ -101,11 +137,15 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
                 if cidrs.is_empty() {
                     queue.add(new.name_any());
                 } else {
-                    given.lock().insert(new.name_any(), cidrs);
+                    given.lock().parts.insert(new.name_any(), cidrs);
                 }
             }
             Event::Deleted(old) => {
-                given.lock().remove(&old.name_any());
+                let mut given = given.lock();
+                given.parts.remove(&old.name_any());
+                given.waiting.remove(&old.name_any());
+                // What became free is for those that found nothing.
+                given.waiting.drain().for_each(|name| queue.add(name));
             }
         });
     }
@@ -132,13 +172,15 @@ impl Allocator {
         };
         let choice = {
             let mut given = self.given.lock();
-            let known = given.get(name).cloned();
+            let known = given.parts.get(name).cloned();
             let choice = known.or_else(|| {
-                let taken = given.values().flatten().cloned().collect();
-                decide(&self.ranges, &taken)
+                let taken: Vec<IpNetwork> =
+                    given.parts.values().flatten().filter_map(|c| c.parse().ok()).collect();
+                decide(&self.ranges, &mut given.next, &taken)
             });
-            if let Some(cidrs) = &choice {
-                given.insert(name.to_owned(), cidrs.clone());
+            match &choice {
+                Some(cidrs) => drop(given.parts.insert(name.to_owned(), cidrs.clone())),
+                None => drop(given.waiting.insert(name.to_owned())),
             }
             choice
         };
@@ -156,7 +198,7 @@ impl Allocator {
             self.ctx.api_all::<Node>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         match result.during("patch", "Node", "", name) {
             Err(error) if error.is_not_found() => {
-                self.given.lock().remove(name);
+                self.given.lock().parts.remove(name);
                 Ok(Action::Done)
             }
             Err(error) => Err(error),
@@ -169,18 +211,33 @@ impl Allocator {
 mod tests {
     use super::*;
 
+    fn networks(list: &[&str]) -> Vec<IpNetwork> {
+        list.iter().map(|n| n.parse().unwrap()).collect()
+    }
+
     #[test]
     fn parts() {
         let four = Range::parse("10.42.0.0/16", 24, 64).unwrap();
         let six = Range::parse("fd00:1::/48", 24, 64).unwrap();
-        let mut taken = HashSet::new();
-        assert_eq!(decide(&[four.clone(), six], &taken).unwrap(), ["10.42.0.0/24", "fd00:1::/64"]);
-        taken.insert("10.42.0.0/24".to_owned());
-        taken.insert("10.42.2.0/24".to_owned());
-        assert_eq!(decide(&[four], &taken).unwrap(), ["10.42.1.0/24"]);
-        let small = Range::parse("10.0.0.0/24", 24, 64).unwrap();
-        assert!(decide(&[small], &HashSet::from(["10.0.0.0/24".to_owned()])).is_none());
+        let both = [four.clone(), six];
+        assert_eq!(decide(&both, &mut [0, 0], &[]).unwrap(), ["10.42.0.0/24", "fd00:1::/64"]);
+        let taken = networks(&["10.42.0.0/24", "10.42.2.0/24", "fd00:1::/64", "fd00:9::/64", "10.9.0.0/24"]);
+        assert_eq!(decide(&both, &mut [0, 0], &taken).unwrap(), ["10.42.1.0/24", "fd00:1:0:1::/64"]);
+        let small = [Range::parse("10.0.0.0/24", 24, 64).unwrap()];
+        assert!(decide(&small, &mut [0], &networks(&["10.0.0.0/24"])).is_none());
         assert!(Range::parse("10.0.0.0/25", 24, 64).is_err());
         assert!(Range::parse("nonsense", 24, 64).is_err());
+    }
+
+    #[test]
+    fn parts_of_other_sizes_count_and_the_last_freed_comes_last() {
+        let range = [Range::parse("10.42.0.0/22", 24, 64).unwrap()];
+        let mut next = [0];
+        let mut give = |taken: &[&str]| decide(&range, &mut next, &networks(taken)).map(|mut c| c.remove(0));
+        assert_eq!(give(&["10.42.0.0/23", "10.42.2.7/32"]).unwrap(), "10.42.3.0/24");
+        assert_eq!(give(&["10.42.3.0/24"]).unwrap(), "10.42.0.0/24", "round again");
+        assert_eq!(give(&["10.42.3.0/24"]).unwrap(), "10.42.1.0/24", "10.42.0.0/24 was only just freed");
+        assert_eq!(give(&["10.0.0.0/8"]), None, "all of it");
+        assert_eq!(give(&["::/0", "10.43.0.0/16"]).unwrap(), "10.42.2.0/24");
     }
 }

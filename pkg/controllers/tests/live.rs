@@ -518,3 +518,53 @@ async fn a_settled_cluster_writes_nothing() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(before, newest().await, "something writes though nothing changes");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_resources_are_collected_like_others() {
+    let cluster = Cluster::start().await;
+    let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "foos.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "foos", "kind": "Foo"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    cluster.server.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &crd).await.expect(201);
+    let foos = "/apis/example.com/v1/namespaces/demo/foos";
+    until("foos are served", || async {
+        let status = cluster.server.get(foos).await.status;
+        check(status == 200, status)
+    })
+    .await;
+    let foo = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": name}});
+    let owner = cluster.server.post(foos, &foo("owner")).await.expect(201);
+    // A custom resource owns a built-in object and another custom resource.
+    let owned = json!([{"apiVersion": "example.com/v1", "kind": "Foo", "name": "owner",
+        "uid": owner["metadata"]["uid"]}]);
+    let mut child = foo("child");
+    child["metadata"]["ownerReferences"] = owned.clone();
+    cluster.server.post(foos, &child).await.expect(201);
+    cluster.make::<ConfigMap>(json!({"metadata": {"name": "child", "ownerReferences": owned}})).await;
+    cluster.server.delete(&format!("{foos}/owner")).await.expect(200);
+    until("what it owned is collected", || async {
+        let foo = cluster.server.get(&format!("{foos}/child")).await.status;
+        let map = cluster.server.get("/api/v1/namespaces/demo/configmaps/child").await.status;
+        check((foo, map) == (404, 404), (foo, map))
+    })
+    .await;
+    cluster.server.post(foos, &foo("left")).await.expect(201);
+    cluster.server.delete("/api/v1/namespaces/demo").await.expect(200);
+    until("the namespace goes with its custom resources", || async {
+        let reply = cluster.server.get("/api/v1/namespaces/demo").await;
+        check(reply.status == 404, reply.text())
+    })
+    .await;
+    assert_eq!(cluster.server.get("/apis/example.com/v1/foos").await.expect(200)["items"], json!([]));
+    // RBAC judges requests for custom resources by group and resource.
+    let nobody = Some(UserInfo::component("nobody", &["system:authenticated"]));
+    let refused = cluster.server.raw_as(nobody, "GET", foos, &[], "").await;
+    assert_eq!(refused.status, 403);
+    assert!(
+        refused.text().contains("cannot list resource \\\"foos\\\" in API group \\\"example.com\\\""),
+        "{}",
+        refused.text()
+    );
+}

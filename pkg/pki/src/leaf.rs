@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::Error;
 use crate::file::{read, write_atomic};
+use crate::sign::Template;
 
 /// Validity of authorities, days.
 const CA_DAYS: i64 = 3650;
@@ -172,26 +172,12 @@ impl Ca {
     /// Signs a new leaf with a new key.
     ///
     /// # Errors
-    /// A name that cannot stand in a certificate.
+    /// An authority that cannot sign.
     pub fn issue(&self, leaf: &Leaf) -> Result<CertKey, Error> {
-        let fail = |e: rcgen::Error| issue_error(&leaf.common_name, e);
-        let key = KeyPair::generate().map_err(fail)?;
-        let mut params = CertificateParams::new(leaf.dns.clone()).map_err(fail)?;
-        params.subject_alt_names.extend(leaf.ips.iter().map(|ip| SanType::IpAddress(*ip)));
-        params.distinguished_name = DistinguishedName::new();
-        for organization in &leaf.organizations {
-            params.distinguished_name.push(DnType::OrganizationName, organization);
-        }
-        params.distinguished_name.push(DnType::CommonName, &leaf.common_name);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match leaf.usage {
-            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
-            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
-        }];
-        params.use_authority_key_identifier_extension = true;
-        validity(&mut params, LEAF_DAYS);
-        let cert = params.signed_by(&key, &self.issuer()?).map_err(fail)?;
-        let cert_pem = format!("{}{}", cert.pem(), self.pair.cert_pem);
+        let key = KeyPair::generate().map_err(|e| issue_error(&leaf.common_name, e))?;
+        let now = jiff::Timestamp::now().as_second();
+        let template = Template::of_leaf(leaf, &key, now - 3600, now + LEAF_DAYS * DAY_SECONDS);
+        let cert_pem = format!("{}{}", self.sign(&template)?, self.pair.cert_pem);
         Ok(CertKey { cert_pem, key_pem: key.serialize_pem() })
     }
 
@@ -217,12 +203,13 @@ impl Ca {
 
 /// Whether the first certificate of a PEM chain carries the leaf's names and is younger than two thirds of its life.
 fn still_fits(cert_pem: &str, leaf: &Leaf) -> bool {
-    let Ok(block) = pem::parse(cert_pem) else { return false };
+    !crate::rotating::renewal_in(cert_pem).is_zero() && carries(cert_pem, leaf)
+}
+
+/// Whether the first certificate of a PEM chain carries exactly the leaf's subject and names.
+pub fn carries(cert_pem: &str, leaf: &Leaf) -> bool {
+    let Some(block) = pem::parse_many(cert_pem).ok().and_then(|b| b.into_iter().next()) else { return false };
     let Ok((_, cert)) = X509Certificate::from_der(block.contents()) else { return false };
-    let (from, to) = (cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp());
-    if jiff::Timestamp::now().as_second() > from + (to - from) / 3 * 2 {
-        return false;
-    }
     let mut dns = Vec::new();
     let mut ips = Vec::new();
     if let Ok(Some(names)) = cert.subject_alternative_name() {
@@ -240,7 +227,7 @@ fn still_fits(cert_pem: &str, leaf: &Leaf) -> bool {
     cn == [leaf.common_name.as_str()] && orgs == leaf.organizations && dns == leaf.dns && ips == leaf.ips
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
         16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),

@@ -5,12 +5,20 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod cluster;
+mod der;
 pub mod file;
 pub mod kubeconfig;
 pub mod leaf;
+pub mod request;
+pub mod rotating;
+mod sign;
+pub mod token;
 
 pub use cluster::{ClusterPki, ServingNames};
 pub use leaf::{Ca, CertKey, Leaf, Usage};
+pub use request::Request;
+pub use rotating::Rotating;
+pub use token::Token;
 
 /// What can go wrong with certificates and keys; each names the file or subject.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +38,12 @@ pub enum Error {
     Content {
         /// Which file.
         path: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A certificate request cannot be used.
+    #[error("certificate request: {detail}")]
+    Request {
         /// What is wrong.
         detail: String,
     },

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use knarr_datastore::Revision;
@@ -71,6 +72,9 @@ impl Entry {
             .into_iter()
             .map(|(k, v)| (k, v.unwrap_or_default()))
             .collect();
+        if kind.rules.reads_through() {
+            return Self::through(kind, key, stored, revision);
+        }
         let fields = if kind.info.selectable_fields.is_empty() {
             Box::default()
         } else {
@@ -85,6 +89,24 @@ impl Entry {
             namespace: head.metadata.namespace.unwrap_or_default(),
             labels: labels.into(),
             fields,
+        })
+    }
+
+    /// One of a kind whose stored form is read through its schema: pruned and defaulted.
+    fn through(kind: &Kind, key: &str, stored: &[u8], revision: Revision) -> Result<Self, ApiError> {
+        let value = kind.rules.from_storage(codec::parse(stored)?)?;
+        let fields =
+            if kind.info.selectable_fields.is_empty() { Vec::new() } else { kind.rules.fields(&value) };
+        let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
+        let pair = |(k, v): (&String, &Value)| (k.clone().into_boxed_str(), v.as_str().unwrap_or("").into());
+        Ok(Self {
+            key: key.into(),
+            revision,
+            bytes: codec::to_sorted(&value, revision)?,
+            name: crate::obj::name(&value).into(),
+            namespace: crate::obj::namespace(&value).into(),
+            labels: labels.into_iter().flatten().map(pair).collect(),
+            fields: fields.into_iter().map(|(n, v)| (n, v.into_boxed_str())).collect(),
         })
     }
 
@@ -198,7 +220,8 @@ pub struct Cursor {
 /// The cache.
 pub struct Cache {
     prefix: String,
-    kind: RwLock<Kind>,
+    kind: Kind,
+    closed: AtomicBool,
     state: RwLock<State>,
     wake: watch::Sender<u64>,
     filled: tokio::sync::OnceCell<()>,
@@ -216,7 +239,8 @@ impl Cache {
         let state = State { pending: Some(Vec::new()), ..State::default() };
         Self {
             prefix: prefix.to_string(),
-            kind: RwLock::new(kind),
+            kind,
+            closed: AtomicBool::new(false),
             state: RwLock::new(state),
             wake: watch::Sender::new(0),
             filled: tokio::sync::OnceCell::new(),
@@ -233,11 +257,20 @@ impl Cache {
         &self.filled
     }
 
-    /// The stored kind changed (a CRD was edited).
-    pub(crate) fn set_kind(&self, kind: &Kind) {
-        if !Arc::ptr_eq(&self.kind.read().info, &kind.info) {
-            *self.kind.write() = kind.clone();
-        }
+    /// Whether the entries were made by another schema than this kind's (a CRD was edited).
+    pub(crate) fn is_outdated(&self, kind: &Kind) -> bool {
+        kind.rules.reads_through() && !Arc::ptr_eq(&self.kind.info.types.set, &kind.info.types.set)
+    }
+
+    /// Nothing comes any more: watches end.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.wake.send_modify(|n| *n += 1);
+    }
+
+    /// Whether watches end.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Events are collected from now until the next fill.
@@ -247,10 +280,10 @@ impl Cache {
 
     /// Takes the state at a revision; events collected meanwhile follow.
     pub(crate) fn fill(&self, kvs: &[knarr_datastore::KeyValue], revision: Revision) {
-        let kind = self.kind.read().clone();
+        let kind = &self.kind;
         let mut entries = BTreeMap::new();
         for kv in kvs {
-            match Entry::new(&kind, &kv.key, &kv.value, kv.mod_revision) {
+            match Entry::new(kind, &kv.key, &kv.value, kv.mod_revision) {
                 Ok(entry) => {
                     entries.insert(entry.key.clone(), Arc::new(entry));
                 }
@@ -269,7 +302,7 @@ impl Cache {
         state.epoch += 1;
         for event in state.pending.take().unwrap_or_default() {
             if event.kv.mod_revision > revision {
-                apply(&kind, &mut state, &event);
+                apply(kind, &mut state, &event);
             }
         }
         drop(state);
@@ -278,13 +311,13 @@ impl Cache {
 
     /// Takes the events of one batch.
     pub(crate) fn apply<'a>(&self, events: impl Iterator<Item = &'a knarr_datastore::Event>) {
-        let kind = self.kind.read().clone();
+        let kind = &self.kind;
         let mut state = self.state.write();
         for event in events {
             if let Some(pending) = &mut state.pending {
                 pending.push(event.clone());
             } else if event.kv.mod_revision > state.filled_at {
-                apply(&kind, &mut state, event);
+                apply(kind, &mut state, event);
             }
         }
         drop(state);

@@ -26,6 +26,16 @@ pub fn to_bytes(obj: &Value) -> Result<Bytes, ApiError> {
     write(obj, (!version.is_empty()).then_some(version)).map(Bytes::from)
 }
 
+/// Serializes a document with all keys sorted, as a Go server writes what it knows by schema only.
+///
+/// # Errors
+/// As [`to_stored`].
+pub fn to_sorted(obj: &Value, revision: i64) -> Result<Bytes, ApiError> {
+    let mut obj = obj.clone();
+    crate::obj::set_meta(&mut obj, "resourceVersion", &revision.to_string());
+    serde_json::to_vec(&obj).map(Bytes::from).map_err(ApiError::internal)
+}
+
 fn write(obj: &Value, version: Option<&str>) -> Result<Vec<u8>, ApiError> {
     let Some(map) = obj.as_object() else {
         return Err(ApiError::internal("object to store is no JSON object"));
@@ -127,6 +137,9 @@ pub fn resplice(spliced: &[u8], revision: i64) -> Result<Bytes, ApiError> {
         out.extend_from_slice(revision.to_string().as_bytes());
         out.extend_from_slice(&spliced[start + len..]);
         return Ok(Bytes::from(out));
+    }
+    if spliced.starts_with(b"{\"apiVersion\":") {
+        return to_sorted(&parse(spliced)?, revision);
     }
     splice(spliced, revision)
 }

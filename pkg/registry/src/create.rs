@@ -2,7 +2,7 @@
 
 use knarr_kinds::Scope;
 use knarr_machinery::field::Path;
-use knarr_machinery::{ApiError, apply, decode, meta};
+use knarr_machinery::{ApiError, meta};
 use rand::Rng as _;
 use serde_json::Value;
 
@@ -24,10 +24,15 @@ impl Registry {
     /// As upstream: 400 for mismatched names, 409 AlreadyExists, 422 with all field errors, what admission refuses.
     pub async fn create(&self, w: &WriteContext<'_>, mut object: Value) -> Result<Outcome, ApiError> {
         check_identity(w, &mut object)?;
+        if !matches!(obj::resource_version(&object), "" | "0") {
+            return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
+        }
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "uid", "selfLink"] {
+            obj::set_meta(&mut object, field, "");
+        }
         w.kind.rules.default(&mut object);
         // managedFields tell what the client sent and what was defaulted, not what admission adds.
-        let types = &w.kind.info.types;
-        let object = apply::update(types, &w.api_version(), None, object, w.manager, w.subresource, &now())?;
+        let object = crate::managed::update(w, None, object, &now());
         self.create_prepared(w, object).await
     }
 
@@ -38,6 +43,10 @@ impl Registry {
         object: Value,
     ) -> Result<Outcome, ApiError> {
         let name = obj::name(&object).to_string();
+        if w.kind.rules.terminating() {
+            let text = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError::forbidden(&w.resource(), &name, text));
+        }
         let mut admission = w.admission(Operation::Create, Some(object), None);
         w.hooks.mutate(&mut admission).await?;
         let mut object = admission.object.take().unwrap_or_default();
@@ -133,6 +142,7 @@ impl Registry {
         let lease = if is_event(w) { self.leases().event_lease().await? } else { 0 };
         match self.put(w.kind, &key, object, 0, lease).await? {
             Some(revision) => {
+                as_read(w, object)?;
                 obj::set_meta(object, "resourceVersion", &revision.to_string());
                 Ok(())
             }
@@ -163,7 +173,17 @@ pub(crate) fn tidy(w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiEr
         }
     }
     if !w.kind.info.custom && has_null(object) {
-        decode::prune(&w.kind.info.types, object)?;
+        w.kind.rules.prune(&w.kind.info.types, object)?;
+    }
+    Ok(())
+}
+
+/// What was written as it will be read: a custom resource that is stored in another version loses what that one
+/// does not know.
+pub(crate) fn as_read(w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiError> {
+    if w.kind.info.custom && !crate::registry::is_stored_version(w.kind) {
+        let stored = w.kind.rules.to_storage(std::mem::take(object))?;
+        *object = w.kind.rules.from_storage(stored)?;
     }
     Ok(())
 }
@@ -187,9 +207,7 @@ pub(crate) fn check_identity(w: &WriteContext<'_>, object: &mut Value) -> Result
             ));
         }
     } else if !obj::namespace(object).is_empty() {
-        return Err(ApiError::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
+        obj::set_meta(object, "namespace", "");
     }
     if !w.name.is_empty() {
         let given = obj::name(object);

@@ -134,21 +134,17 @@ impl Registry {
         w.hooks.validate(&mut a).await?;
         let warnings = std::mem::take(&mut a.warnings);
         drop(a);
+        if obj::deletion_timestamp(old).is_none() {
+            let mut object = old.clone();
+            if w.kind.rules.begin_delete(&mut object, &now()) {
+                return self.mark(w, key, object, &current, warnings).await;
+            }
+        }
         match decide(w, old, options) {
             Step::Pending => {
                 Ok(Some(Outcome { object: old.clone(), created: false, deleted: false, warnings }))
             }
-            Step::Mark(mut object) => {
-                if !w.dry_run && object != *old {
-                    let Some(revision) =
-                        self.put(w.kind, key, &object, current.revision, current.lease).await?
-                    else {
-                        return Ok(None);
-                    };
-                    obj::set_meta(&mut object, "resourceVersion", &revision.to_string());
-                }
-                Ok(Some(Outcome { object, created: false, deleted: false, warnings }))
-            }
+            Step::Mark(object) => self.mark(w, key, object, &current, warnings).await,
             Step::Remove => {
                 let mut object = old.clone();
                 if !w.dry_run {
@@ -160,6 +156,23 @@ impl Registry {
                 Ok(Some(Outcome { object, created: false, deleted: true, warnings }))
             }
         }
+    }
+
+    /// Writes the form of an object that goes later; None is a conflict.
+    async fn mark(
+        &self,
+        w: &WriteContext<'_>,
+        key: &str,
+        mut object: Value,
+        current: &Current,
+        warnings: Vec<String>,
+    ) -> Result<Option<Outcome>, ApiError> {
+        if !w.dry_run && object != current.value {
+            let put = self.put(w.kind, key, &object, current.revision, current.lease).await?;
+            let Some(revision) = put else { return Ok(None) };
+            obj::set_meta(&mut object, "resourceVersion", &revision.to_string());
+        }
+        Ok(Some(Outcome { object, created: false, deleted: false, warnings }))
     }
 
     /// Deletes all objects that a list selects; returns them as they were.
@@ -177,7 +190,7 @@ impl Registry {
         for entry in &page.entries {
             let one = WriteContext { name: &entry.name, namespace: &entry.namespace, ..*w };
             match self.delete(&one, options).await {
-                Ok(_) => gone.push(w.kind.rules.from_storage(entry.value()?)?),
+                Ok(_) => gone.push(crate::registry::read(w.kind, &entry)?),
                 Err(e) if e.is_not_found() => {}
                 Err(e) => return Err(e),
             }
@@ -187,7 +200,9 @@ impl Registry {
 }
 
 fn check_preconditions(w: &WriteContext<'_>, old: &Value, options: &DeleteOptions) -> Result<(), ApiError> {
-    let conflict = |text: String| Err(ApiError::conflict(&w.resource(), w.name, &text));
+    let gvk = &w.kind.info.gvk;
+    let named = knarr_machinery::GroupResource::new(gvk.group.clone(), gvk.kind.clone());
+    let conflict = |text: String| Err(ApiError::conflict(&named, w.name, &text));
     if let Some(uid) = &options.uid
         && uid != obj::uid(old)
     {

@@ -130,17 +130,22 @@ impl Feed {
     /// When the datastore cannot be read.
     pub async fn cache(&self, storage: &Storage, kind: &Kind) -> Result<Arc<Cache>, ApiError> {
         let directory = directory(storage);
-        let known = self.caches.read().get(&directory).cloned();
+        let known = self.caches.read().get(&directory).cloned().filter(|c| !c.is_outdated(kind));
         let cache = match known {
             Some(cache) => cache,
             None => self
                 .caches
                 .write()
                 .entry(directory.clone())
-                .or_insert_with(|| Arc::new(Cache::new(&format!("{ROOT}{directory}/"), kind.clone())))
+                .and_modify(|c| {
+                    if c.is_outdated(kind) {
+                        c.close();
+                        *c = new_cache(&directory, kind);
+                    }
+                })
+                .or_insert_with(|| new_cache(&directory, kind))
                 .clone(),
         };
-        cache.set_kind(kind);
         cache
             .filled()
             .get_or_try_init(|| async {
@@ -151,6 +156,13 @@ impl Feed {
             .await
             .map_err(error::from_store)?;
         Ok(cache)
+    }
+
+    /// Closes and drops the cache of a resource.
+    pub fn forget(&self, storage: &Storage) {
+        if let Some(cache) = self.caches.write().remove(&directory(storage)) {
+            cache.close();
+        }
     }
 
     /// How far all caches have come.
@@ -181,6 +193,10 @@ impl Feed {
             _ => Err(error::too_large(revision, self.revision())),
         }
     }
+}
+
+fn new_cache(directory: &str, kind: &Kind) -> Arc<Cache> {
+    Arc::new(Cache::new(&format!("{ROOT}{directory}/"), kind.clone()))
 }
 
 fn directory_of(key: &str) -> Option<&str> {

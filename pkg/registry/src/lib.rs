@@ -15,6 +15,7 @@ mod history;
 pub mod hooks;
 pub mod kinds;
 pub mod list;
+mod managed;
 pub mod obj;
 pub mod patch;
 pub mod registry;

@@ -1,7 +1,7 @@
 //! The four patch types.
 
 use knarr_machinery::field::{FieldError, Path};
-use knarr_machinery::{ApiError, GroupKind, apply, decode, patch};
+use knarr_machinery::{ApiError, GroupKind, patch};
 use serde_json::Value;
 
 use crate::create::check_identity;
@@ -66,34 +66,73 @@ impl Patch<'_> {
             Self::Strategic(value, c) => (patch::strategic(types, old.clone(), value)?, *c),
             Self::Apply { document, force } => {
                 let mut document = (*document).clone();
-                check_identity(w, &mut document)?;
+                check_applied(w, &mut document)?;
                 let version = obj::resource_version(&document).to_string();
-                let mut merged = apply::apply(
-                    types,
-                    &w.api_version(),
-                    Some(old),
-                    &document,
-                    w.manager,
-                    *force,
-                    w.subresource,
-                    now,
-                )?;
+                let mut merged = crate::managed::apply(w, Some(old), &document, *force, now)?;
                 obj::set_meta(&mut merged, "resourceVersion", &version);
                 w.kind.rules.default(&mut merged);
                 return Ok(merged);
             }
         };
         let mut patched = patched;
-        let unknown = decode::prune(types, &mut patched).map_err(unprocessable)?;
+        check_custom_type(w, &patched)?;
+        let whole = patched.to_string();
+        let unknown = w.kind.rules.prune(types, &mut patched).map_err(unprocessable)?;
         let findings: Vec<String> =
             checks.found.iter().cloned().chain(unknown.into_iter().map(|f| f.message)).collect();
         if checks.validation == FieldValidation::Strict && !findings.is_empty() {
-            return Err(strict_error(checks.sent, &findings));
+            // A strategic patch is repeated as it was sent, the others as what they make.
+            let shown = if matches!(self, Self::Strategic(..)) { checks.sent } else { whole.as_bytes() };
+            return Err(strict_error(shown, &findings));
         }
         report(findings.into_iter(), checks.validation, warnings)?;
         check_identity(w, &mut patched)?;
         Ok(patched)
     }
+}
+
+/// An applied document names its type itself; its namespace is left out where the client left it out.
+///
+/// # Errors
+/// 400 for another type, name or namespace.
+pub(crate) fn check_applied(w: &WriteContext<'_>, document: &mut Value) -> Result<(), ApiError> {
+    let text = |f: &str| document.get(f).and_then(Value::as_str).unwrap_or("").to_string();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if version != w.api_version() || kind != w.kind.info.gvk.kind {
+        let (group, version) = version.split_once('/').unwrap_or(("", &version));
+        return Err(ApiError::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")));
+    }
+    let named = !obj::namespace(document).is_empty();
+    check_identity(w, document)?;
+    if !named {
+        obj::set_meta(document, "namespace", "");
+    }
+    Ok(())
+}
+
+/// A patch may not make another kind of a custom resource.
+fn check_custom_type(w: &WriteContext<'_>, patched: &Value) -> Result<(), ApiError> {
+    let gvk = &w.kind.info.gvk;
+    if !w.kind.info.custom || gvk.group == "autoscaling" {
+        return Ok(());
+    }
+    let text = |f: &str| patched.get(f).and_then(Value::as_str).unwrap_or("");
+    if text("kind").is_empty() {
+        let cause = format!("Object 'Kind' is missing in '{patched}'");
+        let error = FieldError::invalid(&Path::new("patch"), patched.to_string(), cause);
+        return Err(ApiError::invalid(&GroupKind::default(), "", &[error]));
+    }
+    let mut errors = Vec::new();
+    for (field, wanted) in [("kind", gvk.kind.to_string()), ("apiVersion", w.api_version())] {
+        let given = text(field);
+        if given != wanted {
+            errors.push(FieldError::invalid(&Path::new(field), given, format!("must be {wanted}")));
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(&GroupKind::new(gvk.group.clone(), text("kind").to_string()), w.name, &errors))
 }
 
 /// 422 that repeats the patch, as upstream.

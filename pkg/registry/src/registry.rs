@@ -100,6 +100,11 @@ impl Registry {
         &self.store
     }
 
+    /// Ends the watches and forgets the cache of a resource that is no longer served, or served by another schema.
+    pub fn forget(&self, storage: &knarr_kinds::Storage) {
+        self.feed.forget(storage);
+    }
+
     pub(crate) fn feed(&self) -> &Feed {
         &self.feed
     }
@@ -128,6 +133,12 @@ impl Registry {
     /// 405 for kinds without storage.
     pub fn storage_kind(&self, kind: &Kind) -> Result<Kind, ApiError> {
         let storage = kind.info.storage.as_ref().ok_or_else(ApiError::method_not_allowed)?;
+        if kind.info.custom {
+            // The definition may have changed since the request began: caches follow the newest one.
+            let table = self.kinds.load();
+            let newest = table.find_kind(&kind.info.gvk).ok_or_else(ApiError::path_not_found)?;
+            return Ok(newest.rules.storage_kind().unwrap_or_else(|| newest.clone()));
+        }
         if is_stored_version(kind) {
             return Ok(kind.clone());
         }
@@ -207,7 +218,7 @@ impl Registry {
     /// As [`Registry::get`].
     pub async fn get_value(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value, ApiError> {
         let entry = self.get(kind, namespace, name).await?;
-        kind.rules.from_storage(entry.value()?)
+        read(kind, &entry)
     }
 
     /// The present state for a write; `fresh` reads past the cache after a conflict.
@@ -224,11 +235,9 @@ impl Registry {
         let cache = self.cache(w.kind).await?;
         self.catch_up().await?;
         match cache.get(key) {
-            Some(entry) => Ok(Some(Current {
-                value: w.kind.rules.from_storage(entry.value()?)?,
-                revision: entry.revision,
-                lease: 0,
-            })),
+            Some(entry) => {
+                Ok(Some(Current { value: read(w.kind, &entry)?, revision: entry.revision, lease: 0 }))
+            }
             None => Ok(None),
         }
     }
@@ -320,6 +329,14 @@ impl WriteContext<'_> {
     pub(crate) fn api_version(&self) -> String {
         self.kind.info.gvk.group_version().to_string()
     }
+}
+
+/// The document of an entry in the kind's version. Entries of the stored version are in their final form.
+///
+/// # Errors
+/// Damaged bytes, or a form that this version cannot tell.
+pub fn read(kind: &Kind, entry: &Entry) -> Result<Value, ApiError> {
+    if is_stored_version(kind) { entry.value() } else { kind.rules.from_storage(entry.value()?) }
 }
 
 /// Whether documents of this kind are stored as they are.

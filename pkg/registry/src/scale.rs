@@ -19,7 +19,9 @@ impl Registry {
     /// 404 for a missing object or a kind without scale.
     pub async fn get_scale(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value, ApiError> {
         let paths = paths(kind)?;
-        Ok(to_scale(&paths, &self.get_value(kind, namespace, name).await?))
+        let object = self.get_value(kind, namespace, name).await?;
+        check_replicas(kind, &paths, &object)?;
+        Ok(to_scale(&paths, &object))
     }
 
     /// Sets replicas from a Scale document.
@@ -59,6 +61,7 @@ impl Registry {
     ) -> Result<Outcome, ApiError> {
         let paths = paths(w.kind)?;
         let edit = |old: &Value| {
+            check_replicas(w.kind, &paths, old)?;
             let scale = make(&to_scale(&paths, old))?;
             check_scale(w, &scale)?;
             let mut object = old.clone();
@@ -82,6 +85,15 @@ fn paths(kind: &Kind) -> Result<ScalePaths, ApiError> {
     kind.rules.scale_paths().ok_or_else(ApiError::path_not_found)
 }
 
+/// A custom resource without the field cannot be scaled.
+fn check_replicas(kind: &Kind, paths: &ScalePaths, object: &Value) -> Result<(), ApiError> {
+    if kind.info.custom && obj::at(object, &paths.spec_replicas).is_none() {
+        let text = format!("the spec replicas field \"{}\" does not exist", paths.spec_replicas);
+        return Err(ApiError::internal(text));
+    }
+    Ok(())
+}
+
 fn check_scale(w: &WriteContext<'_>, scale: &Value) -> Result<(), ApiError> {
     let kind = GroupKind::new("autoscaling", "Scale");
     let name = obj::name(scale);
@@ -92,7 +104,8 @@ fn check_scale(w: &WriteContext<'_>, scale: &Value) -> Result<(), ApiError> {
         )));
     }
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-    if replicas < 0 {
+    // The rules of a custom resource tell it by its own path.
+    if replicas < 0 && !w.kind.info.custom {
         let path = Path::new("spec").child("replicas");
         let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
         return Err(ApiError::invalid(&kind, w.name, &[error]));

@@ -44,7 +44,7 @@ impl Selection {
             for requirement in selector.requirements() {
                 let field: &str = &requirement.field;
                 if !known(field) {
-                    return Err(ApiError::bad_request(unknown_field(&kind.info.selectable_fields, field)));
+                    return Err(ApiError::bad_request(unknown_field(kind, field)));
                 }
                 foreign |= !field.starts_with("metadata.");
                 if field == "metadata.name" && requirement.equal {
@@ -96,8 +96,8 @@ impl Selection {
     }
 }
 
-fn unknown_field(selectable: &[Str], field: &str) -> String {
-    if selectable.is_empty() {
+fn unknown_field(kind: &Kind, field: &str) -> String {
+    if kind.info.selectable_fields.is_empty() && !kind.info.custom {
         format!("\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
     } else {
         format!("field label not supported: {field}")
@@ -113,8 +113,7 @@ fn indexed(entry: &Entry, name: &str) -> Option<String> {
 }
 
 fn converted(entry: &Entry, kind: &Kind) -> Option<Vec<(Str, String)>> {
-    let value = entry.value().ok()?;
-    Some(kind.rules.fields(&kind.rules.from_storage(value).ok()?))
+    Some(kind.rules.fields(&crate::registry::read(kind, entry).ok()?))
 }
 
 fn value_of(entry: &Entry, values: &[(Str, String)], name: &str) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use knarr_kinds::Scope;
 use knarr_machinery::field::Path;
-use knarr_machinery::{ApiError, apply, meta};
+use knarr_machinery::{ApiError, meta};
 use serde_json::Value;
 
 use crate::create::{check_identity, is_event, tidy};
@@ -27,6 +27,13 @@ impl Registry {
     /// # Errors
     /// As upstream: 404, 409 Conflict, 422 with all field errors, what admission refuses.
     pub async fn update(&self, w: &WriteContext<'_>, mut object: Value) -> Result<Outcome, ApiError> {
+        if w.kind.info.custom && obj::name(&object).is_empty() {
+            let text = format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                w.name
+            );
+            return Err(ApiError::bad_request(text));
+        }
         check_identity(w, &mut object)?;
         self.change(w, Change::Replace(object)).await
     }
@@ -72,21 +79,13 @@ impl Registry {
                         ),
                     ));
                 }
-                if !obj::resource_version(&object).is_empty() {
-                    return Err(missing);
-                }
-                check_identity(w, &mut object)?;
-                let object = apply::apply(
-                    &w.kind.info.types,
-                    &w.api_version(),
-                    None,
-                    &object,
-                    w.manager,
-                    false,
-                    w.subresource,
-                    &now(),
-                )?;
+                obj::set_meta(&mut object, "resourceVersion", "");
+                crate::patch::check_applied(w, &mut object)?;
+                let object = crate::managed::apply(w, None, &object, false, &now())?;
                 let mut object = object;
+                if w.kind.info.scope == Scope::Namespaced {
+                    obj::set_meta(&mut object, "namespace", w.namespace);
+                }
                 w.kind.rules.default(&mut object);
                 self.create_prepared(w, object).await
             }
@@ -157,16 +156,7 @@ impl Registry {
             }
         };
         w.kind.rules.default(&mut object);
-        let object = apply::update(
-            &w.kind.info.types,
-            &w.api_version(),
-            Some(old),
-            object,
-            w.manager,
-            w.subresource,
-            time,
-        )?;
-        Ok(Some(object))
+        Ok(Some(crate::managed::update(w, Some(old), object, time)))
     }
 
     /// Validates and writes; `false` is a conflict.
@@ -215,6 +205,7 @@ impl Registry {
         let Some(revision) = self.put(w.kind, key, object, current.revision, lease).await? else {
             return Ok(false);
         };
+        crate::create::as_read(w, object)?;
         obj::set_meta(object, "resourceVersion", &revision.to_string());
         Ok(true)
     }
@@ -268,13 +259,19 @@ fn check_versions(
 ) -> Result<(), ApiError> {
     let given = obj::resource_version(object);
     if given.is_empty() {
-        if matches!(change, Change::Replace(_)) && !w.kind.rules.unconditional_update() {
+        let whole = matches!(
+            change,
+            Change::Replace(_) | Change::Patch(Patch::Json(_) | Patch::Merge(..) | Patch::Strategic(..))
+        );
+        if whole && !w.kind.rules.unconditional_update() {
             let error = knarr_machinery::FieldError::invalid(
                 &Path::new("metadata").child("resourceVersion"),
                 0,
                 "must be specified for an update",
             );
-            return Err(w.invalid(w.name, &[error]));
+            let resource = w.resource();
+            let named = knarr_machinery::GroupKind::new(resource.group, resource.resource);
+            return Err(ApiError::invalid(&named, w.name, &[error]));
         }
     } else if given != obj::resource_version(old) && given != "0" {
         return Err(ApiError::modified(&w.resource(), w.name));
@@ -312,7 +309,15 @@ fn count_generation(w: &WriteContext<'_>, object: &mut Value, old: &Value) {
     if !w.kind.info.has_generation {
         return;
     }
-    let generation = obj::generation(old) + i64::from(spec_differs(object, old));
+    let custom = w.kind.info.custom;
+    let status_only = custom && w.subresource == Some("status");
+    // Without a status subresource the status of a custom resource is a field like any other.
+    let whole_status = custom && w.kind.info.subresource("status").is_none();
+    // A binding sets the node's name, which does not count as a change of the spec.
+    let differs = !status_only
+        && w.subresource != Some("binding")
+        && (spec_differs(object, old) || (whole_status && object.get("status") != old.get("status")));
+    let generation = obj::generation(old) + i64::from(differs);
     obj::meta_mut(object).insert("generation".into(), generation.into());
 }
 

@@ -199,6 +199,10 @@ impl WatchStream {
                     return Some(vec![Watched::Error(error::too_old(self.told, oldest))]);
                 }
                 Ok(events) if events.is_empty() => {
+                    if self.cache.is_closed() {
+                        self.ended = true;
+                        return None;
+                    }
                     if let Some(bookmark) = self.rest(reached).await? {
                         return Some(vec![bookmark]);
                     }

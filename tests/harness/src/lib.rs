@@ -165,7 +165,8 @@ impl TestServer {
         Reply { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    async fn send(
+    /// The answer to a request before its body is read, as any identity, or none.
+    pub async fn send(
         &self,
         user: Option<UserInfo>,
         method: &str,

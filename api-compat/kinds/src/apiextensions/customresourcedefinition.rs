@@ -1,13 +1,13 @@
 //! CustomResourceDefinition.
 
-use knarr_machinery::{FieldError, Path, names};
+use knarr_machinery::{FieldError, Path};
 use serde_json::{Value, json};
 
-use crate::check::{self, Errors};
-use crate::facts::Facts;
-use crate::kind::{Ctx, Kind};
+use crate::custom::{definition, status, warnings};
+use crate::facts::{CREATED_AT, Facts, NAME};
+use crate::kind::{Ctx, Kind, Warnings};
 use crate::ruleset::{PLAIN, RuleSet};
-use crate::value::{each, fill, fill_text, flag, is_empty, list, text, with};
+use crate::value::{each, fill, fill_text, flag, list, name, text, with};
 
 static RULES: RuleSet = RuleSet {
     default,
@@ -15,8 +15,18 @@ static RULES: RuleSet = RuleSet {
         || json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": null}),
     ),
     create,
+    update,
     validate,
-    validate_update: Some(update),
+    validate_update: Some(validate_update),
+    warnings: |ctx, obj, old| {
+        if ctx.subresource.is_some() { Warnings::new() } else { warnings::of(obj, old) }
+    },
+    unconditional_update: false,
+    row,
+    begin_delete: |crd, now| {
+        status::begin_deletion(crd, now);
+        true
+    },
     ..PLAIN
 };
 
@@ -26,12 +36,43 @@ pub(crate) fn kind() -> Kind {
         .short(&["crd", "crds"])
         .status()
         .generation()
+        .columns(&[
+            NAME,
+            ("Scope", "string", 0, "Cluster/Namespaced"),
+            ("Versions", "string", 0, "Served versions"),
+            CREATED_AT,
+            ("Group", "string", 1, "API group"),
+            ("Kind", "string", 1, "CustomResource kind"),
+            ("ShortNames", "string", 1, "Short names"),
+            ("Established", "boolean", 1, "Established status"),
+        ])
         .build(&RULES)
+}
+
+fn row(obj: &Value, _now: &str) -> Vec<Value> {
+    let mut versions: Vec<String> = list(obj, "/spec/versions")
+        .iter()
+        .filter(|v| flag(v, "/served"))
+        .map(|v| format!("{}{}", text(v, "/name"), if flag(v, "/storage") { "(storage)" } else { "" }))
+        .collect();
+    versions.sort();
+    let short: Vec<&str> = list(obj, "/spec/names/shortNames").iter().filter_map(Value::as_str).collect();
+    vec![
+        name(obj),
+        text(obj, "/spec/scope").into(),
+        versions.join(",").into(),
+        text(obj, "/metadata/creationTimestamp").into(),
+        text(obj, "/spec/group").into(),
+        text(obj, "/spec/names/kind").into(),
+        short.join(",").into(),
+        status::is_true(obj, "Established").into(),
+    ]
 }
 
 fn default(obj: &mut Value) {
     with(obj, "/spec", |spec| {
         fill(spec, "conversion", json!({"strategy": "None"}));
+        each(spec, "/versions", |v| with(v, "/schema/openAPIV3Schema", drop_null_defaults));
         with(spec, "/conversion/webhook/clientConfig/service", |s| fill(s, "port", 443));
         with(spec, "/names", |names| {
             let kind = text(names, "/kind").to_string();
@@ -40,169 +81,76 @@ fn default(obj: &mut Value) {
                 fill_text(names, "listKind", &format!("{kind}List"));
             }
         });
-        each(spec, "/versions", |v| each(v, "/additionalPrinterColumns", |_| {}));
     });
 }
 
-/// The first stored version is the storage version.
+/// `default: null` says nothing.
+fn drop_null_defaults(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else { return };
+    for key in ["default", "example"] {
+        if map.get(key).is_some_and(Value::is_null) {
+            map.remove(key);
+        }
+    }
+    for (key, value) in map.iter_mut() {
+        match (key.as_str(), value) {
+            ("properties" | "patternProperties" | "definitions", Value::Object(all)) => {
+                all.values_mut().for_each(drop_null_defaults);
+            }
+            ("items" | "additionalProperties" | "not", v) => drop_null_defaults(v),
+            ("allOf" | "anyOf" | "oneOf", Value::Array(all)) => all.iter_mut().for_each(drop_null_defaults),
+            _ => {}
+        }
+    }
+}
+
 fn create(_ctx: &Ctx<'_>, obj: &mut Value) {
-    let stored: Vec<Value> = list(obj, "/spec/versions")
-        .iter()
-        .filter(|v| flag(v, "/storage"))
-        .map(|v| Value::from(text(v, "/name")))
-        .collect();
-    if !stored.is_empty() {
+    add_stored_version(obj);
+}
+
+fn update(ctx: &Ctx<'_>, obj: &mut Value, _old: &Value) {
+    if ctx.subresource != Some("status") {
+        add_stored_version(obj);
+    }
+}
+
+/// The version that is stored from now on belongs to those that may be found in storage.
+fn add_stored_version(obj: &mut Value) {
+    let Some(name) =
+        list(obj, "/spec/versions").iter().find(|v| flag(v, "/storage")).map(|v| v["name"].clone())
+    else {
+        return;
+    };
+    let mut stored = list(obj, "/status/storedVersions").to_vec();
+    if !stored.contains(&name) {
+        stored.push(name);
         obj["status"]["storedVersions"] = stored.into();
     }
 }
 
-fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let spec = Path::new("spec");
+fn name_error(obj: &Value) -> Option<FieldError> {
     let (group, plural) = (text(obj, "/spec/group"), text(obj, "/spec/names/plural"));
     let given = text(obj, "/metadata/name");
-    if given != format!("{plural}.{group}") {
-        errors.push(FieldError::invalid(
-            &Path::new("metadata").child("name"),
-            given,
-            "must be spec.names.plural+\".\"+spec.group",
-        ));
-    }
-    if group.is_empty() {
-        errors.push(FieldError::required(&spec.child("group"), ""));
-    } else {
-        check::dns_subdomain(&mut errors, group, &spec.child("group"));
-        if !group.contains('.') {
-            errors.push(FieldError::invalid(
-                &spec.child("group"),
-                group,
-                "should be a domain with at least one dot",
-            ));
-        }
-    }
-    check::one_of(
-        &mut errors,
-        text(obj, "/spec/scope"),
-        &spec.child("scope"),
-        &["Cluster", "Namespaced"],
-        Some(""),
-    );
-    if flag(obj, "/spec/preserveUnknownFields") {
-        errors.push(FieldError::invalid(
-            &spec.child("preserveUnknownFields"),
-            true,
-            "must be false in order to use defaults in the schema",
-        ));
-    }
-    validate_names(&mut errors, obj.pointer("/spec/names").unwrap_or(&Value::Null), &spec.child("names"));
-    validate_versions(&mut errors, obj, &spec.child("versions"));
-    let strategy = text(obj, "/spec/conversion/strategy");
-    let conversion = spec.child("conversion");
-    check::one_of(&mut errors, strategy, &conversion.child("strategy"), &["None", "Webhook"], Some(""));
-    let webhook = obj.pointer("/spec/conversion/webhook").is_some_and(|w| !w.is_null());
-    if strategy == "None" && webhook {
-        errors.push(FieldError::forbidden(
-            &conversion.child("webhook"),
-            "should not be set when strategy is not set to Webhook",
-        ));
-    }
-    if strategy == "Webhook" && !webhook {
-        errors.push(FieldError::required(
-            &conversion.child("webhook"),
-            "required when strategy is set to Webhook",
-        ));
-    }
+    (given != format!("{plural}.{group}")).then(|| {
+        let text = "must be spec.names.plural+\".\"+spec.group";
+        FieldError::invalid(&Path::new("metadata").child("name"), given, text)
+    })
+}
+
+fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
+    let mut errors: Vec<FieldError> = name_error(obj).into_iter().collect();
+    errors.extend(definition::validate(obj, None));
     errors
 }
 
-fn validate_names(errors: &mut Errors, given: &Value, path: &Path) {
-    for key in ["plural", "singular", "kind", "listKind"] {
-        let value = text(given, &format!("/{key}"));
-        if value.is_empty() {
-            if key != "singular" {
-                errors.push(FieldError::required(&path.child(key), ""));
-            }
-            continue;
-        }
-        check::names(errors, names::is_dns1035_label(&value.to_lowercase()), value.into(), &path.child(key));
-    }
-    let (kind, list_kind) = (text(given, "/kind"), text(given, "/listKind"));
-    if !kind.is_empty() && kind == list_kind {
-        errors.push(FieldError::invalid(
-            &path.child("listKind"),
-            list_kind,
-            "kind and listKind may not be the same",
-        ));
-    }
-    for key in ["shortNames", "categories"] {
-        for (i, n) in list(given, &format!("/{key}")).iter().filter_map(Value::as_str).enumerate() {
-            check::names(errors, names::is_dns1035_label(n), n.into(), &path.child(key).index(i));
-        }
-    }
-}
-
-fn validate_versions(errors: &mut Errors, obj: &Value, path: &Path) {
-    let versions = list(obj, "/spec/versions");
-    let mut seen: Vec<&str> = Vec::new();
-    for (i, version) in versions.iter().enumerate() {
-        let here = path.index(i);
-        let given = text(version, "/name");
-        check::names(errors, names::is_dns1035_label(given), given.into(), &here.child("name"));
-        if seen.contains(&given) {
-            errors.push(FieldError::invalid(path, given, "must contain unique version names"));
-        }
-        seen.push(given);
-        if is_empty(version.pointer("/schema/openAPIV3Schema")) {
-            errors.push(FieldError::required(
-                &here.child("schema").child("openAPIV3Schema"),
-                "schemas are required",
-            ));
-        } else {
-            let root = here.child("schema").child("openAPIV3Schema").child("type");
-            let kind = text(version, "/schema/openAPIV3Schema/type");
-            if kind.is_empty() {
-                errors.push(FieldError::required(&root, "must not be empty at the root"));
-            } else if kind != "object" {
-                errors.push(FieldError::invalid(&root, kind, "must be object at the root"));
-            }
-        }
-        for (j, column) in list(version, "/additionalPrinterColumns").iter().enumerate() {
-            let at = here.child("additionalPrinterColumns").index(j);
-            for key in ["name", "type", "jsonPath"] {
-                if text(column, &format!("/{key}")).is_empty() {
-                    errors.push(FieldError::required(&at.child(key), ""));
-                }
-            }
-            let types = ["integer", "number", "string", "boolean", "date"];
-            check::one_of(errors, text(column, "/type"), &at.child("type"), &types, None);
-        }
-    }
-    if versions.iter().filter(|v| flag(v, "/storage")).count() != 1 {
-        errors.push(FieldError::invalid(
-            path,
-            versions.to_vec(),
-            "must have exactly one version marked as storage version",
-        ));
-    }
-}
-
-fn update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
+fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     if ctx.subresource == Some("status") {
-        return Vec::new();
-    }
-    let mut errors = validate(ctx, obj);
-    let established = list(old, "/status/conditions")
-        .iter()
-        .any(|c| text(c, "/type") == "Established" && text(c, "/status") == "True");
-    if established {
-        for (key, pointer) in [("scope", "/spec/scope"), ("names.kind", "/spec/names/kind")] {
-            let path = Path::new("spec").child(key);
-            check::immutable(&mut errors, obj.pointer(pointer), old.pointer(pointer), &path);
+        let mut errors = Vec::new();
+        if let Some(names) = obj.pointer("/status/acceptedNames") {
+            let path = Path::new("status").child("acceptedNames");
+            definition::validate_names(&mut errors, names, &path);
         }
+        return errors;
     }
-    for (key, pointer) in [("group", "/spec/group"), ("names.plural", "/spec/names/plural")] {
-        let path = Path::new("spec").child(key);
-        check::immutable(&mut errors, obj.pointer(pointer), old.pointer(pointer), &path);
-    }
-    errors
+    definition::validate_update(obj, old)
 }

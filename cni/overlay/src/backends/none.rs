@@ -1,6 +1,10 @@
 //! No overlay: one node only.
 
-use crate::{Backend, Error, Node, Plan};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::{Backend, Here, Node, Plan, Problem, Vtep};
 
 /// The backend "none".
 #[derive(Debug, Clone, Copy)]
@@ -11,14 +15,17 @@ impl Backend for None {
         "none"
     }
 
-    fn plan(&self, node: &Node, peers: &[Node]) -> Result<Plan, Error> {
-        match peers.first() {
-            Option::None => Ok(Plan::default()),
-            Some(peer) => Err(Error::SingleNode {
-                backend: self.name(),
-                node: node.name.clone(),
-                peer: peer.name.clone(),
-            }),
-        }
+    fn overhead(&self, _: IpAddr) -> u32 {
+        0
+    }
+
+    fn vtep(&self, _: &[IpNetwork]) -> Option<Vtep> {
+        Option::None
+    }
+
+    fn plan(&self, here: &Here, peers: &[Node]) -> Plan {
+        let problem =
+            |peer: &Node| Problem::SingleNode { node: here.node.name.clone(), peer: peer.name.clone() };
+        Plan { problems: peers.iter().map(problem).collect(), ..Plan::default() }
     }
 }

@@ -1,0 +1,128 @@
+//! Regular expressions in the syntax of Go (RE2).
+
+use regex::{Regex, RegexBuilder};
+
+/// Bytes that a compiled expression may take.
+const SIZE_MAX: usize = 4 << 20;
+
+/// Compiles an expression: classes such as `\d` and `\w` mean ASCII, as in Go.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn compile(pattern: &str) -> Result<Regex, String> {
+    RegexBuilder::new(&ascii_classes(pattern))
+        .size_limit(SIZE_MAX)
+        .build()
+        .map_err(|e| e.to_string().lines().last().unwrap_or_default().trim().to_string())
+}
+
+/// Rewrites the Perl classes, which are Unicode in the crate `regex`.
+fn ascii_classes(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut letters = pattern.chars().peekable();
+    // Depth of brackets: inside a class the same words stand without brackets of their own.
+    let mut inside = false;
+    while let Some(c) = letters.next() {
+        match c {
+            '\\' => {
+                let Some(next) = letters.next() else {
+                    out.push('\\');
+                    break;
+                };
+                match (next, inside) {
+                    ('d', false) => out.push_str("[0-9]"),
+                    ('D', false) => out.push_str("[^0-9]"),
+                    ('w', false) => out.push_str("[0-9A-Za-z_]"),
+                    ('W', false) => out.push_str("[^0-9A-Za-z_]"),
+                    ('s', false) => out.push_str(r"[\t\n\f\r ]"),
+                    ('S', false) => out.push_str(r"[^\t\n\f\r ]"),
+                    ('d', true) => out.push_str("0-9"),
+                    ('w', true) => out.push_str("0-9A-Za-z_"),
+                    ('s', true) => out.push_str(r"\t\n\f\r "),
+                    ('D', true) => out.push_str("[^0-9]"),
+                    ('W', true) => out.push_str("[^0-9A-Za-z_]"),
+                    ('S', true) => out.push_str(r"[^\t\n\f\r ]"),
+                    ('b', false) => out.push_str(r"(?-u:\b)"),
+                    ('B', false) => out.push_str(r"(?-u:\B)"),
+                    ('Z', _) => out.push_str(r"\z"),
+                    // Literal text up to \E.
+                    ('Q', false) => {
+                        let mut text = String::new();
+                        while let Some(c) = letters.next() {
+                            if c == '\\' && letters.peek() == Some(&'E') {
+                                letters.next();
+                                break;
+                            }
+                            text.push(c);
+                        }
+                        out.push_str(&regex::escape(&text));
+                    }
+                    (other, _) => {
+                        out.push('\\');
+                        out.push(other);
+                    }
+                }
+            }
+            '[' if !inside => {
+                inside = true;
+                out.push('[');
+                if letters.peek() == Some(&'^') {
+                    out.push('^');
+                    letters.next();
+                }
+                // A bracket that comes first is itself.
+                if letters.peek() == Some(&']') {
+                    out.push_str(r"\]");
+                    letters.next();
+                }
+            }
+            '[' if letters.peek() == Some(&':') => {
+                // [:alpha:] and its like.
+                out.push('[');
+                for c in letters.by_ref() {
+                    out.push(c);
+                    if c == ']' {
+                        break;
+                    }
+                }
+            }
+            // Go has no nested classes or set operations.
+            '[' => out.push_str(r"\["),
+            '&' | '~' if inside => {
+                out.push('\\');
+                out.push(c);
+            }
+            ']' if inside => {
+                inside = false;
+                out.push(']');
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_syntax() {
+        for (pattern, text, want) in [
+            (r"^\d+$", "12", true),
+            (r"^\d+$", "١٢", false),
+            (r"^[\w-]+$", "a-b_1", true),
+            (r"^[^\d]+$", "abc", true),
+            (r"^[]a]+$", "]a", true),
+            (r"^[[:alpha:]]+$", "ab", true),
+            (r"^[a[b]+$", "a[b", true),
+            (r"^\Qa.b\E$", "a.b", true),
+            (r"^\Qa.b\E$", "axb", false),
+            (r"\bfoo\b", "a foo b", true),
+        ] {
+            assert_eq!(compile(pattern).unwrap().is_match(text), want, "{pattern} {text}");
+        }
+        assert!(compile("(").is_err());
+        assert!(compile("(?=x)").is_err());
+    }
+}

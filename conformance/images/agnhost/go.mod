@@ -1,0 +1,3 @@
+module knarr/conformance/agnhost
+
+go 1.26

@@ -1,0 +1,6 @@
+//! Tests of this SIG, a file as upstream has it.
+
+use crate::suite::Test;
+
+/// The files.
+pub const FILES: &[&[Test]] = &[];
