@@ -11,6 +11,8 @@ use crate::podspec::{canonical_quantities, resources, validate_effect};
 use crate::ruleset::{PLAIN, RuleSet, keep};
 use crate::value::{age, flag, list, map, name, or_none, text, with};
 
+const AVOIDED: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
+
 static RULES: RuleSet = RuleSet {
     default,
     create: |_, obj| {
@@ -114,6 +116,12 @@ fn cidrs(errors: &mut Errors, obj: &Value) {
     for (i, cidr) in all.iter().enumerate() {
         check::names(errors, names::is_cidr(cidr), (*cidr).into(), &path.index(i));
     }
+    let single = text(obj, "/spec/podCIDR");
+    if let Some(first) = all.first().filter(|first| **first != single) {
+        // A conversion refuses this upstream, with 400.
+        let detail = format!("conversion Error: v1.PodCIDR({single}) and v1.CIDRs[0]({first}) do not match");
+        errors.push(FieldError::invalid(&path, list(obj, "/spec/podCIDRs").to_vec(), detail));
+    }
     if all.len() < 2 {
         return;
     }
@@ -127,8 +135,34 @@ fn cidrs(errors: &mut Errors, obj: &Value) {
     }
 }
 
+/// The annotation that tells which controllers' pods a node does not want.
+fn avoided(errors: &mut Errors, obj: &Value) {
+    let Some(told) = knarr_machinery::meta::annotation(obj, AVOIDED) else { return };
+    let path = Path::new("metadata").child("annotations");
+    let parsed: Value = match serde_json::from_str(told) {
+        Ok(v) => v,
+        Err(e) => {
+            errors.push(FieldError::invalid(&path.child("AvoidPods"), AVOIDED, e.to_string()));
+            return;
+        }
+    };
+    for (i, entry) in list(&parsed, "/preferAvoidPods").iter().enumerate() {
+        let at = path.child(AVOIDED).index(i).child("PodSignature");
+        match entry.pointer("/podSignature/podController") {
+            None | Some(Value::Null) => errors.push(FieldError::required(&at, "")),
+            Some(owner) if owner["controller"] != true => {
+                let value = owner.get("controller").cloned().unwrap_or(Value::Null);
+                let at = at.child("PodController").child("Controller");
+                errors.push(FieldError::invalid(&at, value, "must point to a controller"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
+    avoided(&mut errors, obj);
     taints(&mut errors, obj);
     amounts(&mut errors, obj);
     cidrs(&mut errors, obj);
@@ -143,6 +177,7 @@ fn validate_update(_ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> 
         let at = Path::new("status").child("addresses").index(i);
         errors.push(FieldError::duplicate(&at, address.clone()));
     }
+    avoided(&mut errors, obj);
     let spec = Path::new("spec");
     let before = list(old, "/spec/podCIDRs");
     if !before.is_empty() && list(obj, "/spec/podCIDRs") != before {

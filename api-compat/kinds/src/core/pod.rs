@@ -74,6 +74,7 @@ pub(crate) fn kind() -> Kind {
 
 fn create(_ctx: &Ctx<'_>, obj: &mut Value) {
     podspec::merge_label_keys(obj);
+    podspec::take_app_armor(obj);
     let class = podspec::qos_class(obj.get("spec").unwrap_or(&Value::Null));
     let mut status = json!({"phase": "Pending", "qosClass": class});
     if !list(obj, "/spec/schedulingGates").is_empty() {

@@ -4,10 +4,10 @@ use knarr_machinery::{FieldError, Path, names};
 use serde_json::Value;
 
 use crate::check;
-use crate::facts::{AGE, Facts, NAME};
+use crate::facts::{Facts, NAME};
 use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet};
-use crate::value::{age, name, text};
+use crate::value::{name, text};
 
 static RULES: RuleSet = RuleSet {
     name: |name, _| {
@@ -29,7 +29,7 @@ pub(crate) fn kind() -> Kind {
     Facts::new(super::GROUP, "v1", "IPAddress", "ipaddresses")
         .short(&["ip"])
         .generation()
-        .columns(&[NAME, ("ParentRef", "string", 0, "Object that holds the address."), AGE])
+        .columns(&[NAME, ("ParentRef", "string", 0, "Object that holds the address.")])
         .build(&RULES)
 }
 
@@ -50,12 +50,12 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn row(obj: &Value, now: &str) -> Vec<Value> {
+fn row(obj: &Value, _now: &str) -> Vec<Value> {
     let parts: Vec<&str> = ["resource", "group", "namespace", "name"]
         .iter()
         .map(|k| text(obj, &format!("/spec/parentRef/{k}")))
         .collect();
     let dot = if parts[1].is_empty() { "" } else { "." };
     let space = if parts[2].is_empty() { String::new() } else { format!("{}/", parts[2]) };
-    vec![name(obj), format!("{}{dot}{}/{space}{}", parts[0], parts[1], parts[3]).into(), age(obj, now)]
+    vec![name(obj), format!("{}{dot}{}/{space}{}", parts[0], parts[1], parts[3]).into()]
 }

@@ -1,12 +1,12 @@
 //! Annotations of pods that mean something: mirror pods, deletion cost, seccomp and AppArmor of old.
 
 use knarr_machinery::{FieldError, Path};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::mounts::local_path;
 use super::scene::{containers, given};
 use crate::check::Errors;
-use crate::value::{map, text};
+use crate::value::{each, fill, map, sub, text};
 
 /// Set by kubelets on the API object of a static pod.
 pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -75,6 +75,36 @@ pub(super) fn validate_change(errors: &mut Errors, meta: &Value, old: &Value, pa
     }
     for key in new.keys().filter(|k| !before.contains_key(*k)) {
         refuse(key, "add");
+    }
+}
+
+/// Gives containers of a new pod the AppArmor profile that only their old annotation tells.
+pub(crate) fn take_app_armor(pod: &mut Value) {
+    if text(pod, "/spec/os/name") == "windows" {
+        return;
+    }
+    let annotations = map(pod, "/metadata/annotations").cloned().unwrap_or_default();
+    let of_pod = pod.pointer("/spec/securityContext/appArmorProfile").cloned();
+    for key in ["initContainers", "containers"] {
+        each(pod, &format!("/spec/{key}"), |container| {
+            let annotation = annotations.get(&format!("{APP_ARMOR}{}", text(container, "/name")));
+            let Some(profile) = annotation.and_then(Value::as_str).and_then(app_armor_profile) else {
+                return;
+            };
+            if of_pod.as_ref() != Some(&profile) {
+                fill(sub(container, "securityContext"), "appArmorProfile", profile);
+            }
+        });
+    }
+}
+
+/// The field that says what an annotation says.
+fn app_armor_profile(annotation: &str) -> Option<Value> {
+    match (annotation, annotation.strip_prefix("localhost/")) {
+        ("unconfined", _) => Some(json!({"type": "Unconfined"})),
+        ("runtime/default", _) => Some(json!({"type": "RuntimeDefault"})),
+        (_, Some(name)) if !name.is_empty() => Some(json!({"type": "Localhost", "localhostProfile": name})),
+        _ => None,
     }
 }
 

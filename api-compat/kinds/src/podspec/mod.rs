@@ -32,6 +32,7 @@ use crate::check::Errors;
 use crate::value::{list, text};
 
 pub(crate) use affinity::validate_node_selector;
+pub(crate) use annotations::take_app_armor;
 pub(crate) use defaults::{canonical_quantities, default_pod, default_spec, default_volume_claim};
 pub(crate) use label_keys::merge as merge_label_keys;
 pub(crate) use qos::qos_class;

@@ -41,7 +41,8 @@ pub(crate) fn keep_all_but_resources(obj: &mut Value, old: &Value) {
 
 /// Update of `resize`: only cpu and memory, none removed, and the quality-of-service class stays.
 pub(crate) fn validate_resize_update(obj: &Value, old: &Value) -> Errors {
-    let refuse = |detail: &str| vec![FieldError::forbidden(&Path::new(""), detail)];
+    // The path upstream prints for a name of nothing.
+    let refuse = |detail: &str| vec![FieldError::forbidden(&Path::new("[]"), detail)];
     if is_mirror(old) {
         return refuse("static pods cannot be resized");
     }

@@ -4,10 +4,10 @@ use knarr_machinery::{FieldError, Path};
 use serde_json::Value;
 
 use crate::check;
-use crate::facts::{AGE, Facts, NAME};
+use crate::facts::{Facts, NAME};
 use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet, empty_status};
-use crate::value::{age, name, text};
+use crate::value::{name, text};
 
 static RULES: RuleSet =
     RuleSet { status: Some(empty_status), validate, validate_update: Some(update), row, ..PLAIN };
@@ -16,7 +16,7 @@ pub(crate) fn kind() -> Kind {
     Facts::new("storagemigration.k8s.io", "v1", "StorageVersionMigration", "storageversionmigrations")
         .status()
         .generation()
-        .columns(&[NAME, ("Resource", "string", 0, "Resource that is migrated."), AGE])
+        .columns(&[NAME, ("Resource", "string", 0, "Resource that is migrated.")])
         .build(&RULES)
 }
 
@@ -35,8 +35,8 @@ fn update(_ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn row(obj: &Value, now: &str) -> Vec<Value> {
+fn row(obj: &Value, _now: &str) -> Vec<Value> {
     let (resource, group) = (text(obj, "/spec/resource/resource"), text(obj, "/spec/resource/group"));
     let dot = if group.is_empty() { "" } else { "." };
-    vec![name(obj), format!("{resource}{dot}{group}").into(), age(obj, now)]
+    vec![name(obj), format!("{resource}{dot}{group}").into()]
 }
