@@ -4,24 +4,21 @@ use serde_json::{Map, Value};
 
 pub use crate::strategic::strategic;
 
-use crate::status::{ApiError, Details};
+use crate::status::ApiError;
 
 /// Most operations a JSON patch may have.
 pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 /// Most bytes that the `copy` operations of one patch may add together.
 pub const JSON_PATCH_COPY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
-/// The error of a patch that is well formed but cannot be applied. Upstream tells nothing more; the cause is
-/// added to the details for people.
-pub fn unprocessable(cause: &str) -> ApiError {
+/// The error of a patch that is well formed but cannot be applied. Which operation failed is not told, as upstream does
+/// not.
+pub fn unprocessable(_cause: &str) -> ApiError {
     ApiError {
         code: 422,
         reason: "Invalid".to_string(),
         message: "the server rejected our request due to an error in our request".to_string(),
-        details: Some(Box::new(Details {
-            causes: vec![crate::status::Cause { message: cause.to_string(), ..Default::default() }],
-            ..Details::default()
-        })),
+        details: Some(Box::default()),
     }
 }
 
@@ -47,7 +44,7 @@ pub fn json_patch(doc: &Value, patch: &[u8]) -> Result<Value, ApiError> {
 pub fn json_patch_operations(doc: &Value, operations: &[Value]) -> Result<Value, ApiError> {
     if operations.len() > JSON_PATCH_OPERATIONS_MAX {
         return Err(ApiError::too_large(format!(
-            "Request entity is too large: The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
+            "Request entity too large: The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
             operations.len()
         )));
     }
@@ -79,13 +76,15 @@ fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<()
                 *doc = value();
                 return Ok(());
             }
-            match lookup(doc, path) {
-                Some(slot) => *slot = value(),
-                None => {
-                    return Err(format!("replace operation does not apply: doc is missing key: {path}"));
-                }
+            if let Some(slot) = lookup(doc, path) {
+                *slot = value();
+                return Ok(());
             }
-            Ok(())
+            if in_map(doc, path) {
+                // Upstream's library takes it for an addition if there is a map to add to.
+                return add(doc, path, value());
+            }
+            Err(format!("replace operation does not apply: doc is missing key: {path}"))
         }
         "move" => {
             let from = from()?;
@@ -97,9 +96,13 @@ fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<()
         }
         "copy" => {
             let from = from()?;
-            let source =
-                lookup(doc, from).ok_or_else(|| format!("copy operation does not apply: missing {from}"))?;
-            let source = source.clone();
+            // What a map does not have is copied as null, as upstream's library does.
+            let found = lookup(doc, from).map(|source| source.clone());
+            let source = match found {
+                Some(source) => source,
+                None if in_map(doc, from) => Value::Null,
+                None => return Err(format!("copy operation does not apply: missing {from}")),
+            };
             *copied += source.to_string().len();
             if *copied > JSON_PATCH_COPY_BYTES_MAX {
                 return Err(format!(
@@ -116,6 +119,11 @@ fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<()
         }
         other => Err(format!("Unexpected kind: {other}")),
     }
+}
+
+/// Whether the container that a path names is a map.
+fn in_map(doc: &mut Value, path: &str) -> bool {
+    parent(doc, path).is_some_and(|(container, _)| container.is_object())
 }
 
 fn token(raw: &str) -> String {

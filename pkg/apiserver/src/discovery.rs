@@ -145,7 +145,13 @@ fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<
             )),
         }
     })?;
-    Ok(send(&kept, headers))
+    if form == Form::Legacy {
+        // Only aggregated documents carry a tag, as upstream.
+        return Ok(respond::compress(respond::bytes(200, &kept.media, Bytes::new()), kept.body, headers));
+    }
+    let mut response = send(&kept, headers);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    Ok(response)
 }
 
 fn send(kept: &Kept, headers: &HeaderMap) -> Response {

@@ -55,7 +55,11 @@ impl DeleteOptions {
             Some("Foreground") => Some(Propagation::Foreground),
             Some(other) => {
                 let valid = ["Foreground", "Background", "Orphan", "nil"];
-                errors.push(FieldError::not_supported(&root.child("propagationPolicy"), other, &valid));
+                errors.push(FieldError::not_supported_in_order(
+                    &root.child("propagationPolicy"),
+                    other,
+                    &valid,
+                ));
                 None
             }
         };
@@ -200,7 +204,10 @@ impl Registry {
 }
 
 fn check_preconditions(w: &WriteContext<'_>, old: &Value, options: &DeleteOptions) -> Result<(), ApiError> {
-    let conflict = |text: String| Err(ApiError::conflict(&w.resource(), w.name, &text));
+    // Upstream names the kind here where it names the resource elsewhere.
+    let mut named = w.resource();
+    named.resource = w.kind.info.gvk.kind.clone();
+    let conflict = |text: String| Err(ApiError::conflict(&named, w.name, &text));
     if let Some(uid) = &options.uid
         && uid != obj::uid(old)
     {
