@@ -76,7 +76,8 @@ impl Run {
     async fn install(&mut self, path: &Path) -> anyhow::Result<()> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let crd: Value = serde_saphyr::from_str(&text).with_context(|| path.display().to_string())?;
-        let reply = self.server.post(CRDS, &crd).await;
+        let headers = ["User-Agent: golden/1.0", "Content-Type: application/json"];
+        let reply = self.server.raw("POST", CRDS, &headers, crd.to_string()).await;
         if reply.status != 201 {
             // The scenario goes on: its differences then belong into the list like any other.
             println!("{}: refused: {}", path.display(), reply.text());

@@ -147,6 +147,17 @@ impl FieldError {
         Self::make(ErrorType::NotSupported, path, Some(value.into()), detail)
     }
 
+    /// As [`FieldError::not_supported`], for values that upstream lists in an order of its own.
+    pub fn not_supported_in_order(path: &Path, value: impl Into<Value>, valid: &[&str]) -> Self {
+        let valid: Vec<String> = valid.iter().map(|v| format!("\"{v}\"")).collect();
+        Self::make(
+            ErrorType::NotSupported,
+            path,
+            Some(value.into()),
+            format!("supported values: {}", valid.join(", ")),
+        )
+    }
+
     /// A value must be unique and is not.
     pub fn duplicate(path: &Path, value: impl Into<Value>) -> Self {
         Self::make(ErrorType::Duplicate, path, Some(value.into()), "")

@@ -80,7 +80,11 @@ fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<()
                 // The library of upstream adds what is not there.
                 None => return add(doc, path, value()),
             }
-            Ok(())
+            if in_map(doc, path) {
+                // Upstream's library takes it for an addition if there is a map to add to.
+                return add(doc, path, value());
+            }
+            Err(format!("replace operation does not apply: doc is missing key: {path}"))
         }
         "move" => {
             let from = from()?;
@@ -92,9 +96,13 @@ fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<()
         }
         "copy" => {
             let from = from()?;
-            let source =
-                lookup(doc, from).ok_or_else(|| format!("copy operation does not apply: missing {from}"))?;
-            let source = source.clone();
+            // What a map does not have is copied as null, as upstream's library does.
+            let found = lookup(doc, from).map(|source| source.clone());
+            let source = match found {
+                Some(source) => source,
+                None if in_map(doc, from) => Value::Null,
+                None => return Err(format!("copy operation does not apply: missing {from}")),
+            };
             *copied += source.to_string().len();
             if *copied > JSON_PATCH_COPY_BYTES_MAX {
                 return Err(format!(
@@ -111,6 +119,11 @@ fn apply_operation(doc: &mut Value, op: &Value, copied: &mut usize) -> Result<()
         }
         other => Err(format!("Unexpected kind: {other}")),
     }
+}
+
+/// Whether the container that a path names is a map.
+fn in_map(doc: &mut Value, path: &str) -> bool {
+    parent(doc, path).is_some_and(|(container, _)| container.is_object())
 }
 
 fn token(raw: &str) -> String {

@@ -138,19 +138,22 @@ impl Encoder {
         remaining: Option<i64>,
         columns: bool,
     ) -> Value {
-        let mut metadata = json!({"resourceVersion": revision});
+        let mut metadata = json!({});
+        if !revision.is_empty() {
+            metadata["resourceVersion"] = revision.into();
+        }
         if !next.is_empty() {
             metadata["continue"] = next.into();
         }
         if let Some(remaining) = remaining {
             metadata["remainingItemCount"] = remaining.into();
         }
-        let definitions: Vec<Value> = if columns {
+        let definitions: Value = if columns {
             self.kind.info.columns.iter().map(|c| {
                 json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
             }).collect()
         } else {
-            Vec::new()
+            Value::Null
         };
         json!({
             "kind": "Table",
@@ -212,7 +215,7 @@ impl Encoder {
     /// When it cannot be encoded.
     pub fn bookmark(&self, revision: i64, initial_end: bool) -> Result<Bytes, ApiError> {
         let gvk = &self.kind.info.gvk;
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }

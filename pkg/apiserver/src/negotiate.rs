@@ -98,7 +98,7 @@ pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept
     let mut clauses: Vec<Clause<'_>> = text.split(',').filter_map(Clause::parse).collect();
     // Stable: equal weights keep the client's order.
     clauses.sort_by(|a, b| b.weight.total_cmp(&a.weight));
-    if clauses.is_empty() {
+    if clauses.is_empty() && text.trim().is_empty() {
         clauses.push(Clause { media: "*/*", ..Clause::default() });
     }
     for clause in &clauses {
@@ -112,9 +112,9 @@ pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept
             return Ok(accepted);
         }
     }
-    let protobuf = if offer.protobuf { format!(", {PROTOBUF}") } else { String::new() };
+    // Upstream names all three, whatever the kind can tell.
     Err(ApiError::not_acceptable(format!(
-        "only the following media types are accepted: {JSON}, {YAML}{protobuf}"
+        "only the following media types are accepted: {JSON}, {YAML}, {PROTOBUF}"
     )))
 }
 
@@ -123,7 +123,9 @@ fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
         "" | "Metadata" => Ok(IncludeObject::Metadata),
         "None" => Ok(IncludeObject::None),
         "Object" => Ok(IncludeObject::Object),
-        other => Err(ApiError::bad_request(format!("unrecognized includeObject value: \"{other}\""))),
+        other => Err(ApiError::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: \"{other}\": must be 'Metadata', 'Object', 'None', or empty"
+        ))),
     }
 }
 

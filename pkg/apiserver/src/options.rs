@@ -49,6 +49,7 @@ pub fn list(kind: &Kind, query: &Query) -> Result<ListOptions, ApiError> {
         ));
     }
     refuse(errors)?;
+    query.number("timeoutSeconds")?;
     Ok(ListOptions {
         selection: selection(kind, query)?,
         resource_version: query.text("resourceVersion").to_string(),
@@ -106,7 +107,7 @@ fn version_match(query: &Query, errors: &mut Vec<FieldError>) -> Option<VersionM
         "NotOlderThan" => Some(VersionMatch::NotOlderThan),
         other => {
             let path = Path::new("resourceVersionMatch");
-            errors.push(FieldError::not_supported(&path, other, &["Exact", "NotOlderThan", ""]));
+            errors.push(FieldError::not_supported_in_order(&path, other, &["Exact", "NotOlderThan", ""]));
             None
         }
     }
@@ -163,8 +164,8 @@ pub fn field_manager(query: &Query, headers: &http::HeaderMap, kind: &str) -> Re
     if given.len() > 128 {
         errors.push(FieldError::too_long(&path, 128));
     }
-    if let Some(at) = given.chars().position(char::is_control) {
-        let detail = format!("invalid character at position {at}: should only contain printable characters");
+    if let Some((at, c)) = given.char_indices().find(|(_, c)| c.is_control()) {
+        let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
         errors.push(FieldError::invalid(&path, given, detail));
     }
     if !errors.is_empty() {

@@ -186,7 +186,8 @@ async fn serve(State(server): State<Arc<Inner>>, request: Request) -> Response {
         .cloned()
         .or_else(|| HeaderValue::from_str(&knarr_registry::registry::new_uid()).ok());
     let accepted = negotiate::accept(&parts.headers, &query, Offer { protobuf: true, transforms: false })
-        .unwrap_or(Accepted::JSON);
+        // A client whose terms cannot be met is told so in indented JSON, as upstream does.
+        .unwrap_or(Accepted { format: negotiate::Format::Pretty, ..Accepted::JSON });
     let label = server.metrics.begin(&info);
     // A panic must not take down the other requests of the connection.
     let handled = AssertUnwindSafe(handle(&server, info, query, parts, body)).catch_unwind().await;

@@ -267,7 +267,7 @@ impl SentPatch {
         let mut document = Value::Null;
         let mut found = Vec::new();
         match form {
-            Form::Json => {}
+            Form::Json => check_operations(bytes)?,
             Form::Merge | Form::Strategic => {
                 let invalid = |_| ApiError::bad_request("invalid JSON patch");
                 let (value, duplicates) = decode::parse_json(bytes).map_err(invalid)?;
@@ -312,6 +312,18 @@ fn check_map(document: &Value, during: &str) -> Result<(), ApiError> {
     }
 }
 
+/// A JSON patch is a list.
+fn check_operations(bytes: &[u8]) -> Result<(), ApiError> {
+    let (value, _) = decode::parse_json(bytes).map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
+    if value.is_array() {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",
+        knarr_machinery::syntax::type_name(&value)
+    )))
+}
+
 /// An applied document names its type.
 fn check_applied_type(kind: &Kind, document: &Value) -> Result<(), ApiError> {
     let gvk = gvk_of(document);
@@ -329,20 +341,36 @@ async fn delete_options(call: &mut Call) -> Result<(Value, DeleteOptions), ApiEr
     if !document.is_object() {
         document = json!({});
     }
+    let given = gvk_of(&document);
+    if !given.kind.is_empty() && given.kind != "DeleteOptions" {
+        return Err(ApiError::bad_request(format!(
+            "no kind \"{}\" is registered for version \"{}\" in scheme \"pkg/runtime/scheme.go\"",
+            given.kind,
+            given.group_version()
+        )));
+    }
     let map = knarr_registry::obj::map_mut(&mut document);
-    if let Some(grace) = call.query.number("gracePeriodSeconds")? {
-        map.entry("gracePeriodSeconds").or_insert_with(|| grace.into());
-    }
-    if let Some(policy) = call.query.get("propagationPolicy") {
-        map.entry("propagationPolicy").or_insert_with(|| policy.into());
-    }
-    if let Some(orphan) = call.query.boolean("orphanDependents") {
-        map.entry("orphanDependents").or_insert_with(|| orphan.into());
+    if bytes.is_empty() {
+        options_of_query(&call.query, map)?;
     }
     map.insert("kind".into(), "DeleteOptions".into());
     map.insert("apiVersion".into(), "meta.k8s.io/v1".into());
     let options = DeleteOptions::parse(&document)?;
     Ok((document, options))
+}
+
+/// The query counts only when there is no body, as upstream.
+fn options_of_query(query: &Query, map: &mut serde_json::Map<String, Value>) -> Result<(), ApiError> {
+    if let Some(grace) = query.number("gracePeriodSeconds")? {
+        map.insert("gracePeriodSeconds".into(), grace.into());
+    }
+    if let Some(policy) = query.get("propagationPolicy") {
+        map.insert("propagationPolicy".into(), policy.into());
+    }
+    if let Some(orphan) = query.boolean("orphanDependents") {
+        map.insert("orphanDependents".into(), orphan.into());
+    }
+    Ok(())
 }
 
 /// DELETE on an object.
@@ -355,8 +383,7 @@ pub(crate) async fn delete(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> 
     writing.dry_run = options::dry_run(&call.query, Some(&document), "DeleteOptions")?;
     writing.options = document;
     let outcome = server.registry.delete(&writing.context(kind, &call, None), &options).await?;
-    let foreground = options.propagation == Some(knarr_registry::delete::Propagation::Foreground);
-    let accepted = !outcome.deleted && (foreground || options.orphan_dependents == Some(false));
+    let accepted = !outcome.deleted && options.orphan_dependents == Some(false);
     writing.respond_as(if accepted { 202 } else { 200 }, &outcome.object, &outcome.warnings, &[])
 }
 

@@ -55,7 +55,11 @@ impl DeleteOptions {
             Some("Foreground") => Some(Propagation::Foreground),
             Some(other) => {
                 let valid = ["Foreground", "Background", "Orphan", "nil"];
-                errors.push(FieldError::not_supported(&root.child("propagationPolicy"), other, &valid));
+                errors.push(FieldError::not_supported_in_order(
+                    &root.child("propagationPolicy"),
+                    other,
+                    &valid,
+                ));
                 None
             }
         };

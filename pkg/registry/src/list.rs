@@ -73,7 +73,7 @@ pub fn parse_version(text: &str) -> Result<Option<Revision>, ApiError> {
     }
     text.parse::<u64>().ok().and_then(|v| Revision::try_from(v).ok()).map(Some).ok_or_else(|| {
         ApiError::bad_request(format!(
-            "Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+            "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
         ))
     })
 }
@@ -214,7 +214,8 @@ fn requested_state(options: &ListOptions, prefix: &str) -> Result<(State, String
         let state = if token.revision > 0 { State::Exact(token.revision) } else { State::Newest };
         return Ok((state, start));
     }
-    let version = parse_version(&options.resource_version)?;
+    let version = parse_version(&options.resource_version)
+        .map_err(|e| ApiError::bad_request(format!("invalid resource version: {}", e.message)))?;
     let state = match (version, options.version_match) {
         (None, _) => State::Newest,
         (Some(0), _) => State::AtLeast(0),

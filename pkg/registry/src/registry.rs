@@ -171,7 +171,12 @@ impl Registry {
     pub fn key(&self, kind: &Kind, namespace: &str, name: &str) -> Result<String, ApiError> {
         let storage = kind.info.storage.as_ref().ok_or_else(ApiError::method_not_allowed)?;
         if name.is_empty() || name == "." || name == ".." || name.contains('/') {
-            return Err(ApiError::bad_request(format!("Name parameter invalid: \"{name}\"")));
+            let text = if name.is_empty() {
+                "name must be provided".into()
+            } else {
+                format!("Name parameter invalid: \"{name}\"")
+            };
+            return Err(ApiError::bad_request(text));
         }
         let directory = directory(storage);
         Ok(if kind.info.scope == Scope::Namespaced {
