@@ -40,6 +40,8 @@ var (
 	schemeName    = regexp.MustCompile(`in scheme \\"[^"\\]*\\"`)
 	// Upstream's documentation; ours has its own words.
 	prose = regexp.MustCompile(`("description": ?")(?:[^"\\]|\\.){70,}"`)
+	// The last cell of a row, where it is an age: seconds pass while a scenario is played.
+	age   = regexp.MustCompile(`"[0-9]{1,2}s"\]`)
 	hash  = regexp.MustCompile(`hash=[0-9A-Fa-f]+`)
 )
 
@@ -58,6 +60,7 @@ func (n *normalizer) text(text string) string {
 	text = host.ReplaceAllString(text, "<host>")
 	text = schemeName.ReplaceAllString(text, `in scheme \"<scheme>\"`)
 	text = prose.ReplaceAllString(text, `$1<prose>"`)
+	text = age.ReplaceAllString(text, `"<age>"]`)
 	return hash.ReplaceAllString(text, "hash=<hash>")
 }
 

@@ -39,6 +39,8 @@ static GENERATED: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(gen-|aaaa)([bcdfghjklmnpqrstvwxz2456789]{5})\b"));
 static HOST: LazyLock<Regex> = LazyLock::new(|| pattern(r"127\.0\.0\.1:[0-9]+"));
 static SCHEME: LazyLock<Regex> = LazyLock::new(|| pattern(r#"in scheme \\"[^"\\]*\\""#));
+/// The last cell of a row, where it is an age: seconds pass while a scenario is played.
+static AGE: LazyLock<Regex> = LazyLock::new(|| pattern(r#""[0-9]{1,2}s"\]"#));
 static HASH: LazyLock<Regex> = LazyLock::new(|| pattern("hash=[0-9A-Fa-f]+"));
 
 impl Normalizer {
@@ -69,6 +71,7 @@ impl Normalizer {
         let text = self.classed(&text, &GENERATED, "gen");
         let text = HOST.replace_all(&text, "<host>");
         let text = SCHEME.replace_all(&text, r#"in scheme \"<scheme>\""#);
+        let text = AGE.replace_all(&text, r#""<age>"]"#);
         HASH.replace_all(&text, "hash=<hash>")[1..].to_string()
     }
 
