@@ -41,8 +41,8 @@ var (
 	// Upstream's documentation; ours has its own words.
 	prose = regexp.MustCompile(`("description": ?")(?:[^"\\]|\\.){70,}"`)
 	// The last cell of a row, where it is an age: seconds pass while a scenario is played.
-	age   = regexp.MustCompile(`"[0-9]{1,2}s"\]`)
-	hash  = regexp.MustCompile(`hash=[0-9A-Fa-f]+`)
+	age  = regexp.MustCompile(`"[0-9]{1,2}s"\]`)
+	hash = regexp.MustCompile(`hash=[0-9A-Fa-f]+`)
 )
 
 func (n *normalizer) text(text string) string {
