@@ -121,8 +121,20 @@ async fn bridge(kernel: &dyn Kernel, cfg: &Conflist, ledger: &Ledger, gateway: I
     let address = IpNetwork::new(gateway, cfg.pod_cidr.prefix()).map_err(|e| {
         Error::new("use pod range", cfg.pod_cidr.to_string(), ErrorKind::Other, e.to_string())
     })?;
-    if !kernel.addresses(ns, name).await?.contains(&address) {
+    let addresses = kernel.addresses(ns, name).await?;
+    if !addresses.contains(&address) {
         kernel.add_address(ns, name, address, AddressOptions::WithSubnetRoute).await?;
+    }
+    // Of a range that this node had before: another node has it now, and its pods must not be sought here.
+    let by_kernel = |a: &IpNetwork| matches!(a.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let former = |a: &&IpNetwork| {
+        a.is_ipv4() == address.is_ipv4()
+            && a.prefix() == address.prefix()
+            && a.ip() != gateway
+            && !by_kernel(a)
+    };
+    for old in addresses.iter().filter(former) {
+        kernel.delete_address(ns, name, *old).await?;
     }
     // The overlay may have changed, or the link below it: new pods and the bridge must agree.
     if let (Some(link), Some(mtu)) = (&link, cfg.mtu.filter(|m| link.as_ref().is_some_and(|l| l.mtu != *m))) {

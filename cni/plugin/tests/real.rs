@@ -446,3 +446,20 @@ fn forty_pods_at_once() {
         }
     });
 }
+
+#[test]
+fn another_range_and_another_mtu_are_taken_up() {
+    on_a_host_of_its_own(|| async {
+        let mut b = Bench::new();
+        knarr_plugin::node::bind_cluster_dns(&b.kernel, &b.cfg, [10, 43, 0, 10].into()).await.unwrap();
+        b.cfg.pod_cidr = "10.42.5.0/24".parse().unwrap();
+        b.cfg.mtu = Some(1350);
+        knarr_plugin::node::ensure(&b.kernel, &b.cfg).await.unwrap();
+        let mut addresses = b.kernel.addresses(&Netns::Host, "knarr0").await.unwrap();
+        addresses.retain(|a| a.is_ipv4());
+        let want: Vec<ipnetwork::IpNetwork> =
+            ["10.43.0.10/32", "10.42.5.1/24"].iter().map(|a| a.parse().unwrap()).collect();
+        assert_eq!(addresses, want, "what it had before is gone, the cluster DNS stays");
+        assert_eq!(b.kernel.link(&Netns::Host, "knarr0").await.unwrap().unwrap().mtu, 1350);
+    });
+}

@@ -106,6 +106,21 @@ struct Given {
     next: Vec<u128>,
     /// Nodes that found nothing left.
     waiting: HashSet<String>,
+    /// What nodes had that were deleted: one that comes again, perhaps with its pods still running, gets the same
+    /// as long as nobody else has it.
+    former: HashMap<String, Vec<String>>,
+}
+
+/// Parts of the ranges that none of the taken touch.
+fn still_free(ranges: &[Range], parts: &[String], taken: &[IpNetwork]) -> bool {
+    let fits = |(range, part): (&Range, &String)| {
+        let Ok(network) = part.parse::<IpNetwork>() else { return false };
+        let places = range.touched(network);
+        network.prefix() == range.part
+            && !places.is_empty()
+            && !taken.iter().any(|t| range.touched(*t).any(|i| places.contains(&i)))
+    };
+    ranges.len() == parts.len() && ranges.iter().zip(parts).all(fits)
 }
 
 struct Allocator {
@@ -142,7 +157,8 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
             }
             Event::Deleted(old) => {
                 let mut given = given.lock();
-                given.parts.remove(&old.name_any());
+                let had = given.parts.remove(&old.name_any());
+                given.former.extend(had.map(|had| (old.name_any(), had)));
                 given.waiting.remove(&old.name_any());
                 // What became free is for those that found nothing.
                 given.waiting.drain().for_each(|name| queue.add(name));
@@ -176,10 +192,14 @@ impl Allocator {
             let choice = known.or_else(|| {
                 let taken: Vec<IpNetwork> =
                     given.parts.values().flatten().filter_map(|c| c.parse().ok()).collect();
-                decide(&self.ranges, &mut given.next, &taken)
+                let again = given.former.remove(name).filter(|f| still_free(&self.ranges, f, &taken));
+                again.or_else(|| decide(&self.ranges, &mut given.next, &taken))
             });
             match &choice {
-                Some(cidrs) => drop(given.parts.insert(name.to_owned(), cidrs.clone())),
+                Some(cidrs) => {
+                    given.former.retain(|_, former| former != cidrs);
+                    given.parts.insert(name.to_owned(), cidrs.clone());
+                }
                 None => drop(given.waiting.insert(name.to_owned())),
             }
             choice
@@ -237,6 +257,9 @@ mod tests {
         assert_eq!(give(&["10.42.0.0/23", "10.42.2.7/32"]).unwrap(), "10.42.3.0/24");
         assert_eq!(give(&["10.42.3.0/24"]).unwrap(), "10.42.0.0/24", "round again");
         assert_eq!(give(&["10.42.3.0/24"]).unwrap(), "10.42.1.0/24", "10.42.0.0/24 was only just freed");
+        let former = |part: &str, taken: &[&str]| still_free(&range, &[part.to_owned()], &networks(taken));
+        assert!(former("10.42.1.0/24", &["10.42.0.0/24"]) && !former("10.42.1.0/24", &["10.42.0.0/23"]));
+        assert!(!former("10.42.0.0/23", &[]) && !former("10.9.0.0/24", &[]), "another size, another range");
         assert_eq!(give(&["10.0.0.0/8"]), None, "all of it");
         assert_eq!(give(&["::/0", "10.43.0.0/16"]).unwrap(), "10.42.2.0/24");
     }

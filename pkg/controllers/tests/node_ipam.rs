@@ -91,5 +91,15 @@ async fn every_node_gets_a_range_of_its_own_until_there_is_none() {
     nodes.delete("b", &DeleteParams::default()).await.unwrap();
     let moved = pairs(&[("a", "10.42.0.0/24"), ("c", "10.42.1.0/24")]);
     until("what b had for c, at once", async || ranges(&nodes).await == moved).await;
+
+    // A node that comes again gets what it had, though another range is next.
+    nodes.delete("a", &DeleteParams::default()).await.unwrap();
+    nodes.delete("c", &DeleteParams::default()).await.unwrap();
+    until("none", async || ranges(&nodes).await.is_empty()).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    add(&nodes, "c").await;
+    until("the same for c", async || ranges(&nodes).await == moved[1..]).await;
+    add(&nodes, "a").await;
+    until("the same for a", async || ranges(&nodes).await == moved).await;
     shutdown.cancel();
 }

@@ -70,6 +70,11 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80}], $2}
 Y
 }
 
+single_service() { # NAME: leads to web-1
+    k create service clusterip "$1" --tcp=80 >/dev/null
+    k set selector service "$1" name=web-1 >/dev/null
+}
+
 nodes_joined() {
     check "two nodes are Ready with their addresses" is "node1 10.99.0.1 node2 10.99.0.2 " \
         k get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.status.addresses[?(@.type=="InternalIP")].address} {end}'
@@ -176,6 +181,9 @@ Y
     check "the replaced pod is gone from it" within 60 is "1" bash -c "bed_kubectl get pods -l app=moves --no-headers | wc -l"
     check "its endpoints are back" within 30 is "web-1 web-2" seen 12 in_pod client-1 wget -qO- http://web/name
     check "exec on it works again" within 30 is "client-2" k exec client-2 -- hostname
+    single_service fresh
+    check "it hears of new services" within 45 is web-1 in_pod client-2 wget -qO- http://fresh/name
+    k delete service fresh >/dev/null
     k delete deployment moves >/dev/null
     k wait --for=delete pod -l app=moves --timeout=30s >/dev/null
 }
@@ -192,9 +200,8 @@ nodes_server_restart() {
     local before
     before=$(k get pods -o jsonpath='{range .items[*]}{.metadata.uid} {.status.podIP} {.status.containerStatuses[*].restartCount}{"\n"}{end}' | sort)
     # A service with one endpoint, on the server's node: nothing else could answer for it.
-    k create service clusterip web-one --tcp=80 >/dev/null
-    k set selector service web-one name=web-1 >/dev/null
-    within 10 in_pod client-2 wget -qO- http://web-one/name >/dev/null
+    single_service web-one
+    check "a service with one endpoint" within 45 is web-1 in_pod client-2 wget -qO- http://web-one/name
     loop_start client-1 "http://$(pod_ip web-2)/name"
     loop_start client-2 "http://$(k get service web-one -o jsonpath='{.spec.clusterIP}')/name"
     sleep 1
@@ -237,7 +244,10 @@ nodes_delete_node() {
     bed_exec 2 rm -rf /etc/knarr/node
     check "it may join again" bed_start 2
     check "and is Ready" within 60 bed_ready 2
-    check "with a range of pod addresses" within 20 says "10.42." k get node node2 -o jsonpath='{.spec.podCIDR}'
+    check "with the range that it had, as nobody else has it" within 20 is "$cidr" k get node node2 -o jsonpath='{.spec.podCIDR}'
+    node_pods | k apply -f - >/dev/null
+    check "pods run on it" k wait --for=condition=Ready pod/web-2 --timeout=60s
+    check "and are reached from the other" within 20 is "web-2 $(pod_ip client-1)" in_pod client-1 wget -qO- "http://$(pod_ip web-2)/cgi-bin/who"
 }
 
 nodes_uninstall() {
@@ -272,5 +282,6 @@ nodes_stories() { # [STORY...]
     "$bed_here/image.sh" "$work/node.tar" "$node_image" "node"
     # shellcheck disable=SC2048,SC2086
     nodes_bed "" ${*:-$nodes_all} || return 1
-    [ $# -gt 0 ] || node_mtu=1500 KNARR_BED_SERVER_ARGS="--flannel-backend host-gw" nodes_bed " with host-gw" joined pods services
+    # A bed that is kept is of the first sort.
+    [ $# -gt 0 ] || [ -n "${KEEP:-}" ] || node_mtu=1500 KNARR_BED_SERVER_ARGS="--flannel-backend host-gw" nodes_bed " with host-gw" joined pods services
 }
