@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::Result;
 use crate::api::{Api, Kind, Patch, array, name_of, text, version_of};
 use crate::context::Context;
+use crate::watch::Watch;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -150,4 +151,138 @@ pub async fn lifecycle(c: &Context, kind: &Kind, body: impl Fn(&str) -> Value) -
     api.wait_set(&query, LIMIT, "nothing left of the collection", |l| Ok(l.is_empty().then_some(()))).await?;
     crate::rest::refused(api.get(&second).await, 404, "reading what the collection's deletion removed")
         .map(|_| ())
+}
+
+fn revision(object: &Value) -> Result<u64> {
+    let text = version_of(object);
+    text.parse().map_err(|_| anyhow::anyhow!("resourceVersion {text:?} is no decimal number"))
+}
+
+/// A streaming list and watch, as informers open it: it begins with what is there and a bookmark that says so.
+async fn informer(api: &Api, selector: &str) -> Result<Watch> {
+    let query = [
+        ("labelSelector", selector),
+        ("sendInitialEvents", "true"),
+        ("resourceVersionMatch", "NotOlderThan"),
+        ("allowWatchBookmarks", "true"),
+    ];
+    let mut watch = api.watch(&query).await?;
+    let mark = watch.until(LIMIT, "the bookmark after the initial events", |e| e.kind == "BOOKMARK").await?;
+    let annotation = text(&mark.object, "/metadata/annotations/k8s.io~1initial-events-end");
+    ensure_eq!(annotation, "true", "annotation of the bookmark");
+    revision(&mark.object)?;
+    Ok(watch)
+}
+
+/// Follows one object through two watches: every event is the same object, and its version never goes down.
+struct Follower {
+    watches: Vec<Watch>,
+    last: u64,
+    uid: Value,
+}
+
+impl Follower {
+    /// The events of one step: of these types only, ending with this version.
+    async fn step(&mut self, what: &str, object: &Value, kinds: &[&str], end: &str) -> Result<()> {
+        let version = revision(object)?;
+        for watch in &mut self.watches {
+            loop {
+                let event = watch.within(Duration::from_secs(5), what).await?;
+                if event.kind == "BOOKMARK" {
+                    continue;
+                }
+                anyhow::ensure!(kinds.contains(&event.kind.as_str()), "{what}: an event {}", event.kind);
+                ensure_eq!(event.object["metadata"]["uid"], self.uid, "{what}: uid in the event");
+                let seen = revision(&event.object)?;
+                anyhow::ensure!(seen >= self.last, "{what}: version {seen} after {}", self.last);
+                if event.kind == end && seen >= version {
+                    break;
+                }
+            }
+        }
+        self.last = version;
+        Ok(())
+    }
+}
+
+/// The strict battery of upstream's `test/e2e/framework/conformance`: every verb, with two informers beside it, versions
+/// compared as numbers, and all four patch types on the object and on its status.
+pub async fn strict(c: &Context, kind: &Kind, body: Value, status: Option<Value>) -> Result<()> {
+    discovered(c, kind).await?;
+    let (api, name, label) = (c.api(kind), c.unique("e2e"), c.unique("strict"));
+    let selector = format!("e2e-strict={label}");
+    let watches = vec![informer(&api, &selector).await?, informer(&c.api_all(kind), &selector).await?];
+    let mut follower = Follower { watches, last: 0, uid: Value::Null };
+    let mut body = body;
+    body["metadata"]["name"] = json!(name);
+    body["metadata"]["labels"] = json!({"e2e-strict": label});
+    let made = api.create_with(&[("fieldValidation", "Strict")], &body).await?;
+    c.cleanup(&api, &name);
+    follower.uid = made["metadata"]["uid"].clone();
+    follower.step("create", &made, &["ADDED", "MODIFIED"], "ADDED").await?;
+    let again = crate::rest::refused(api.create(&body).await, 409, "creating it again")?;
+    ensure_eq!(again.reason(), "AlreadyExists", "reason of the refusal");
+    let seen = api.get(&name).await?;
+    ensure_eq!(seen["metadata"]["uid"], follower.uid, "uid of the object read");
+    for list in [api.labelled(&selector).await?, c.api_all(kind).labelled(&selector).await?] {
+        ensure_eq!(list.len(), 1, "objects listed by label");
+        ensure_eq!(list[0]["metadata"]["uid"], follower.uid, "uid of the object listed");
+    }
+    let updated = api.modify(&name, |o| o["metadata"]["annotations"] = json!({"updated": "true"})).await?;
+    follower.step("update", &updated, &["MODIFIED"], "MODIFIED").await?;
+    patches(&api, &name, "", None, &mut follower).await?;
+    if let Some(status) = status {
+        patches(&api, &name, "/status", Some(&status), &mut follower).await?;
+        let updated = api
+            .modify_at(&name, "status", |o| o["metadata"]["annotations"]["updatedstatus"] = json!("true"))
+            .await?;
+        follower.step("update of status", &updated, &["MODIFIED"], "MODIFIED").await?;
+    }
+    let last = api.get(&name).await?;
+    let options = json!({"preconditions": {"uid": follower.uid}});
+    api.delete_with(&name, options).await?;
+    follower.step("delete", &last, &["MODIFIED", "DELETED"], "DELETED").await?;
+    crate::rest::refused(api.get(&name).await, 404, "reading the deleted object")?;
+    api.create(&body).await?;
+    let query = [("labelSelector", selector.as_str())];
+    api.delete_collection(&query).await?;
+    api.wait_set(&query, LIMIT, "nothing left of the collection", |l| Ok(l.is_empty().then_some(()))).await
+}
+
+/// All four patch types, each with an annotation of its own; with a status, that as well.
+async fn patches(
+    api: &Api,
+    name: &str,
+    sub: &str,
+    status: Option<&Value>,
+    follower: &mut Follower,
+) -> Result<()> {
+    let path = format!("{name}{sub}");
+    let types = ["strategic", "merge", "json", "apply"];
+    for kind in types {
+        let key = format!("{kind}{}", sub.replace('/', "-"));
+        let mut change = status.cloned().unwrap_or_else(|| json!({}));
+        change["metadata"]["annotations"] = json!({key.as_str(): "patched"});
+        let patch = match kind {
+            "strategic" => Patch::Strategic(change),
+            "merge" => Patch::Merge(change),
+            "json" => Patch::Json(
+                json!([{"op": "add", "path": format!("/metadata/annotations/{key}"), "value": "patched"}]),
+            ),
+            _ => {
+                change["metadata"]["name"] = json!(name);
+                Patch::Apply("e2e-test", api.kind.document(change))
+            }
+        };
+        let what = format!("{kind} patch of {path}");
+        let patched = api.patch(&path, patch).await.map_err(|e| e.context(what.clone()))?;
+        ensure_eq!(patched["metadata"]["annotations"][&key], json!("patched"), "annotation after the {what}");
+        if let Some(status) = status {
+            for (field, value) in status["status"].as_object().into_iter().flatten() {
+                ensure_eq!(patched["status"][field], *value, "status.{field} after the {what}");
+            }
+        }
+        follower.step(&what, &patched, &["MODIFIED"], "MODIFIED").await?;
+    }
+    Ok(())
 }

@@ -13,6 +13,18 @@ use crate::Result;
 use crate::api::{Api, version_of};
 use crate::rest::{Rest, StatusError};
 
+/// A wait that came to its limit.
+#[derive(Debug)]
+pub struct TimedOut(String);
+
+impl std::fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TimedOut {}
+
 /// One event of a watch.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -119,6 +131,21 @@ impl Api {
         .with_context(|| format!("{} {name}", self.kind.kind))
     }
 
+    /// Looks on for a time in which a condition may never hold.
+    pub async fn never(
+        &self,
+        name: &str,
+        time: Duration,
+        what: &str,
+        mut happens: impl FnMut(Option<&Value>) -> bool + Send,
+    ) -> Result<()> {
+        match self.wait(name, time, what, |o| Ok(happens(o))).await {
+            Ok(seen) => anyhow::bail!("{what}: {} {name}: {}", self.kind.kind, seen["status"]),
+            Err(e) if e.downcast_ref::<TimedOut>().is_some() => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Waits until the object is gone.
     pub async fn wait_gone(&self, name: &str, limit: Duration) -> Result<()> {
         self.wait(name, limit, "waiting for it to be gone", |o| Ok(o.is_none())).await.map(|_| ())
@@ -161,7 +188,9 @@ impl Api {
         let out = tokio::time::timeout(end.saturating_duration_since(Instant::now()), run).await;
         match out {
             Ok(out) => out.with_context(|| what.to_string()),
-            Err(_) => anyhow::bail!("{what}: not within {limit:?}; last seen: {}", brief(&set)),
+            Err(_) => {
+                Err(TimedOut(format!("{what}: not within {limit:?}; last seen: {}", brief(&set))).into())
+            }
         }
     }
 }

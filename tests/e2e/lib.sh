@@ -1,6 +1,7 @@
 # Shared by the stories: assertions that wait for a state instead of sleeping, and counts.
 passed=0 failed=0 skipped=0
-export PATH="${KNARR_CLIENTS:-$root/target/clients}:$PATH"
+clients=$(cd "${KNARR_CLIENTS:-$root/target/clients}" && pwd)
+export PATH="$clients:$PATH"
 
 say() { printf '    %s\n' "$*"; }
 

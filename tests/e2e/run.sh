@@ -10,7 +10,7 @@ export KNARR_TEST_WORK=$work
 . "$here/lib.sh"
 . "$here/machine.sh"
 
-for tool in kubectl helm3 helm4; do
+for tool in kubectl kubectl-1.27 helm3 helm4; do
     command -v "$tool" >/dev/null || { echo "end to end: $tool is missing: run tests/clients/build.sh"; exit 1; }
 done
 if [ -z "${KNARR_BIN:-}" ]; then
@@ -29,8 +29,11 @@ host_state() { # what uninstall must leave as it was
     ip netns list 2>/dev/null | sed 's/^/netns /'
     nft list tables 2>/dev/null | sed 's/^/nft /'
     awk '$2 ~ /knarr|kubelet|containerd|netns/ {print "mount", $2}' /proc/mounts
-    ps -eo stat=,comm= | awk '$1 !~ /^Z/ && $2 ~ /^(knarr|containerd|runc)/ {print "process", $2}'
-    ls -d /etc/knarr /var/lib/knarr /usr/local/bin/knarr /run/knarr* /var/log/knarr* /var/log/pods /var/log/containers 2>/dev/null | sed 's/^/file /'
+    # The server, its runtime, shims and what they start: by program or by the data directory on their command lines;
+    # not those of machines of their own, which have another pid namespace.
+    ps -eo pidns=,stat=,args= | awk -v own="$(readlink /proc/self/ns/pid | tr -dc 0-9)" -v dir="${KNARR_DATA_DIR:-/var/lib/knarr}/" \
+        '$1 == own && $2 !~ /^Z/ && ($3 == "/usr/local/bin/knarr" || index($0, dir)) && !/awk/ {print "process", $3}'
+    ls -d /etc/knarr /var/lib/knarr /usr/local/bin/knarr /run/knarr* /var/log/knarr* /var/log/pods /var/log/containers /var/lib/cni /run/containerd 2>/dev/null | sed 's/^/file /'
     find /sys/fs/cgroup -maxdepth 3 -name 'kubepods*' 2>/dev/null | sed 's/^/cgroup /'
 }
 
@@ -47,6 +50,7 @@ for story in $stories; do
     echo "story: $story"
     "story_$story"
 done
+[ $# -gt 0 ] || { . "$here/nodes.sh" && . "$here/nodes/stories.sh" && nodes_stories; }
 echo "$passed $failed $skipped" >"$work/e2e-counts"
 echo "end to end: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -1,10 +1,11 @@
 //! Recording against answer: equal up to the numbers that normalization gave, and a diff that can be read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use regex::Regex;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 static NAME: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("<(?:rv|uid|gen|continue)-[0-9]+>").expect("a constant pattern"));
@@ -19,8 +20,10 @@ pub struct Names {
 }
 
 impl Names {
-    /// Whether two blocks are equal; learns which names stand for each other if so.
+    /// Whether two blocks are equal; learns which names stand for each other if so. The order of keys in JSON objects
+    /// does not count: ours splices the resourceVersion into stored bytes.
     pub fn equal(&mut self, recorded: &str, answered: &str) -> bool {
+        let (recorded, answered) = (&canonical(recorded), &canonical(answered));
         if anonymous(recorded) != anonymous(answered) {
             return false;
         }
@@ -44,6 +47,51 @@ impl Names {
             self.theirs.insert(ours, theirs);
         }
         true
+    }
+}
+
+/// A block whose JSON bodies have sorted keys; numbers, strings and everything else stay as they are written.
+fn canonical(block: &str) -> String {
+    let lines: Vec<&str> = block.lines().collect();
+    let first = lines.iter().position(|line| line.starts_with("| ")).unwrap_or(lines.len());
+    let (head, body) = lines.split_at(first);
+    let (body, tail): (Vec<&str>, Vec<&str>) = body.iter().partition(|line| line.starts_with("| "));
+    let texts: Vec<&str> = body.iter().map(|line| &line[2..]).collect();
+    let mut out = head.join("\n");
+    // One document over many lines is indented; otherwise each line is a document.
+    if texts.len() > 1
+        && let Some(whole) = sorted(&texts.join("\n"))
+    {
+        out.push_str("\nindented ");
+        out.push_str(&whole);
+    } else {
+        for text in texts {
+            out.push('\n');
+            out.push_str(&sorted(text).unwrap_or_else(|| text.to_string()));
+        }
+    }
+    out + "\n" + &tail.join("\n")
+}
+
+fn sorted(text: &str) -> Option<String> {
+    let raw: &RawValue = serde_json::from_str(text).ok()?;
+    let text = raw.get();
+    if text.starts_with('{') {
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+        let fields =
+            fields.iter().map(|(k, v)| Some(format!("{}:{}", Value::from(k.as_str()), sorted(v.get())?)));
+        return Some(format!("{{{}}}", fields.collect::<Option<Vec<_>>>()?.join(",")));
+    }
+    if text.starts_with('[') {
+        let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+        let items = items.iter().map(|v| sorted(v.get()));
+        return Some(format!("[{}]", items.collect::<Option<Vec<_>>>()?.join(",")));
+    }
+    // A string is the same whichever of its letters are escaped; a number is not.
+    if text.starts_with('"') {
+        Some(serde_json::from_str::<Value>(text).ok()?.to_string())
+    } else {
+        Some(text.to_string())
     }
 }
 
@@ -137,6 +185,16 @@ mod tests {
         assert!(!names.equal("<rv-9> <rv-9>", "<rv-8> <rv-7>"), "one value became two");
         assert!(!names.equal("<rv-8> <rv-9>", "<rv-8> <rv-8>"), "two values became one");
         assert!(!names.equal("<rv-1>", "<uid-1>"), "another class");
+    }
+
+    #[test]
+    fn keys_may_stand_in_any_order_but_everything_else_counts() {
+        let mut names = Names::default();
+        assert!(names.equal("200\n| {\"a\":1,\"b\":[2]}\n", "200\n| {\"b\":[2],\"a\":1}\n"));
+        assert!(!names.equal("200\n| {\"a\":1.0}\n", "200\n| {\"a\":1}\n"), "a number");
+        assert!(!names.equal("200\n| {\n|  \"a\":1\n| }\n", "200\n| {\"a\":1}\n"), "the layout");
+        assert!(!names.equal("200\n| [1,2]\n", "200\n| [2,1]\n"), "a list");
+        assert!(!names.equal("200\n| {}\n", "200\n| {}\n\\ no newline at the end\n"), "the end");
     }
 
     #[test]

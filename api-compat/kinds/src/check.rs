@@ -105,3 +105,8 @@ pub(crate) fn dns_subdomain(errors: &mut Errors, value: &str, path: &Path) {
 pub(crate) fn qualified_name(errors: &mut Errors, value: &str, path: &Path) {
     names(errors, names::is_qualified_name(value), value.into(), path);
 }
+
+/// A transport protocol.
+pub(crate) fn protocol(errors: &mut Errors, value: &str, path: &Path) {
+    one_of(errors, value, path, &["SCTP", "TCP", "UDP"], Some(""));
+}

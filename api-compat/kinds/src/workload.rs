@@ -1,17 +1,16 @@
 //! What the workload kinds share: selector and template, counts, rolling updates.
 
-use std::collections::BTreeMap;
-
 use knarr_machinery::labels::Selector;
 use knarr_machinery::{FieldError, Path, names};
 use serde_json::Value;
 
 use crate::check::{self, Errors};
 use crate::podspec;
-use crate::value::{container_cells, int, is_empty, map, selector_text, text};
+use crate::value::{container_cells, int, is_empty, selector_text, text};
 
 /// Selector (a LabelSelector) and template of `spec`, which must fit each other.
-pub(crate) fn selector_and_template(errors: &mut Errors, obj: &Value, what: &str) {
+/// `old` is the object that is replaced.
+pub(crate) fn selector_and_template(errors: &mut Errors, obj: &Value, old: Option<&Value>, what: &str) {
     let spec = Path::new("spec");
     let selector = obj.pointer("/spec/selector").filter(|s| !s.is_null());
     let at = spec.child("selector");
@@ -23,33 +22,44 @@ pub(crate) fn selector_and_template(errors: &mut Errors, obj: &Value, what: &str
                 errors.push(FieldError::invalid(
                     &at,
                     s.clone(),
-                    format!("empty selector is invalid for {what}"),
+                    format!(
+                        "empty selector is invalid for {}",
+                        if what == "replicaset" { "deployment" } else { what }
+                    ),
                 ));
             }
         }
     }
     let template = obj.pointer("/spec/template").unwrap_or(&Value::Null);
     let path = spec.child("template");
-    if let Some(parsed) = selector.and_then(|s| Selector::from_label_selector(s).ok()) {
-        let labels: BTreeMap<String, String> = map(template, "/metadata/labels")
-            .into_iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_string()))
-            .collect();
-        let nothing =
-            selector.is_some_and(|s| is_empty(s.get("matchLabels")) && is_empty(s.get("matchExpressions")));
-        if !nothing && !parsed.matches(&labels) {
-            let value =
-                template.pointer("/metadata/labels").cloned().unwrap_or_else(|| serde_json::json!({}));
-            errors.push(FieldError::invalid(
-                &path.child("metadata").child("labels"),
-                value,
-                "`selector` does not match template `labels`",
-            ));
+    let nothing =
+        selector.is_some_and(|s| is_empty(s.get("matchLabels")) && is_empty(s.get("matchExpressions")));
+    match selector.map(Selector::from_label_selector) {
+        // No selector selects nothing: no labels of the template fit it.
+        None => labels_differ(errors, template, &path),
+        Some(Err(_)) => {
+            let given = selector.cloned().unwrap_or_default();
+            errors.push(FieldError::invalid(&at, given, "invalid label selector"));
+            return;
+        }
+        Some(Ok(parsed)) => {
+            if !nothing && !parsed.matches(&knarr_machinery::meta::labels(template)) {
+                labels_differ(errors, template, &path);
+            }
         }
     }
-    errors.extend(podspec::validate_template(template, &path));
+    errors.extend(podspec::validate_new_template(
+        template,
+        old.and_then(|o| o.pointer("/spec/template")),
+        &path,
+    ));
     always_restarts(errors, template, &path, what);
+}
+
+fn labels_differ(errors: &mut Errors, template: &Value, path: &Path) {
+    let value = template.pointer("/metadata/labels").cloned().unwrap_or(Value::Null);
+    let at = path.child("metadata").child("labels");
+    errors.push(FieldError::invalid(&at, value, "`selector` does not match template `labels`"));
 }
 
 /// Pods of controllers that run for ever restart always and have no deadline.
@@ -97,7 +107,7 @@ pub(crate) fn count_or_percent(errors: &mut Errors, value: Option<&Value>, path:
 /// Whether an IntOrString is nothing.
 pub(crate) fn is_zero(value: Option<&Value>) -> bool {
     match value {
-        Some(Value::String(s)) => s.trim_end_matches('%').parse::<i64>() == Ok(0),
+        Some(Value::String(s)) => s.strip_suffix('%').unwrap_or(s).parse::<i64>().unwrap_or(0) == 0,
         Some(v) => v.as_i64() == Some(0),
         None => true,
     }

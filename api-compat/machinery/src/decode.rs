@@ -40,7 +40,7 @@ pub fn cannot_handle(gvk: &GroupVersionKind, cause: &str) -> ApiError {
 /// Parses JSON; repeated keys are reported and the last one counts.
 ///
 /// # Errors
-/// Malformed JSON, with line and column.
+/// Malformed JSON, in the words of [`crate::syntax`].
 pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<Finding>), ApiError> {
     let mut findings = Vec::new();
     let mut path = String::new();
@@ -51,8 +51,8 @@ pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<Finding>), ApiError> {
         .deserialize(&mut de)
         .and_then(|v| de.end().map(|()| v))
         .map_err(|e| {
-            let told = crate::gojson::syntax_error(bytes).unwrap_or_else(|| e.to_string());
-            ApiError::bad_request(format!("json parse error: {told}"))
+            let text = crate::syntax::error(bytes).unwrap_or_else(|| e.to_string());
+            ApiError::bad_request(format!("couldn't get version/kind; json parse error: {text}"))
         })?;
     Ok((value, findings))
 }

@@ -134,10 +134,14 @@ impl FieldError {
         Self::make(ErrorType::TypeInvalid, path, Some(value.into()), detail)
     }
 
-    /// A value is not one of an enumeration; the valid ones are listed sorted and quoted.
+    /// A value is malformed or out of bounds, and too large or too secret to be repeated.
+    pub fn wrong(path: &Path, detail: impl Into<String>) -> Self {
+        Self::make(ErrorType::Invalid, path, None, detail)
+    }
+
+    /// A value is not one of an enumeration; the valid ones are listed quoted, in the order given.
     pub fn not_supported(path: &Path, value: impl Into<Value>, valid: &[&str]) -> Self {
-        let mut valid: Vec<String> = valid.iter().map(|v| format!("\"{v}\"")).collect();
-        valid.sort();
+        let valid: Vec<String> = valid.iter().map(|v| format!("\"{v}\"")).collect();
         let detail =
             if valid.is_empty() { String::new() } else { format!("supported values: {}", valid.join(", ")) };
         Self::make(ErrorType::NotSupported, path, Some(value.into()), detail)

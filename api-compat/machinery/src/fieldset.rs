@@ -253,7 +253,7 @@ impl FieldSet {
         out
     }
 
-    /// All paths, in order.
+    /// All paths; on each level those that end there come before those that go deeper, as upstream tells them.
     pub fn paths(&self) -> Vec<Vec<PathElement>> {
         let mut out = Vec::new();
         self.collect(&mut Vec::new(), &mut out);
@@ -261,15 +261,14 @@ impl FieldSet {
     }
 
     fn collect(&self, prefix: &mut Vec<PathElement>, out: &mut Vec<Vec<PathElement>>) {
-        // Members of a level first, then what is below, as upstream walks its sets.
         for k in &self.members {
             prefix.push(k.clone());
             out.push(prefix.clone());
             prefix.pop();
         }
-        for (k, c) in &self.children {
+        for (k, below) in &self.children {
             prefix.push(k.clone());
-            c.collect(prefix, out);
+            below.collect(prefix, out);
             prefix.pop();
         }
     }

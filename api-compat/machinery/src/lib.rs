@@ -10,7 +10,6 @@ pub mod decode;
 pub mod field;
 pub mod fields;
 pub mod fieldset;
-pub mod gojson;
 pub mod gvk;
 pub mod int_or_string;
 pub mod labels;
@@ -21,6 +20,7 @@ pub mod patch;
 pub mod quantity;
 pub mod status;
 pub mod strategic;
+pub mod syntax;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;

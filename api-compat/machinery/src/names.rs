@@ -435,27 +435,60 @@ pub fn is_valid_ip(value: &str) -> Vec<String> {
     errors
 }
 
-/// An IP address as the older API fields accept it (leading zeros and mapped addresses allowed).
+/// An IP address as the older API fields accept it: any spelling, but no leading zeros and no mapped addresses.
 pub fn is_valid_ip_legacy(value: &str) -> Vec<String> {
-    if parse_ip_sloppy(value).is_some() {
-        return Vec::new();
+    let Some(ip) = parse_ip_sloppy(value) else {
+        return vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_string()];
+    };
+    let mut errors = Vec::new();
+    if value.parse::<std::net::IpAddr>().is_err() {
+        errors.push("must not have leading 0s".to_string());
     }
-    vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_string()]
+    if is_mapped(ip) {
+        errors.push("must not be an IPv4-mapped IPv6 address".to_string());
+    }
+    errors
 }
 
-/// An address block; host bits are accepted, as in the older API fields.
-pub fn is_cidr(value: &str) -> Vec<String> {
-    let ok = value.split_once('/').is_some_and(|(ip, len)| {
-        let digits = !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit());
-        match (parse_ip_sloppy(ip), len.parse::<u8>()) {
-            (Some(ip), Ok(n)) if digits => n <= if ip.is_ipv4() { 32 } else { 128 },
-            _ => false,
-        }
-    });
-    if ok {
-        return Vec::new();
+fn is_mapped(ip: std::net::IpAddr) -> bool {
+    matches!(ip, std::net::IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}
+
+/// Address and prefix length, with leading zeros tolerated.
+fn parse_cidr_sloppy(value: &str) -> Option<(std::net::IpAddr, u8)> {
+    let (ip, len) = value.split_once('/')?;
+    if len.is_empty() || !len.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
     }
-    vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_string()]
+    let (ip, n) = (parse_ip_sloppy(ip)?, len.parse::<u8>().ok()?);
+    (n <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, n))
+}
+
+/// The number of the address, and the mask of its host bits under a prefix of `length`.
+fn number_and_host_mask(ip: std::net::IpAddr, length: u8) -> (u128, u128) {
+    let (number, host) = match ip {
+        std::net::IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32 - u32::from(length)),
+        std::net::IpAddr::V6(v6) => (u128::from(v6), 128 - u32::from(length)),
+    };
+    (number, 1u128.checked_shl(host).map_or(u128::MAX, |m| m - 1))
+}
+
+/// An address block as the older API fields accept it: no leading zeros, no mapped address, no host bits.
+pub fn is_cidr(value: &str) -> Vec<String> {
+    let Some((ip, length)) = parse_cidr_sloppy(value) else {
+        return vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_string()];
+    };
+    let (address, digits) = value.split_once('/').unwrap_or((value, ""));
+    let (number, host) = number_and_host_mask(ip, length);
+    if address.parse::<std::net::IpAddr>().is_err() || digits != length.to_string() {
+        vec!["must not have leading 0s in IP or prefix length".to_string()]
+    } else if is_mapped(ip) {
+        vec!["must not have an IPv4-mapped IPv6 address".to_string()]
+    } else if number & host != 0 {
+        vec!["must not have bits set beyond the prefix length".to_string()]
+    } else {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]
@@ -518,7 +551,16 @@ mod tests {
         assert_eq!(is_valid_ip("010.0.0.1"), ["must not have leading 0s"]);
         assert_eq!(is_valid_ip("2001:DB8::1"), ["must be in canonical form (\"2001:db8::1\")"]);
         assert!(!is_valid_ip("1.2.3").is_empty());
-        assert!(is_cidr("10.0.0.1/24").is_empty());
+        assert_eq!(is_valid_ip_legacy("010.0.0.1"), ["must not have leading 0s"]);
+        assert!(is_valid_ip_legacy("2001:DB8::1").is_empty());
+        assert!(
+            is_cidr("10.0.0.0/24").is_empty()
+                && is_cidr("::/0").is_empty()
+                && is_cidr("10.0.0.1/32").is_empty()
+        );
+        assert_eq!(is_cidr("10.0.0.1/24"), ["must not have bits set beyond the prefix length"]);
+        assert_eq!(is_cidr("10.0.0.0/024"), ["must not have leading 0s in IP or prefix length"]);
+        assert_eq!(is_cidr("::ffff:1.2.3.0/120"), ["must not have an IPv4-mapped IPv6 address"]);
         assert!(!is_cidr("10.0.0.0/33").is_empty());
         assert!(!is_cidr("10.0.0.0").is_empty());
     }

@@ -61,6 +61,7 @@ impl Host {
             cni_bin_dir: self.cni_bin.clone(),
             cni_conf_dir: self.cni_conf.clone(),
             pause_image: knarr_cri::pause::IMAGE.to_string(),
+            credentials: String::new(),
         }
     }
 
@@ -104,6 +105,45 @@ pub fn own_tree(ledger: &Ledger, path: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Where the runtime binds the pods' network namespaces, as `ip netns` does with its own.
+const NETNS_DIR: &str = "/run/netns";
+
+/// Makes the directory of network namespaces a mount of its own while it is still empty. The first `ip netns add`
+/// on a host does that, and takes over what is mounted in it a second time: the runtime could then not remove the
+/// namespaces of the pods that run, so that these would never end.
+pub fn share_netns_dir(ledger: &Ledger) -> anyhow::Result<()> {
+    use nix::mount::{MsFlags, mount};
+    let dir = Path::new(NETNS_DIR);
+    ledger.create_directory(dir)?;
+    if is_mount_point(dir)? || holds_something(dir) {
+        return Ok(());
+    }
+    ledger.record(&Item::Mount { path: dir.to_path_buf() })?;
+    let none = None::<&str>;
+    mount(Some(dir), dir, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+        .and_then(|()| mount(none, dir, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none))
+        .with_context(|| format!("mount {NETNS_DIR} on itself"))
+}
+
+/// When others' namespaces are in the directory it is theirs by now: it is not to be undone.
+pub fn leave_netns_dir_to_others(ledger: &Ledger) -> anyhow::Result<()> {
+    let dir = Path::new(NETNS_DIR);
+    if holds_something(dir) {
+        ledger.forget(&Item::Mount { path: dir.to_path_buf() })?;
+        ledger.forget(&Item::Directory { path: dir.to_path_buf() })?;
+    }
+    Ok(())
+}
+
+fn holds_something(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn is_mount_point(dir: &Path) -> anyhow::Result<bool> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    Ok(table.lines().filter_map(|l| l.split(' ').nth(4)).any(|point| Path::new(point) == dir))
 }
 
 /// Links the CNI program names to this very program.

@@ -9,6 +9,8 @@ use anyhow::Context;
 use futures::StreamExt;
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1::Node as NodeObject;
+use knarr_agent::containerd::Containerd;
+use knarr_agent::registries::Registries;
 use knarr_config::Config;
 use knarr_cri::Runtime;
 use knarr_netlink::{Kernel, RealKernel};
@@ -67,7 +69,11 @@ pub async fn start(node: &Arc<Node>) -> anyhow::Result<()> {
     let (config, host, process) = (&node.config, &node.host, &node.process);
     if config.container_runtime_endpoint.is_none() {
         host::link_cni_programs(host)?;
-        let supervisor = host.containerd(config).start(process.shutdown.clone()).await?;
+        host::share_netns_dir(&host.open_ledger()?)?;
+        let registries = Registries::read(&config.private_registry)?;
+        let containerd = Containerd { credentials: registries.credentials(), ..host.containerd(config) };
+        answer_pulls(node, &registries, &containerd).await?;
+        let supervisor = containerd.start(process.shutdown.clone()).await?;
         process.tasks.spawn(async move {
             if let Err(error) = supervisor.await {
                 tracing::error!(%error, "containerd supervision failed");
@@ -95,6 +101,19 @@ pub async fn start(node: &Arc<Node>) -> anyhow::Result<()> {
     let client = node.clients.kubelet.clone();
     process.spawn("kubelet", knarr_kubelet::run(kubelet, client, runtime, process.shutdown.clone()));
     Ok(())
+}
+
+/// Tells containerd where to pull from. Registries that are listed as mirrors are answered from this node's own
+/// archives first.
+async fn answer_pulls(node: &Node, registries: &Registries, containerd: &Containerd) -> anyhow::Result<()> {
+    let local = if registries.mirrors.is_empty() {
+        None
+    } else {
+        let images = knarr_cri::Containerd::new(&containerd.socket().display().to_string())?.local_images();
+        let address = knarr_agent::local_registry::serve(images, node.process.shutdown.clone()).await;
+        Some(format!("http://{}", address.context("local registry")?))
+    };
+    Ok(registries.write_hosts(&containerd.hosts_dir(), local.as_deref())?)
 }
 
 /// The socket opens before the CRI service behind it is ready.

@@ -85,8 +85,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let wiring = Arc::new(Wiring { config, host, pki, node_name, node_ip, api, process: process.clone() });
     let join = joining::tokens(&wiring)?;
-    serve_api(&wiring, listener, advertise, join.clone())?;
-    access::enforce(&wiring, join).await?;
+    access::enforce(&wiring, join.clone()).await?;
+    // Clients that come earlier wait in the listener's queue: nobody is told 401 or 403 by a server that is starting.
+    serve_api(&wiring, listener, advertise, join)?;
     keep_kubeconfig(&wiring)?;
     tracing::info!(elapsed_ms = begun.elapsed().as_millis() as u64, "API is ready");
 

@@ -35,6 +35,7 @@ pub async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     }
     unmount_below(&host.data_dir, &mut failures);
     let ledger = host.open_ledger()?;
+    crate::host::leave_netns_dir_to_others(&ledger)?;
     let report = ledger.undo_all(&RealKernel).await?;
     failures.extend(report.errors.iter().map(|(item, error)| format!("{item:?}: {error}")));
     failures.extend(
@@ -52,8 +53,7 @@ pub async fn run(config: &Config) -> anyhow::Result<ExitCode> {
             "/run/containerd/s",
             "/run/containerd/fifo",
             "/run/containerd",
-            // The runtime's network namespaces, and the results that its CNI library remembers.
-            "/run/netns",
+            // Results that the runtime's CNI library remembers.
             "/var/lib/cni/results",
             "/var/lib/cni",
         ] {
@@ -118,12 +118,17 @@ async fn remove_sandboxes(endpoint: &Path, failures: &mut Vec<String>) -> anyhow
     Ok(())
 }
 
-/// Ends shims of our containerd that outlived their pods. A shim names its containerd's socket on its command line.
+/// Ends shims of our containerd that outlived their pods. A shim names its containerd's socket on its command line;
+/// one of another process namespace belongs to a node in a container, whose socket only has the same name.
 fn end_shims(socket: &Path, failures: &mut Vec<String>) {
     use nix::sys::signal::{Signal, kill};
     let socket = socket.display().to_string();
     let Ok(entries) = std::fs::read_dir("/proc") else { return };
+    let ours = std::fs::read_link("/proc/self/ns/pid").ok();
     for entry in entries.filter_map(Result::ok) {
+        if std::fs::read_link(entry.path().join("ns/pid")).ok() != ours {
+            continue;
+        }
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
         let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
@@ -164,13 +169,7 @@ fn remove_if_empty(dir: &Path, failures: &mut Vec<String>) {
     match std::fs::remove_dir(dir) {
         Ok(()) => {}
         Err(e)
-            if matches!(
-                e.kind(),
-                std::io::ErrorKind::NotFound
-                    | std::io::ErrorKind::DirectoryNotEmpty
-                    // `ip netns` makes a mount point of its directory.
-                    | std::io::ErrorKind::ResourceBusy
-            ) => {}
+            if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {}
         Err(e) => failures.push(format!("remove {}: {e}", dir.display())),
     }
 }

@@ -365,7 +365,7 @@ fn a_link_of_another_kind_is_refused_and_changes_are_told() {
                 destinations: vec!["10.42.0.0/16".parse().unwrap()],
             };
             let (send, mut told) = tokio::sync::mpsc::unbounded_channel();
-            let changed = move || drop(send.send(()));
+            let changed = move || send.send(()).unwrap_or_default();
             let watching = k.watch_network(&Netns::Host, &interest, &changed);
             let acting = async {
                 told.recv().await.unwrap();

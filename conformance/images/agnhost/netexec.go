@@ -57,7 +57,10 @@ func netexec(args []string) error {
 	}
 	server := &http.Server{Addr: fmt.Sprintf(":%d", *httpPort)}
 	mux := netexecRoutes(server)
-	server.Handler = mux
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		log.Printf("%s %s", r.Method, r.URL)
+		mux.ServeHTTP(w, r)
+	})
 	if *override != "" {
 		target, err := url.Parse(*override)
 		if err != nil {
@@ -98,7 +101,6 @@ func netexecRoutes(server *http.Server) *http.ServeMux {
 	mux := http.NewServeMux()
 	text := func(path string, answer func(r *http.Request) string) {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			log.Printf("%s %s", r.Method, r.URL)
 			fmt.Fprint(w, answer(r))
 		})
 	}

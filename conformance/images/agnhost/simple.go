@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -29,6 +30,7 @@ func init() {
 	register("dns-server-list", func([]string) error { fmt.Println(strings.Join(resolvConf().servers, ",")); return nil })
 	register("nonewprivs", func([]string) error { fmt.Printf("Effective uid: %d\n", os.Geteuid()); return nil })
 	register("no-snat-test", noSnat)
+	register("nettest", nettest)
 }
 
 func cat(path string) error {
@@ -270,4 +272,36 @@ func noSnat(args []string) error {
 		}
 	})
 	return http.ListenAndServe(":"+*port, nil)
+}
+
+// nettest keeps what other pods tell it; the tests read it back.
+func nettest(args []string) error {
+	set := flags("nettest")
+	port := set.Int("port", 8080, "port")
+	set.String("service", "", "unused")
+	set.String("namespace", "", "unused")
+	set.Int("peers", 8, "unused")
+	set.Int("delay-shutdown", 0, "unused")
+	parse(set, args)
+	var lock sync.Mutex
+	received := map[string]int{}
+	http.HandleFunc("/read", func(w http.ResponseWriter, _ *http.Request) {
+		lock.Lock()
+		defer lock.Unlock()
+		answerJSON(w, http.StatusOK, object{"Hostname": hostname(), "Sent": object{}, "Received": received, "Errors": nil, "Log": nil, "StillContactingPeers": true})
+	})
+	http.HandleFunc("/write", func(w http.ResponseWriter, r *http.Request) {
+		var told struct{ Source string }
+		if err := json.NewDecoder(r.Body).Decode(&told); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		lock.Lock()
+		defer lock.Unlock()
+		received[told.Source]++
+		answerJSON(w, http.StatusOK, object{"Hostname": hostname()})
+	})
+	http.HandleFunc("/status", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "running") })
+	http.HandleFunc("/quit", func(http.ResponseWriter, *http.Request) { os.Exit(0) })
+	return http.ListenAndServe(fmt.Sprintf(":%d", *port), nil)
 }

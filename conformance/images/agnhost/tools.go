@@ -21,10 +21,10 @@ var tools = map[string]func(args []string) int{
 }
 
 type request struct {
-	method, target, output, format, data, unix  string
-	headers                                     []string
-	include, head, follow, failing, quiet, post bool
-	connect, limit                              time.Duration
+	method, target, output, format, data, unix, source string
+	headers                                            []string
+	include, head, follow, failing, quiet, post        bool
+	connect, limit                                     time.Duration
 }
 
 func seconds(text string) time.Duration {
@@ -94,7 +94,9 @@ func curl(args []string) int {
 			r.connect = seconds(value(&i))
 		case "--unix-socket":
 			r.unix = value(&i)
-		case "--noproxy", "--retry", "--interface":
+		case "--interface":
+			r.source = value(&i)
+		case "--noproxy", "--retry":
 			value(&i)
 		default:
 			if strings.HasPrefix(a, "-") {
@@ -135,6 +137,14 @@ func (r request) run() int {
 		ask.Header.Add(key, strings.TrimSpace(value))
 	}
 	dialer := &net.Dialer{Timeout: r.connect}
+	if r.source != "" {
+		ip := net.ParseIP(r.source)
+		if ip == nil {
+			fmt.Fprintf(os.Stderr, "curl (stand-in): --interface wants an address, not %q\n", r.source)
+			return 2
+		}
+		dialer.LocalAddr = &net.TCPAddr{IP: ip}
+	}
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	if r.unix != "" {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -19,14 +19,24 @@ tests! {
 
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// Runs a line in a pod of the set; its container may just be starting.
+async fn run(cx: &Context, pod: &str, line: &str) -> Result<()> {
+    let what = format!("{line:?} in {pod}");
+    crate::watch::poll(Duration::from_secs(300), Duration::from_secs(1), &what, || async {
+        cx.shell(pod, WEBSERVER, line).await.map(Some)
+    })
+    .await
+    .map(|_| ())
+}
+
 /// Takes away the file that the readiness probe asks for.
 pub(super) async fn break_probe(cx: &Context, pod: &str) -> Result<()> {
-    cx.shell(pod, WEBSERVER, "mv -v /localhost.crt /tmp/ || true").await.map(|_| ())
+    run(cx, pod, "mv -v /localhost.crt /tmp/ || true").await
 }
 
 /// Puts the file back.
 pub(super) async fn mend_probe(cx: &Context, pod: &str) -> Result<()> {
-    cx.shell(pod, WEBSERVER, "mv -v /tmp/localhost.crt / || true").await.map(|_| ())
+    run(cx, pod, "mv -v /tmp/localhost.crt / || true").await
 }
 
 async fn break_all(cx: &Context) -> Result<()> {

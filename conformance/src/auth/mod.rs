@@ -1,7 +1,7 @@
 //! Tests of this SIG, a file as upstream has it.
 
 mod certificates;
-mod pki;
+pub(crate) mod pki;
 mod pod_certificate;
 mod pod_certificate_request;
 mod service_accounts;

@@ -5,7 +5,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use crate::Result;
 
 /// A certificate authority.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     /// Its certificate.
     pub pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -13,7 +13,7 @@ pub(super) struct Authority {
 
 impl Authority {
     /// A new one.
-    pub(super) fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str) -> Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -25,13 +25,22 @@ impl Authority {
     }
 
     /// What signs.
-    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }
 }
 
+/// A serving certificate for a Service of a namespace, with its key.
+pub(crate) fn serving(authority: &Authority, service: &str, namespace: &str) -> Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(vec![format!("{service}.{namespace}.svc"), service.to_string()])?;
+    params.distinguished_name.push(DnType::CommonName, format!("{service}.{namespace}.svc"));
+    let cert = params.signed_by(&key, authority.issuer())?;
+    Ok((cert.pem(), key.serialize_pem()))
+}
+
 /// A certificate signing request: PEM and DER.
-pub(super) fn request(name: &str) -> Result<(String, Vec<u8>)> {
+pub(crate) fn request(name: &str) -> Result<(String, Vec<u8>)> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     let made = params.serialize_request(&KeyPair::generate()?)?;
@@ -39,7 +48,7 @@ pub(super) fn request(name: &str) -> Result<(String, Vec<u8>)> {
 }
 
 /// The certificates of a PEM text, each with its lifetime in seconds and its URIs.
-pub(super) fn read(pem: &str) -> Result<Vec<(i64, Vec<String>)>> {
+pub(crate) fn read(pem: &str) -> Result<Vec<(i64, Vec<String>)>> {
     use x509_parser::prelude::GeneralName;
     let mut out = Vec::new();
     for block in x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes()) {

@@ -42,3 +42,10 @@ pub const FILES: &[&[Test]] = &[
     volume_attachment::TESTS,
     volume_attributes_class::TESTS,
 ];
+
+pub use keyed::Flavour;
+
+/// A ConfigMap or Secret with these texts.
+pub fn flavoured(flavour: Flavour, name: &str, data: &[(&str, &str)]) -> serde_json::Value {
+    flavour.object(name, data)
+}

@@ -30,12 +30,19 @@ pub struct Containerd {
     pub cni_conf_dir: PathBuf,
     /// Image of the sandbox container.
     pub pause_image: String,
+    /// Credentials of registries, as containerd's configuration wants them.
+    pub credentials: String,
 }
 
 impl Containerd {
     /// The CRI socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("containerd.sock")
+    }
+
+    /// Where pulls look up the hosts of a registry; read at each pull.
+    pub fn hosts_dir(&self) -> PathBuf {
+        self.dir.join("certs.d")
     }
 
     fn config_path(&self) -> PathBuf {
@@ -70,6 +77,9 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   enable_unprivileged_icmp = true
   restrict_oom_score_adj = {restrict}
 
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = {hosts}
+{credentials}
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = {cni_bin}
     conf_dir = {cni_conf}
@@ -92,6 +102,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
             socket = q(&self.socket()),
             ttrpc = q(&self.dir.join("containerd.ttrpc.sock")),
             restrict = !may_lower_oom_score(),
+            hosts = q(&self.hosts_dir()),
+            credentials = self.credentials,
             pause = self.pause_image,
             cni_bin = q(&self.cni_bin_dir),
             cni_conf = q(&self.cni_conf_dir),
@@ -113,7 +125,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
         let config = self.config();
         let changed = fs::read_to_string(self.config_path()).map_or(true, |old| old != config);
         if changed {
-            fs::write(self.config_path(), &config).map_err(file("write", &self.config_path()))?;
+            write_private(&self.config_path(), &config).map_err(file("write", &self.config_path()))?;
         }
         let mut process = match self.left_behind() {
             Some(pid) if !changed => Process::Adopted(pid),
@@ -229,6 +241,15 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
     }
 }
 
+/// The configuration may hold credentials: only root reads it.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())
+}
+
 /// Whether this process may give a container a lower OOM score than its own (CAP_SYS_RESOURCE, bit 24). Without
 /// it, as in some nested environments, runc fails unless containerd is told not to try.
 fn may_lower_oom_score() -> bool {
@@ -309,6 +330,7 @@ mod tests {
             cni_bin_dir: dir.join("bin"),
             cni_conf_dir: dir.join("net.d"),
             pause_image: "knarr.local/pause:1".to_string(),
+            credentials: String::new(),
         }
     }
 

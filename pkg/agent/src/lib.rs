@@ -8,7 +8,9 @@ pub mod balancer;
 pub mod certificates;
 pub mod containerd;
 pub mod join;
+pub mod local_registry;
 pub mod node;
+pub mod registries;
 pub mod remote;
 pub mod tunnel;
 
@@ -31,6 +33,14 @@ pub enum Error {
         /// Program or socket.
         program: String,
         /// What happened.
+        detail: String,
+    },
+    /// The file of registries.
+    #[error("{path}: {detail}")]
+    Registries {
+        /// Which file.
+        path: String,
+        /// What is wrong in it.
         detail: String,
     },
     /// A server that cannot be reached, trusted or understood.

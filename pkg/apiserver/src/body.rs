@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use knarr_kinds::Kind;
 use knarr_machinery::types::TypeRef;
-use knarr_machinery::{ApiError, GroupVersionKind, decode};
+use knarr_machinery::{ApiError, GroupVersionKind, decode, syntax};
 use knarr_registry::patch::FieldValidation;
 use serde_json::Value;
 
@@ -84,13 +84,17 @@ pub fn object(
     }
     let (mut value, mut findings) = match media_type(headers).as_str() {
         JSON => {
-            let (value, found) = decode::parse_json(bytes).map_err(|e| {
-                unrecognized(gvk, bytes, &format!("couldn't get version/kind; {}", e.message))
-            })?;
+            let (value, found) =
+                decode::parse_json(bytes).map_err(|e| unrecognized(gvk, &e.message, bytes))?;
             (value, found.into_iter().map(|f| f.message).collect::<Vec<_>>())
         }
-        YAML | "application/x-yaml" => yaml(bytes)?,
+        YAML | "application/x-yaml" => yaml(bytes).map_err(|e| unrecognized(gvk, &e.message, bytes))?,
         PROTOBUF => {
+            if !bytes.starts_with(b"k8s\0") {
+                let text =
+                    "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
+                return Err(unrecognized(gvk, text, bytes));
+            }
             let (_, value) = knarr_schema::proto::decode(bytes, lookup).map_err(|e| {
                 ApiError::bad_request(format!(
                     "{} in version \"{}\" cannot be handled as a {}: {e}",
@@ -100,20 +104,12 @@ pub fn object(
             return Ok(Decoded { value, warnings: Vec::new() });
         }
         _ => {
-            return Err(ApiError::unsupported_media_type(format!(
-                "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
-            )));
+            return Err(unknown_format());
         }
     };
-    if !value.is_object() {
-        if value.is_null() {
-            return Err(unrecognized(gvk, bytes, "Object 'Kind' is missing in 'null'"));
-        }
-        let text = format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
-            go_type(&value)
-        );
-        return Err(unrecognized(gvk, bytes, &text));
+    check_type_meta(&value).map_err(|text| unrecognized(gvk, &text, bytes))?;
+    if value.is_null() {
+        value = Value::Object(serde_json::Map::new());
     }
     let given =
         value.get("kind").and_then(Value::as_str).filter(|k| !k.is_empty()).unwrap_or(&gvk.kind).to_string();
@@ -141,14 +137,6 @@ pub fn object(
     Ok(Decoded { value, warnings })
 }
 
-fn unrecognized(gvk: &GroupVersionKind, bytes: &[u8], cause: &str) -> ApiError {
-    let summary = knarr_machinery::gojson::summary(bytes);
-    ApiError::bad_request(format!(
-        "the object provided is unrecognized (must be of type {}): {cause} ({summary})",
-        gvk.kind
-    ))
-}
-
 /// A custom resource names its type itself.
 fn check_custom_type(gvk: &GroupVersionKind, bytes: &[u8], value: &Value) -> Result<(), ApiError> {
     let text = |f: &str| value.get(f).and_then(Value::as_str).unwrap_or("");
@@ -156,18 +144,18 @@ fn check_custom_type(gvk: &GroupVersionKind, bytes: &[u8], value: &Value) -> Res
         if let Some(v) = value.get(field).filter(|v| !v.is_string() && !v.is_null()) {
             let cause = format!(
                 "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{field} of type string",
-                go_type(v)
+                knarr_machinery::syntax::type_name(v)
             );
-            return Err(unrecognized(gvk, bytes, &cause));
+            return Err(unrecognized(gvk, &cause, bytes));
         }
     }
     let (version, kind) = (text("apiVersion"), text("kind"));
     if version.matches('/').count() > 1 {
-        return Err(unrecognized(gvk, bytes, &format!("unexpected GroupVersion string: {version}")));
+        return Err(unrecognized(gvk, &format!("unexpected GroupVersion string: {version}"), bytes));
     }
     if kind.is_empty() {
         let sent = String::from_utf8_lossy(bytes);
-        return Err(unrecognized(gvk, bytes, &format!("Object 'Kind' is missing in '{sent}'")));
+        return Err(unrecognized(gvk, &format!("Object 'Kind' is missing in '{sent}'"), bytes));
     }
     let wanted = gvk.group_version().to_string();
     if version != wanted {
@@ -209,6 +197,41 @@ pub fn kind_object(
     object(headers, bytes, &kind.info.gvk, &prune, &lookup, validation)
 }
 
+/// The 400 for a body whose kind cannot be told.
+fn unrecognized(gvk: &GroupVersionKind, text: &str, bytes: &[u8]) -> ApiError {
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {text} ({})",
+        gvk.kind,
+        syntax::summary(bytes)
+    ))
+}
+
+/// What upstream reads first of any document: its type. Null is an empty document.
+fn check_type_meta(value: &Value) -> Result<(), String> {
+    let Value::Object(map) = value else {
+        if value.is_null() {
+            return Ok(());
+        }
+        return Err(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            syntax::type_name(value)
+        ));
+    };
+    for field in ["apiVersion", "kind"] {
+        if let Some(other) = map.get(field).filter(|v| !v.is_string() && !v.is_null()) {
+            return Err(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{field} of type string",
+                syntax::type_name(other)
+            ));
+        }
+    }
+    let version = map.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    if version.matches('/').count() > 1 {
+        return Err(format!("unexpected GroupVersion string: {version}"));
+    }
+    Ok(())
+}
+
 /// YAML as JSON; duplicate keys are told.
 ///
 /// # Errors
@@ -235,7 +258,7 @@ pub fn options(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, ApiError> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    let document = match media_type(headers).as_str() {
+    let value = match media_type(headers).as_str() {
         PROTOBUF => {
             let types = || knarr_schema::builtin_type("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
             knarr_schema::proto::decode(bytes, &|_| types())
@@ -243,22 +266,11 @@ pub fn options(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, ApiError> {
                 .map_err(|e| ApiError::bad_request(format!("cannot decode DeleteOptions: {e}")))
         }
         YAML => yaml(bytes).map(|(v, _)| v),
-        JSON => decode::parse_json(bytes)
-            .map(|(v, _)| v)
-            .map_err(|e| ApiError::bad_request(format!("couldn't get version/kind; {}", e.message))),
-        _ => {
-            return Err(ApiError::unsupported_media_type(format!(
-                "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
-            )));
-        }
+        JSON => decode::parse_json(bytes).map(|(v, _)| v),
+        _ => Err(unknown_format()),
     }?;
-    if !document.is_object() && !document.is_null() {
-        return Err(ApiError::bad_request(format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
-            go_type(&document)
-        )));
-    }
-    let text = |f: &str| document.get(f).and_then(Value::as_str).unwrap_or("");
+    check_type_meta(&value).map_err(ApiError::bad_request)?;
+    let text = |f: &str| value.get(f).and_then(Value::as_str).unwrap_or("");
     if !matches!(text("kind"), "" | "DeleteOptions") {
         return Err(ApiError::bad_request(format!(
             "no kind \"{}\" is registered for version \"{}\" in scheme \"knarr\"",
@@ -266,16 +278,11 @@ pub fn options(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, ApiError> {
             text("apiVersion")
         )));
     }
-    Ok(document)
+    Ok(value)
 }
 
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
+fn unknown_format() -> ApiError {
+    ApiError::unsupported_media_type(format!(
+        "the body of the request was in an unknown format - accepted media types include: {JSON}, {YAML}, {PROTOBUF}"
+    ))
 }

@@ -137,9 +137,12 @@ fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<
             Encoding::Protobuf => Format::Protobuf,
         };
         match bytes_of(&document, format) {
-            Ok(body) => Ok((discovery::content_type(form, encoding), body)),
+            Ok(body) => Ok((discovery::content_type(form, encoding), respond::line(format, body))),
             // Aggregated discovery has no protobuf form here: JSON is what every client reads.
-            Err(_) => Ok((discovery::content_type(form, Encoding::Json), bytes_of(&document, Format::Json)?)),
+            Err(_) => Ok((
+                discovery::content_type(form, Encoding::Json),
+                respond::line(Format::Json, bytes_of(&document, Format::Json)?),
+            )),
         }
     })?;
     if parts.len() > 1 {

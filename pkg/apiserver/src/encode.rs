@@ -281,10 +281,7 @@ pub fn bytes_of(value: &Value, format: Format) -> Result<Bytes, ApiError> {
             Ok(Bytes::from(status_json::write(value, format == Format::Pretty)))
         }
         Format::Json => serde_json::to_vec(value).map(Bytes::from).map_err(ApiError::internal),
-        Format::Pretty => {
-            // Go writes indented documents without a line break at the end.
-            serde_json::to_vec_pretty(value).map(Bytes::from).map_err(ApiError::internal)
-        }
+        Format::Pretty => serde_json::to_vec_pretty(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Yaml => serde_saphyr::to_string(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Protobuf => {
             let text = |f: &str| value.get(f).and_then(Value::as_str).unwrap_or("").to_string();

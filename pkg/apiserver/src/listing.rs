@@ -38,13 +38,15 @@ pub fn respond(encoder: &Encoder, page: ListPage, headers: &HeaderMap) -> Result
         let response = respond::bytes(200, media, Bytes::new());
         return Ok(respond::compress(response, out.freeze(), headers));
     }
-    let body = encode(encoder, &page)?;
+    let body = respond::line(encoder.accepted().format, encode(encoder, &page)?);
     Ok(respond::compress(respond::bytes(200, media, Bytes::new()), body, headers))
 }
 
-fn list_meta(page: &ListPage) -> Map<String, Value> {
+fn list_meta(encoder: &Encoder, page: &ListPage) -> Map<String, Value> {
     let mut meta = Map::new();
-    if !page.continue_token.is_empty() {
+    // Lists of custom resources always tell it, as upstream's untyped lists do.
+    let untyped = encoder.kind().info.custom && encoder.accepted().shape == Shape::Object;
+    if untyped || !page.continue_token.is_empty() {
         meta.insert("continue".into(), page.continue_token.clone().into());
     }
     if let Some(remaining) = page.remaining {
@@ -54,22 +56,13 @@ fn list_meta(page: &ListPage) -> Map<String, Value> {
     meta
 }
 
-/// Lists of custom resources always say where they go on.
-fn metadata_of(encoder: &Encoder, page: &ListPage) -> Map<String, Value> {
-    let mut meta = list_meta(page);
-    if encoder.kind().info.custom {
-        meta.entry("continue").or_insert_with(|| "".into());
-    }
-    meta
-}
-
 fn head(encoder: &Encoder, page: &ListPage) -> Result<Vec<u8>, ApiError> {
     let info = &encoder.kind().info;
     let info_version = info.gvk.group_version();
     if info.custom {
         return Ok(format!("{{\"apiVersion\":\"{info_version}\",\"items\":[").into_bytes());
     }
-    let meta = serde_json::to_string(&list_meta(page)).map_err(ApiError::internal)?;
+    let meta = serde_json::to_string(&list_meta(encoder, page)).map_err(ApiError::internal)?;
     Ok(format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
         info.list_kind,
@@ -84,7 +77,7 @@ fn tail(encoder: &Encoder, page: &ListPage) -> Result<Vec<u8>, ApiError> {
     if !info.custom {
         return Ok(b"]}\n".to_vec());
     }
-    let meta = serde_json::to_string(&metadata_of(encoder, page)).map_err(ApiError::internal)?;
+    let meta = serde_json::to_string(&list_meta(encoder, page)).map_err(ApiError::internal)?;
     Ok(format!("],\"kind\":\"{}\",\"metadata\":{meta}}}\n", info.list_kind).into_bytes())
 }
 
@@ -135,7 +128,7 @@ fn encode(encoder: &Encoder, page: &ListPage) -> Result<Bytes, ApiError> {
         let info = &encoder.kind().info;
         let gvk = GroupVersionKind { kind: info.list_kind.clone(), ..info.gvk.clone() };
         let items = page.entries.iter().map(|e| &*e.bytes);
-        let meta = Value::Object(list_meta(page));
+        let meta = Value::Object(list_meta(encoder, page));
         return knarr_schema::proto::transcode_list(&info.types, &gvk, &meta, items)
             .map(Bytes::from)
             .map_err(ApiError::internal);
@@ -202,9 +195,9 @@ fn encode_page(encoder: &Encoder, values: Vec<Value>, page: &ListPage) -> Result
         Shape::Partial => {
             let items: Vec<Value> = values.iter().map(|v| encoder.partial(v)).collect();
             json!({"kind": "PartialObjectMetadataList", "apiVersion": accepted.meta_version(),
-                   "metadata": list_meta(page), "items": items})
+                   "metadata": list_meta(encoder, page), "items": items})
         }
-        Shape::Object => list_document(encoder, values, metadata_of(encoder, page)),
+        Shape::Object => list_document(encoder, values, list_meta(encoder, page)),
     };
     bytes_of(&document, accepted.format)
 }
@@ -242,7 +235,7 @@ fn protobuf(encoder: &Encoder, values: &[Value], page: &ListPage) -> Result<Byte
         };
         raw.push(encoded.map_err(ApiError::internal)?);
     }
-    let meta = Value::Object(list_meta(page));
+    let meta = Value::Object(list_meta(encoder, page));
     knarr_schema::proto::encode_list(&gvk, &meta, raw.iter().map(Vec::as_slice))
         .map(Bytes::from)
         .map_err(ApiError::internal)

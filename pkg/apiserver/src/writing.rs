@@ -86,6 +86,13 @@ impl Writing {
         self.respond_as(status, &outcome.object, &outcome.warnings, warnings)
     }
 
+    /// The response for a refusal; what decoding warned of is told all the same.
+    pub fn refuse(&self, error: &ApiError, warnings: &[String]) -> Response {
+        let mut response = respond::error(error, self.encoder.accepted());
+        respond::warn(&mut response, warnings);
+        response
+    }
+
     /// The response with a document of the kind, or of another one that names itself.
     ///
     /// # Errors
@@ -100,7 +107,8 @@ impl Writing {
         let gvk = gvk_of(object);
         let own = gvk.kind == self.encoder.kind().info.gvk.kind;
         let body = if own { self.encoder.document(object)? } else { self.encoder.plain(object, &gvk)? };
-        let mut response = respond::bytes(status, self.encoder.accepted().format.media_type(), body);
+        let format = self.encoder.accepted().format;
+        let mut response = respond::bytes(status, format.media_type(), respond::line(format, body));
         respond::warn(&mut response, then);
         respond::warn(&mut response, first);
         Ok(response)
@@ -131,8 +139,10 @@ pub(crate) async fn create(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> 
     let writing = Writing::new(server, kind, &call, "CreateOptions")?;
     let bytes = take_body(&mut call).await?;
     let decoded = body::kind_object(&call.parts.headers, &bytes, kind, writing.validation)?;
-    let outcome = server.registry.create(&writing.context(kind, &call, None), decoded.value).await?;
-    writing.respond(&outcome, &decoded.warnings)
+    match server.registry.create(&writing.context(kind, &call, None), decoded.value).await {
+        Ok(outcome) => writing.respond(&outcome, &decoded.warnings),
+        Err(error) => Ok(writing.refuse(&error, &decoded.warnings)),
+    }
 }
 
 /// PUT.
@@ -159,8 +169,10 @@ pub(crate) async fn update_part(
     let writing = Writing::new(server, kind, &call, "UpdateOptions")?;
     let bytes = take_body(&mut call).await?;
     let decoded = body::kind_object(&call.parts.headers, &bytes, kind, writing.validation)?;
-    let outcome = server.registry.update(&writing.context(kind, &call, subresource), decoded.value).await?;
-    writing.respond(&outcome, &decoded.warnings)
+    match server.registry.update(&writing.context(kind, &call, subresource), decoded.value).await {
+        Ok(outcome) => writing.respond(&outcome, &decoded.warnings),
+        Err(error) => Ok(writing.refuse(&error, &decoded.warnings)),
+    }
 }
 
 /// PATCH.
@@ -263,35 +275,21 @@ impl SentPatch {
         match form {
             Form::Json => {}
             Form::Merge | Form::Strategic => {
-                let (value, duplicates) =
-                    decode::parse_json(bytes).map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
+                let invalid = |_| ApiError::bad_request("invalid JSON patch");
+                let (value, duplicates) = decode::parse_json(bytes).map_err(invalid)?;
                 found = duplicates.into_iter().map(|f| f.message).collect();
                 document = value;
+                check_map(&document, "")?;
             }
             Form::Apply => {
-                let (value, duplicates) = body::yaml(bytes)?;
-                document = value;
+                let wrong =
+                    |e: ApiError| ApiError::bad_request(format!("error decoding patch: {}", e.message));
+                let (value, duplicates) = body::yaml(bytes).map_err(wrong)?;
+                document = if value.is_null() { json!({}) } else { value };
+                check_map(&document, "error unmarshaling JSON: while decoding JSON: ")?;
+                check_applied_type(kind, &document)?;
                 knarr_registry::patch::report(duplicates.into_iter(), validation, &mut warnings)?;
             }
-        }
-        let given = match &document {
-            _ if form == Form::Json => "",
-            Value::Object(_) => "",
-            Value::Null if form == Form::Apply => {
-                return Err(ApiError::bad_request("invalid object type: /, Kind="));
-            }
-            Value::Null => return Err(ApiError::bad_request("Invalid JSON Patch")),
-            Value::Array(_) => "array",
-            Value::String(_) => "string",
-            Value::Number(_) => "number",
-            Value::Bool(_) => "bool",
-        };
-        if !given.is_empty() {
-            let from =
-                if form == Form::Apply { "error unmarshaling JSON: while decoding JSON: " } else { "" };
-            return Err(ApiError::bad_request(format!(
-                "error decoding patch: {from}json: cannot unmarshal {given} into Go value of type map[string]interface {{}}"
-            )));
         }
         Ok(Self { form, document, found, warnings })
     }
@@ -306,6 +304,28 @@ impl SentPatch {
             Form::Apply => Patch::Apply { document: &self.document, force: query.flag("force") },
         }
     }
+}
+
+/// Patches are maps.
+fn check_map(document: &Value, during: &str) -> Result<(), ApiError> {
+    match document {
+        Value::Object(_) => Ok(()),
+        Value::Null => Err(ApiError::bad_request("Invalid JSON Patch")),
+        other => Err(ApiError::bad_request(format!(
+            "error decoding patch: {during}json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            knarr_machinery::syntax::type_name(other)
+        ))),
+    }
+}
+
+/// An applied document names its type.
+fn check_applied_type(kind: &Kind, document: &Value) -> Result<(), ApiError> {
+    let gvk = gvk_of(document);
+    if gvk == kind.info.gvk {
+        return Ok(());
+    }
+    let (group, version, kind) = (&gvk.group, &gvk.version, &gvk.kind);
+    Err(ApiError::bad_request(format!("invalid object type: {group}/{version}, Kind={kind}")))
 }
 
 /// DeleteOptions from body or query.
@@ -370,10 +390,10 @@ pub(crate) async fn delete_collection(
     let (gone, revision) =
         server.registry.delete_collection(&writing.context(kind, &call, None), &list, &options).await?;
     let mut meta = serde_json::Map::new();
-    meta.insert("resourceVersion".into(), revision.to_string().into());
     if kind.info.custom {
         meta.insert("continue".into(), "".into());
     }
+    meta.insert("resourceVersion".into(), revision.to_string().into());
     let document = listing::list_document(&writing.encoder, gone, meta);
     let format = match writing.encoder.accepted().format {
         crate::negotiate::Format::Protobuf => crate::negotiate::Format::Json,

@@ -70,6 +70,7 @@ pub const AGENT: &[&str] = &[
     "lb-server-port",
     "node-ip",
     "node-name",
+    "private-registry",
     "server",
     "token",
     "token-file",
@@ -214,6 +215,15 @@ pub const FLAGS: &[Flag] = &[
         c.node_name = Some(v.to_string());
         Ok(())
     }),
+    one(
+        "private-registry",
+        "FILE",
+        "registries: mirrors, TLS, credentials [default: /etc/knarr/registries.yaml]",
+        |c, v| {
+            c.private_registry = PathBuf::from(v);
+            Ok(())
+        },
+    ),
     one("server", "URL", "server that the agent joins, such as https://10.0.0.1:6443", |c, v| {
         c.server = Some(server_url(v)?);
         Ok(())

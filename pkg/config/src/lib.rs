@@ -72,6 +72,8 @@ pub struct Config {
     pub lb_server_port: u16,
     /// How pods of different nodes reach each other.
     pub flannel_backend: String,
+    /// Where images are pulled from.
+    pub private_registry: PathBuf,
     /// The configuration file; what belongs to this machine lies beside it.
     pub file: PathBuf,
     /// Log at debug level.
@@ -109,6 +111,7 @@ impl Default for Config {
             server: None,
             lb_server_port: 6444,
             flannel_backend: "vxlan".to_string(),
+            private_registry: PathBuf::from("/etc/knarr/registries.yaml"),
             file: PathBuf::from("/etc/knarr/config.yaml"),
             debug: false,
             verbosity: 0,

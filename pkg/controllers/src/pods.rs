@@ -12,11 +12,20 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.iter().flatten().find(|r| r.controller == Some(true))
 }
 
-/// Keys of the shared pod index: `uid:<controller>`, or `orphan:<namespace>`; `node:<name>` when bound.
+/// Keys of the shared pod index: `uid:<controller>`, or `orphan:<namespace>`; `node:<name>` when bound;
+/// `tracked:<namespace>/<job>` while a Job's finalizer holds it.
 pub fn index_keys(pod: &Pod) -> Vec<String> {
     let mut keys = Vec::with_capacity(2);
     match controller_of(&pod.metadata) {
-        Some(owner) => keys.push(format!("uid:{}", owner.uid)),
+        Some(owner) => {
+            keys.push(format!("uid:{}", owner.uid));
+            if owner.kind == "Job"
+                && pod.metadata.finalizers.iter().flatten().any(|f| f == crate::job::FINALIZER)
+            {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                keys.push(format!("tracked:{namespace}/{}", owner.name));
+            }
+        }
         None => keys.push(format!("orphan:{}", pod.metadata.namespace.as_deref().unwrap_or_default())),
     }
     if let Some(node) = node_name(pod) {

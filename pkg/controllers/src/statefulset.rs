@@ -100,7 +100,12 @@ fn decide(set: &StatefulSet, pods: &[Arc<Pod>], newest: &str, now: Timestamp) ->
         .filter(|(i, _)| *i < first || *i >= first + count)
         .collect();
     excess.sort_by_key(|(i, _)| std::cmp::Reverse(*i));
-    for (_, pod) in excess {
+    let lowest_ill = excess.iter().rev().find(|(_, p)| !healthy(p)).map(|(i, _)| *i);
+    for (i, pod) in excess {
+        if !parallel && !healthy(pod) && lowest_ill != Some(i) {
+            // An ill pod among those too many holds the others back, but not itself.
+            return steps;
+        }
         if pod.metadata.deletion_timestamp.is_none() {
             steps.push(Step::Delete { name: pod.name_any() });
         }
@@ -501,6 +506,15 @@ mod tests {
             json!({"replicas": 1}),
             &[member(0, "db-1", true), member(1, "db-1", true), member(2, "db-1", true)],
             &[delete(2)],
+        );
+        let ill: Vec<_> = (0..3).map(|i| member(i, "db-1", false)).collect();
+        check(json!({"replicas": 0}), &ill, &[]);
+        check(json!({"replicas": 0}), &ill[..1], &[delete(0)]);
+        check(json!({"replicas": 0}), &[member(0, "db-1", false), member(1, "db-1", true)], &[delete(1)]);
+        check(
+            json!({"replicas": 0, "podManagementPolicy": "Parallel"}),
+            &ill,
+            &[delete(2), delete(1), delete(0)],
         );
         check(json!({"replicas": 2, "ordinals": {"start": 5}}), &[], &[create(5)]);
     }

@@ -313,6 +313,11 @@ impl Runtime for Containerd {
 }
 
 impl Containerd {
+    /// Images of this node's archives, to be read back.
+    pub fn local_images(&self) -> crate::LocalImages {
+        crate::LocalImages::new(self.channel.clone())
+    }
+
     pub(crate) fn runtime_service(&self) -> RuntimeServiceClient<Channel> {
         self.runtime.clone()
     }

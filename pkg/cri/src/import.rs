@@ -28,6 +28,8 @@ use crate::{
 
 /// The containerd namespace of everything that belongs to Kubernetes.
 pub(crate) const NAMESPACE: &str = "k8s.io";
+/// Marks images that came from an archive of this node: what the local registry may answer with.
+pub(crate) const ARCHIVE_LABEL: (&str, &str) = ("io.knarr/source", "archive");
 const OPERATION: &str = "ImportImage";
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -42,6 +44,10 @@ pub(crate) async fn file(channel: &Channel, path: &Path) -> Result<Vec<String>, 
         .map_err(|e| Error::new(OPERATION, path.display().to_string(), Failure::Other, e.to_string()))??;
     images(channel, &found).await?;
     Ok(found.into_iter().flat_map(|image| image.names).collect())
+}
+
+fn archive_label() -> (String, String) {
+    (ARCHIVE_LABEL.0.to_owned(), ARCHIVE_LABEL.1.to_owned())
 }
 
 /// Stores all images.
@@ -85,7 +91,7 @@ async fn store(channel: &Channel, images: &[Image], lease: &str) -> Result<(), E
 }
 
 /// A request within our namespace and, where given, under a lease.
-fn within<T>(message: T, lease: &str) -> Result<Request<T>, Error> {
+pub(crate) fn within<T>(message: T, lease: &str) -> Result<Request<T>, Error> {
     let invalid = |e: tonic::metadata::errors::InvalidMetadataValue| {
         Error::new(OPERATION, lease, Failure::Invalid, e.to_string())
     };
@@ -177,7 +183,7 @@ fn feed(blob: &Blob, reference: &str, sender: &mpsc::Sender<WriteContentRequest>
         expected: blob.digest.clone(),
         offset: total,
         data: Vec::new(),
-        labels: blob.labels.clone().into_iter().collect(),
+        labels: blob.labels.clone().into_iter().chain([archive_label()]).collect(),
     };
     let _ = sender.blocking_send(commit);
     Ok(())

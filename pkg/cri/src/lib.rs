@@ -10,11 +10,13 @@ mod error;
 mod events;
 pub mod fake;
 mod import;
+mod local;
 pub mod pause;
 mod runtime;
 
 pub use containerd::Containerd;
 pub use error::{Error, Failure};
+pub use local::{Found, LocalImages};
 pub use runtime::{Event, EventKind, EventStream, Runtime};
 
 /// The messages of the Container Runtime Interface v1.

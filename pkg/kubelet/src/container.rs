@@ -120,7 +120,8 @@ pub fn sandbox(pod: &Pod, attempt: u32, config: &KubeletConfig) -> v1::PodSandbo
             namespace: text(&m.namespace),
             attempt,
         }),
-        hostname: hostname(pod, config),
+        // On the node's network the name is the node's: the runtime refuses to set it there.
+        hostname: if spec::host_network(pod) { String::new() } else { hostname(pod, config) },
         log_directory: log_dir(config, pod).display().to_string(),
         dns_config: Some(dns(pod, config)),
         port_mappings: if spec::host_network(pod) { Vec::new() } else { port_mappings(pod) },

@@ -27,6 +27,9 @@ use tokio::{
 /// What an answer may hold; more is not read.
 const BODY_LIMIT_BYTES: usize = 10 * 1024;
 
+/// The limit of an HTTP hook that has none of its own.
+const HTTP_HOOK_LIMIT: Duration = Duration::from_secs(3600);
+
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
@@ -256,6 +259,7 @@ pub async fn run(
         ));
     }
     if let Some(get) = &handler.http_get {
+        let limit = if limit.is_zero() { HTTP_HOOK_LIMIT } else { limit };
         return match http(get, container, pod_ip, "kube-lifecycle/1.37", limit).await? {
             (code, _) if (200..400).contains(&code) => Ok(()),
             (code, body) => Err(format!(

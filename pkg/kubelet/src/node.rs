@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -13,6 +14,7 @@ use k8s_openapi::{
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::{Value, json};
 
@@ -208,6 +210,8 @@ pub async fn keep_status(node: &Arc<Node>, machine: &Machine) {
     let (mut before, mut conditions, mut written_at): (Value, Vec<NodeCondition>, _) =
         (Value::Null, Vec::new(), tokio::time::Instant::now());
     let mut pause = Duration::from_millis(100);
+    let only = watcher::Config::default().fields(&format!("metadata.name={}", node.config.node_name));
+    let mut own = std::pin::pin!(watcher(api.clone(), only).default_backoff());
     loop {
         if conditions.is_empty() {
             conditions = api
@@ -257,9 +261,29 @@ pub async fn keep_status(node: &Arc<Node>, machine: &Machine) {
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
+            // A node that was cut off was declared lost: it says that it is back as soon as it hears of that.
+            () = contradicted(&mut own, &before) => (before, conditions) = (Value::Null, Vec::new()),
             () = node.shutdown.cancelled() => return,
         }
     }
+}
+
+/// Waits until the Node is seen with conditions that contradict what was written last.
+async fn contradicted<S>(own: &mut S, written: &Value)
+where
+    S: futures::Stream<Item = watcher::Result<watcher::Event<NodeObject>>> + Unpin,
+{
+    let said: Vec<NodeCondition> = serde_json::from_value(written["conditions"].clone()).unwrap_or_default();
+    while let Some(event) = own.next().await {
+        // Failures are tried again by the stream, and logged by those who watch pods over the same connection.
+        let Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) = event else { continue };
+        let now = node.status.and_then(|s| s.conditions).unwrap_or_default();
+        let differs = |c: &NodeCondition| said.iter().any(|s| s.type_ == c.type_ && s.status != c.status);
+        if now.iter().any(differs) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// The status without what always differs.

@@ -87,6 +87,7 @@ impl Pods {
 
     fn apply(&self, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
+        self.node.status.seen(&pod);
         let update = Update { pod: Arc::new(pod), gone: false };
         let mut workers = self.workers.lock();
         if let Some(handle) = workers.get(&uid) {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, Probe};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -106,6 +106,7 @@ impl Probes {
             else {
                 continue;
             };
+            self.adopt(pod, &instance.id);
             let started = unit.container.startup_probe.is_none()
                 || self.verdict(&instance.id, Kind::Startup) == Some(true);
             let all = [
@@ -143,6 +144,15 @@ impl Probes {
         self.results.lock().retain(|(id, _), _| alive.contains(id));
     }
 
+    /// What an earlier run of ours found of an instance counts until its probes say otherwise: a restart takes no
+    /// pod out of its services.
+    fn adopt(&self, pod: &Pod, id: &str) {
+        let mut results = self.results.lock();
+        for kind in earlier(pod, id) {
+            results.entry((id.to_owned(), kind)).or_insert((true, false));
+        }
+    }
+
     fn verdict(&self, id: &str, kind: Kind) -> Option<bool> {
         self.results.lock().get(&(id.to_owned(), kind)).map(|(good, _)| *good)
     }
@@ -176,6 +186,17 @@ impl Probes {
     }
 }
 
+/// Probes that the pod's status says the instance has passed.
+fn earlier(pod: &Pod, id: &str) -> Vec<Kind> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    let all = [&status.container_statuses, &status.init_container_statuses];
+    let mut all = all.into_iter().flatten().flatten();
+    let is = |s: &&ContainerStatus| s.container_id.as_ref().is_some_and(|c| c.rsplit('/').next() == Some(id));
+    let Some(status) = all.find(is) else { return Vec::new() };
+    let started = status.started.unwrap_or(false).then_some(Kind::Startup);
+    started.into_iter().chain(status.ready.then_some(Kind::Readiness)).collect()
+}
+
 struct Task {
     node: Arc<Node>,
     pod: Arc<Pod>,
@@ -203,6 +224,7 @@ impl Task {
             tokio::time::sleep(left).await;
         }
         let mut verdict = Verdict::initial(self.kind);
+        verdict.good |= matches!(self.results.lock().get(&(self.id.clone(), self.kind)), Some((true, _)));
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -265,6 +287,25 @@ impl Task {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_earlier_run_found_is_taken_over_for_the_same_instance_only() {
+        let of = |started: bool, ready: bool| -> Pod {
+            serde_json::from_value(serde_json::json!({"status": {"containerStatuses": [
+                {"name": "c", "image": "i", "imageID": "", "restartCount": 0, "containerID": "containerd://abc",
+                 "started": started, "ready": ready}]}}))
+            .unwrap()
+        };
+        assert_eq!(earlier(&of(true, true), "abc"), [Kind::Startup, Kind::Readiness]);
+        assert_eq!(earlier(&of(true, false), "abc"), [Kind::Startup]);
+        assert_eq!(earlier(&of(true, true), "abd"), []);
+        assert_eq!(earlier(&Pod::default(), "abc"), []);
+        let probe = Probe { failure_threshold: Some(2), ..Default::default() };
+        let adopted = Verdict { good: true, ..Verdict::initial(Kind::Readiness) };
+        let (once, _) = adopted.after(false, &probe);
+        let (twice, _) = once.after(false, &probe);
+        assert_eq!((once.good, twice.good), (true, false), "a single failure is forgiven as before");
+    }
 
     #[test]
     fn thresholds_count_in_a_row() {

@@ -19,6 +19,8 @@ const WRITERS: usize = 16;
 struct Entry {
     wanted: Option<PodStatus>,
     written: Value,
+    /// Resource version that the last write made.
+    version: u64,
     delete: bool,
     busy: bool,
 }
@@ -59,6 +61,26 @@ impl StatusWriter {
     /// The object is gone.
     pub fn forget(&self, uid: &str) {
         self.0.pods.lock().remove(uid);
+    }
+
+    /// The pod as the API has it now. Where somebody else has written conditions of ours since (as the node
+    /// lifecycle controller does for a node that is cut off), ours are written again.
+    pub fn seen(&self, pod: &Pod) {
+        let Some(uid) = &pod.metadata.uid else { return };
+        let newer = |version: u64| {
+            pod.metadata
+                .resource_version
+                .as_ref()
+                .and_then(|v| v.parse().ok())
+                .is_none_or(|v: u64| v > version)
+        };
+        let now = pod.status.as_ref().map(own).unwrap_or_default();
+        let contradicted = self.0.pods.lock().get(uid).is_some_and(|entry| {
+            entry.wanted.is_some() && !entry.busy && newer(entry.version) && contradict(&now, &entry.written)
+        });
+        if contradicted {
+            self.change(pod, |entry| entry.written = now);
+        }
     }
 
     fn change(&self, pod: &Pod, change: impl FnOnce(&mut Entry)) {
@@ -107,10 +129,10 @@ impl Shared {
                     self.pods.lock().remove(&key.uid);
                     return;
                 }
-                Ok(Done::Written) => {
+                Ok(Done::Written(version)) => {
                     pause = Duration::from_millis(200);
                     if let (Some(entry), Some(wanted)) = (self.pods.lock().get_mut(&key.uid), wanted) {
-                        entry.written = wanted;
+                        (entry.written, entry.version) = (wanted, version);
                     }
                 }
                 Err(error) => {
@@ -142,7 +164,10 @@ impl Shared {
         let patch = json!({"metadata": {"uid": key.uid}, "status": status});
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Ok(_) => Ok(Done::Written),
+            Ok(pod) => {
+                let version = pod.metadata.resource_version.and_then(|v| v.parse().ok());
+                Ok(Done::Written(version.unwrap_or_default()))
+            }
             Err(error) if gone(&error) => Ok(Done::Gone),
             Err(error) => Err(error),
         }
@@ -176,8 +201,16 @@ fn clear_stale(status: &mut Value, written: &Value) {
 }
 
 enum Done {
-    Written,
+    Written(u64),
     Gone,
+}
+
+/// True if a condition has another status.
+fn contradict(now: &Value, written: &Value) -> bool {
+    let conditions = |v: &Value| v["conditions"].as_array().cloned().unwrap_or_default();
+    let ours = conditions(written);
+    let differs = |c: &Value| ours.iter().any(|o| o["type"] == c["type"] && o["status"] != c["status"]);
+    conditions(now).iter().any(differs)
 }
 
 /// The object is gone, or another bears its name now.
@@ -229,6 +262,8 @@ mod tests {
         );
         let b = status(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}));
         assert_eq!(a, b);
+        let lost = status(json!({"conditions": [{"type": "Ready", "status": "False"}]}));
+        assert!(contradict(&lost, &a) && !contradict(&b, &a) && !contradict(&Value::Null, &a));
         let mut next = json!({"conditions": [{"type": "Ready", "status": "True"}]});
         clear_stale(
             &mut next,

@@ -44,11 +44,7 @@ impl Selection {
             for requirement in selector.requirements() {
                 let field: &str = &requirement.field;
                 if !known(field) {
-                    return Err(ApiError::bad_request(unknown_field(
-                        &kind.info.selectable_fields,
-                        kind.info.custom,
-                        field,
-                    )));
+                    return Err(ApiError::bad_request(unknown_field(kind, field)));
                 }
                 foreign |= !field.starts_with("metadata.");
                 if field == "metadata.name" && requirement.equal {
@@ -100,8 +96,8 @@ impl Selection {
     }
 }
 
-fn unknown_field(selectable: &[Str], custom: bool, field: &str) -> String {
-    if selectable.is_empty() && !custom {
+fn unknown_field(kind: &Kind, field: &str) -> String {
+    if kind.info.selectable_fields.is_empty() && !kind.info.custom {
         format!("\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
     } else {
         format!("field label not supported: {field}")

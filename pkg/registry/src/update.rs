@@ -313,7 +313,9 @@ fn count_generation(w: &WriteContext<'_>, object: &mut Value, old: &Value) {
     let status_only = custom && w.subresource == Some("status");
     // Without a status subresource the status of a custom resource is a field like any other.
     let whole_status = custom && w.kind.info.subresource("status").is_none();
+    // A binding sets the node's name, which does not count as a change of the spec.
     let differs = !status_only
+        && w.subresource != Some("binding")
         && (spec_differs(object, old) || (whole_status && object.get("status") != old.get("status")));
     let generation = obj::generation(old) + i64::from(differs);
     obj::meta_mut(object).insert("generation".into(), generation.into());

@@ -43,7 +43,12 @@ struct Options {
 }
 
 fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+    let mut options = Options::parse();
+    // Sides run in directories of their own.
+    let programs = [Some(&mut options.knarr), options.stock.as_mut(), options.kine.as_mut()];
+    for program in programs.into_iter().flatten() {
+        *program = std::path::absolute(&*program)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(run(options))
 }

@@ -31,9 +31,12 @@ service_story() {
     "$here/image.sh" "$machines/$name/root/release/web.tar" "$web" "version one"
     "${name}_up"
     machine_state "$name" >"$machines/$name/before"
-    check "install.sh ends with a Ready node" machine "$name" env KNARR_TLS_SAN=knarr.example "KNARR_TOKEN=$setting" /release/install.sh
+    check "install.sh ends with a Ready node" machine "$name" env KNARR_TLS_SAN=knarr.example "KNARR_NOTE=$setting" /release/install.sh || {
+        machine_remove "$name"
+        return
+    }
     "${name}_installed"
-    check "settings reach the service as they were" test "$(machine "$name" sh -c 'tr "\0" "\n" </proc/$(pgrep -x knarr)/environ' | grep ^KNARR_TOKEN)" = "KNARR_TOKEN=$setting"
+    check "settings reach the service as they were" test "$(machine "$name" sh -c 'tr "\0" "\n" </proc/$(pgrep -x knarr)/environ' | grep ^KNARR_NOTE)" = "KNARR_NOTE=$setting"
     check "node Ready" within 10 says " Ready " machine "$name" kubectl get nodes
     check "--status" says "node $name: Ready" machine "$name" /release/install.sh --status
     check "image import" says "$web" machine "$name" knarr image import /release/web.tar

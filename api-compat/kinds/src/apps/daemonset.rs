@@ -59,7 +59,7 @@ pub(crate) fn kind() -> Kind {
 
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    workload::selector_and_template(&mut errors, obj, "daemonset");
+    workload::selector_and_template(&mut errors, obj, None, "daemonset");
     workload::counts(&mut errors, obj, &["minReadySeconds", "revisionHistoryLimit"]);
     let at = Path::new("spec").child("updateStrategy");
     match text(obj, "/spec/updateStrategy/type") {
@@ -74,11 +74,10 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
             workload::at_most_all(&mut errors, surge, &path.child("maxSurge"));
             let shown = |v: Option<&Value>| v.cloned().unwrap_or(json!(0));
             match (workload::is_zero(unavailable), workload::is_zero(surge)) {
-                (true, true) => errors.push(FieldError::invalid(
-                    &path.child("maxUnavailable"),
-                    shown(unavailable),
-                    "cannot be 0 when maxSurge is 0",
-                )),
+                (true, true) => {
+                    let detail = "cannot be 0 when maxSurge is 0";
+                    errors.push(FieldError::required(&path.child("maxUnavailable"), detail));
+                }
                 (false, false) => errors.push(FieldError::invalid(
                     &path.child("maxSurge"),
                     shown(surge),
@@ -87,8 +86,9 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
                 _ => {}
             }
         }
-        other => {
-            errors.push(FieldError::not_supported(&at.child("type"), other, &["OnDelete", "RollingUpdate"]))
+        _ => {
+            let strategy = obj.pointer("/spec/updateStrategy").cloned().unwrap_or_default();
+            errors.push(FieldError::not_supported(&at, strategy, &["RollingUpdate", "OnDelete"]));
         }
     }
     errors

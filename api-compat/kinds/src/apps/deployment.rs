@@ -3,6 +3,7 @@
 use knarr_machinery::{FieldError, Path};
 use serde_json::{Value, json};
 
+use crate::check::Errors;
 use crate::facts::{AGE, CONTAINERS, Facts, IMAGES, NAME, SELECTOR};
 use crate::kind::{Ctx, Kind};
 use crate::podspec::default_template;
@@ -66,43 +67,15 @@ fn default(obj: &mut Value) {
 }
 
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
+    validate_with(obj, None)
+}
+
+fn validate_with(obj: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let spec = Path::new("spec");
     workload::counts(&mut errors, obj, &["replicas"]);
-    workload::selector_and_template(&mut errors, obj, "deployment");
-    let at = spec.child("strategy");
-    let kind = text(obj, "/spec/strategy/type");
-    let rolling = obj.pointer("/spec/strategy/rollingUpdate").filter(|r| !r.is_null());
-    match kind {
-        "Recreate" => {
-            if rolling.is_some() {
-                errors.push(FieldError::forbidden(
-                    &at.child("rollingUpdate"),
-                    "may not be specified when strategy `type` is 'Recreate'",
-                ));
-            }
-        }
-        "RollingUpdate" => {
-            let path = at.child("rollingUpdate");
-            match rolling {
-                None => errors.push(FieldError::required(&path, "this should be defaulted and never be nil")),
-                Some(r) => {
-                    let (unavailable, surge) = (r.get("maxUnavailable"), r.get("maxSurge"));
-                    workload::count_or_percent(&mut errors, unavailable, &path.child("maxUnavailable"));
-                    workload::count_or_percent(&mut errors, surge, &path.child("maxSurge"));
-                    if workload::is_zero(unavailable) && workload::is_zero(surge) {
-                        errors.push(FieldError::invalid(
-                            &path.child("maxUnavailable"),
-                            unavailable.cloned().unwrap_or(json!(0)),
-                            "may not be 0 when `maxSurge` is 0",
-                        ));
-                    }
-                    workload::at_most_all(&mut errors, unavailable, &path.child("maxUnavailable"));
-                }
-            }
-        }
-        other => errors.push(FieldError::not_supported(&at, other, &["Recreate", "RollingUpdate"])),
-    }
+    workload::selector_and_template(&mut errors, obj, old, "deployment");
+    strategy(&mut errors, obj, &spec.child("strategy"));
     workload::counts(
         &mut errors,
         obj,
@@ -119,6 +92,34 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     errors
 }
 
+fn strategy(errors: &mut Errors, obj: &Value, at: &Path) {
+    let given = obj.pointer("/spec/strategy").cloned().unwrap_or_default();
+    let rolling = given.get("rollingUpdate").filter(|r| !r.is_null());
+    let path = at.child("rollingUpdate");
+    match (text(&given, "/type"), rolling) {
+        ("Recreate", Some(_)) => {
+            let detail = "may not be specified when strategy `type` is 'Recreate'";
+            errors.push(FieldError::forbidden(&path, detail));
+        }
+        ("Recreate", None) => {}
+        ("RollingUpdate", None) => {
+            errors.push(FieldError::required(&path, "this should be defaulted and never be nil"));
+        }
+        ("RollingUpdate", Some(r)) => {
+            let (unavailable, surge) = (r.get("maxUnavailable"), r.get("maxSurge"));
+            workload::count_or_percent(errors, unavailable, &path.child("maxUnavailable"));
+            workload::count_or_percent(errors, surge, &path.child("maxSurge"));
+            if workload::is_zero(unavailable) && workload::is_zero(surge) {
+                let value = unavailable.cloned().unwrap_or(json!(0));
+                let detail = "may not be 0 when `maxSurge` is 0";
+                errors.push(FieldError::invalid(&path.child("maxUnavailable"), value, detail));
+            }
+            workload::at_most_all(errors, unavailable, &path.child("maxUnavailable"));
+        }
+        _ => errors.push(FieldError::not_supported(at, given.clone(), &["Recreate", "RollingUpdate"])),
+    }
+}
+
 fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if ctx.subresource == Some("status") {
@@ -129,6 +130,7 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
             "readyReplicas",
             "availableReplicas",
             "unavailableReplicas",
+            "terminatingReplicas",
         ];
         workload::status_counts(&mut errors, obj, &keys);
         let get = |k: &str| int(obj, &format!("/status/{k}")).unwrap_or(0);
@@ -147,7 +149,7 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
         workload::collision_count(&mut errors, obj, old);
         return errors;
     }
-    errors.extend(validate(ctx, obj));
+    errors.extend(validate_with(obj, Some(old)));
     workload::same_selector(&mut errors, obj, old);
     errors
 }

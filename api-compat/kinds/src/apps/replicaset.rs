@@ -50,17 +50,27 @@ pub(crate) fn kind() -> Kind {
 }
 
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
+    validate_with(obj, None)
+}
+
+fn validate_with(obj: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     workload::counts(&mut errors, obj, &["replicas", "minReadySeconds"]);
-    workload::selector_and_template(&mut errors, obj, "replicaset");
+    workload::selector_and_template(&mut errors, obj, old, "replicaset");
     errors
 }
 
 /// Observed counts that may not be above `replicas`.
 pub(crate) fn validate_status(obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let keys =
-        ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+    let keys = [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "terminatingReplicas",
+    ];
     workload::status_counts(&mut errors, obj, &keys);
     let get = |k: &str| int(obj, &format!("/status/{k}")).unwrap_or(0);
     for (key, bound) in [
@@ -82,7 +92,7 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     if ctx.subresource == Some("status") {
         return validate_status(obj);
     }
-    let mut errors = validate(ctx, obj);
+    let mut errors = validate_with(obj, Some(old));
     workload::same_selector(&mut errors, obj, old);
     errors
 }

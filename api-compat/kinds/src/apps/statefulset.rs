@@ -116,7 +116,7 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         &spec.child("ordinals").child("start"),
     );
     let template_of = with_claims(obj);
-    workload::selector_and_template(&mut errors, &template_of, "statefulset");
+    workload::selector_and_template(&mut errors, &template_of, None, "statefulset");
     errors
 }
 

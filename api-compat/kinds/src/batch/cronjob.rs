@@ -3,7 +3,7 @@
 use knarr_machinery::{FieldError, Path};
 use serde_json::Value;
 
-use super::job;
+use super::{job, schedule};
 use crate::check::{self, Errors};
 use crate::facts::{AGE, CONTAINERS, Facts, IMAGES, NAME, SELECTOR};
 use crate::kind::Kind;
@@ -68,110 +68,85 @@ pub(crate) fn kind() -> Kind {
 fn validate(obj: &Value, old: Option<&Value>) -> Errors {
     let mut errors = Vec::new();
     let spec = Path::new("spec");
-    if old.is_none() && text(obj, "/metadata/name").len() > 52 {
-        let at = Path::new("metadata").child("name");
-        errors.push(FieldError::invalid(
-            &at,
-            text(obj, "/metadata/name"),
-            "must be no more than 52 characters",
-        ));
-    }
     let schedule = text(obj, "/spec/schedule");
     let zone = obj.pointer("/spec/timeZone").and_then(Value::as_str);
     if schedule.is_empty() {
         errors.push(FieldError::required(&spec.child("schedule"), ""));
     } else {
-        validate_schedule(&mut errors, schedule, zone, &spec.child("schedule"));
+        let tolerated = old.is_some_and(|o| text(o, "/spec/schedule").contains("TZ"));
+        validate_schedule(&mut errors, schedule, tolerated, zone, &spec.child("schedule"));
     }
-    check::non_negative(
-        &mut errors,
-        int(obj, "/spec/startingDeadlineSeconds"),
-        &spec.child("startingDeadlineSeconds"),
-    );
-    if let Some(z) = zone {
-        let at = spec.child("timeZone");
-        if z.is_empty() {
-            errors.push(FieldError::invalid(&at, z, "timeZone must be nil or non-empty string"));
-        } else if z.eq_ignore_ascii_case("local") {
-            errors.push(FieldError::invalid(
-                &at,
-                z,
-                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
-            ));
-        } else if !known_zone(z) {
-            errors.push(FieldError::invalid(&at, z, format!("unknown time zone {z}")));
-        }
+    let seconds = "startingDeadlineSeconds";
+    check::non_negative(&mut errors, int(obj, &format!("/spec/{seconds}")), &spec.child(seconds));
+    let before = old.and_then(|o| o.pointer("/spec/timeZone")).and_then(Value::as_str);
+    if let Some(z) = zone.filter(|_| old.is_none() || before != zone) {
+        time_zone(&mut errors, z, &spec.child("timeZone"));
     }
     let policies = ["Allow", "Forbid", "Replace"];
-    check::one_of(
-        &mut errors,
-        text(obj, "/spec/concurrencyPolicy"),
-        &spec.child("concurrencyPolicy"),
-        &policies,
-        Some(""),
-    );
-    let template = spec.child("jobTemplate");
+    let policy = text(obj, "/spec/concurrencyPolicy");
+    check::one_of(&mut errors, policy, &spec.child("concurrencyPolicy"), &policies, Some(""));
+    let template = spec.child("jobTemplate").child("spec");
     let job_spec = obj.pointer("/spec/jobTemplate/spec").unwrap_or(&Value::Null);
-    check::labels(
-        &mut errors,
-        obj.pointer("/spec/jobTemplate/metadata/labels"),
-        &template.child("metadata").child("labels"),
-    );
-    job::validate_template_spec(&mut errors, job_spec, &template.child("spec"));
+    let old_spec = old.and_then(|o| o.pointer("/spec/jobTemplate/spec"));
+    job::validate_spec(&mut errors, job_spec, old_spec, &template);
+    if let Some(selector) = job_spec.get("selector").filter(|s| !s.is_null()) {
+        let detail = "`selector` will be auto-generated";
+        errors.push(FieldError::invalid(&template.child("selector"), selector.clone(), detail));
+    }
     if flag(job_spec, "/manualSelector") {
-        errors.push(FieldError::not_supported(
-            &template.child("spec").child("manualSelector"),
-            true,
-            &["nil", "false"],
-        ));
+        let at = template.child("manualSelector");
+        errors.push(FieldError::not_supported(&at, true, &["nil", "false"]));
     }
     for key in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         check::non_negative(&mut errors, int(obj, &format!("/spec/{key}")), &spec.child(key));
     }
+    if old.is_none() && text(obj, "/metadata/name").len() > 52 {
+        let at = Path::new("metadata").child("name");
+        let detail = "must be no more than 52 characters";
+        errors.push(FieldError::invalid(&at, text(obj, "/metadata/name"), detail));
+    }
     errors
 }
 
-/// Names of the time zone database, by form: this crate reads no files.
-fn known_zone(zone: &str) -> bool {
-    let shaped = zone.split('/').all(|p| {
-        !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+'))
-    });
-    shaped && zone.starts_with(|c: char| c.is_ascii_uppercase())
+/// A name of the time zone database.
+fn time_zone(errors: &mut Errors, zone: &str, at: &Path) {
+    if zone.is_empty() {
+        errors.push(FieldError::invalid(at, zone, "timeZone must be nil or non-empty string"));
+        return;
+    }
+    let shaped = |part: &str| {
+        (1..=14).contains(&part.len())
+            && !matches!(part, "." | "..")
+            && !part.starts_with('-')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+'))
+    };
+    let unknown = format!("unknown time zone {zone}");
+    if !zone.split('/').all(shaped) {
+        errors.push(FieldError::invalid(at, zone, unknown));
+    } else if zone.eq_ignore_ascii_case("local") {
+        let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        errors.push(FieldError::invalid(at, zone, detail));
+    } else if jiff::tz::TimeZone::get(zone).is_err() {
+        errors.push(FieldError::invalid(at, zone, unknown));
+    }
 }
 
-/// Five fields, or one of the `@` names, or `@every <duration>`.
-fn validate_schedule(errors: &mut Errors, schedule: &str, zone: Option<&str>, path: &Path) {
-    if schedule.contains("TZ=") {
-        let detail = if zone.is_some() {
-            "cannot use both timeZone field and TZ or CRON_TZ in schedule"
-        } else {
-            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
-        };
+fn validate_schedule(errors: &mut Errors, schedule: &str, tolerated: bool, zone: Option<&str>, path: &Path) {
+    let zoned = schedule.contains("TZ");
+    // A zone before the fields is not part of them.
+    let fields = match schedule.split_once(' ') {
+        Some((z, rest)) if z.starts_with("TZ=") || z.starts_with("CRON_TZ=") => rest.trim(),
+        _ => schedule,
+    };
+    if let Err(detail) = schedule::parse(fields) {
         errors.push(FieldError::invalid(path, schedule, detail));
-        return;
     }
-    if let Some(rest) = schedule.strip_prefix('@') {
-        let named =
-            matches!(rest, "yearly" | "annually" | "monthly" | "weekly" | "daily" | "midnight" | "hourly");
-        if !named && !rest.starts_with("every ") {
-            errors.push(FieldError::invalid(path, schedule, format!("unrecognized descriptor: {schedule}")));
-        }
-        return;
-    }
-    let count = schedule.split_whitespace().count();
-    if count != 5 {
-        errors.push(FieldError::invalid(
-            path,
-            schedule,
-            format!(
-                "expected exactly 5 fields, found {count}: [{}]",
-                schedule.split_whitespace().collect::<Vec<_>>().join(" ")
-            ),
-        ));
-        return;
-    }
-    if let Err(e) = schedule.parse::<croner::Cron>() {
-        errors.push(FieldError::invalid(path, schedule, e.to_string()));
+    if tolerated && zoned && zone.is_some() {
+        let detail = "cannot use both timeZone field and TZ or CRON_TZ in schedule";
+        errors.push(FieldError::invalid(path, schedule, detail));
+    } else if !tolerated && zoned {
+        let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        errors.push(FieldError::invalid(path, schedule, detail));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Job.
 
+mod policies;
+mod status;
 mod validation;
 
 use knarr_machinery::{Str, time};
@@ -12,7 +14,7 @@ use crate::ruleset::{PLAIN, RuleSet, empty_status};
 use crate::value::{age, condition, each, fill, fill_text, flag, int, is_empty, name, sub, text, with};
 use crate::workload;
 
-pub(crate) use validation::validate_template_spec;
+pub(crate) use validation::validate_spec;
 
 static RULES: RuleSet = RuleSet {
     default,

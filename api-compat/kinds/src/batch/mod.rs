@@ -2,3 +2,4 @@
 
 pub(crate) mod cronjob;
 pub(crate) mod job;
+mod schedule;

@@ -191,7 +191,8 @@ fn parse_request(request: &str) -> Result<(), String> {
         .map_err(|e| format!("unable to parse certificate request: {e}"))
 }
 
-fn signer_name(errors: &mut Errors, signer: &str, path: &Path) {
+/// The name of a signer, `domain/path`.
+pub(crate) fn signer_name(errors: &mut Errors, signer: &str, path: &Path) {
     if signer.is_empty() {
         errors.push(FieldError::required(path, ""));
         return;

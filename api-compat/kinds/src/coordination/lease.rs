@@ -25,8 +25,14 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     check::positive(&mut errors, int(obj, "/spec/leaseDurationSeconds"), &spec.child("leaseDurationSeconds"));
     check::non_negative(&mut errors, int(obj, "/spec/leaseTransitions"), &spec.child("leaseTransitions"));
     let strategy = text(obj, "/spec/strategy");
-    if !strategy.is_empty() {
-        check::one_of(&mut errors, strategy, &spec.child("strategy"), &["OldestEmulationVersion"], None);
+    if obj.pointer("/spec/strategy").is_some_and(Value::is_string) {
+        // Upstream repeats the field's name in the path.
+        let at = spec.child("strategy").child("strategy");
+        if strategy.contains('/') {
+            check::qualified_name(&mut errors, strategy, &at);
+        } else if strategy != "OldestEmulationVersion" {
+            errors.push(FieldError::not_supported(&at, strategy, &["OldestEmulationVersion"]));
+        }
     }
     if !text(obj, "/spec/preferredHolder").is_empty() && strategy.is_empty() {
         errors.push(FieldError::forbidden(

@@ -1,5 +1,7 @@
 //! Endpoints.
 
+use std::collections::BTreeSet;
+
 use knarr_machinery::{FieldError, Path, names};
 use serde_json::Value;
 
@@ -13,6 +15,7 @@ use crate::value::{age, each, fill_text, int, list, name, text};
 static RULES: RuleSet = RuleSet {
     default: |obj| each(obj, "/subsets", |s| each(s, "/ports", |p| fill_text(p, "protocol", "TCP"))),
     validate,
+    validate_update: Some(validate_update),
     warnings: |_, _, _| {
         vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_string()]
     },
@@ -36,6 +39,20 @@ pub(crate) fn kind() -> Kind {
 }
 
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
+    validate_with(obj, &BTreeSet::new())
+}
+
+/// Addresses that were stored already are not judged by the newer rules.
+fn validate_update(_ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
+    let known = list(old, "/subsets")
+        .iter()
+        .flat_map(|s| list(s, "/addresses").iter().chain(list(s, "/notReadyAddresses")))
+        .map(|a| text(a, "/ip"))
+        .collect();
+    validate_with(obj, &known)
+}
+
+fn validate_with(obj: &Value, known: &BTreeSet<&str>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (i, subset) in list(obj, "/subsets").iter().enumerate() {
         let at = Path::new("subsets").index(i);
@@ -44,40 +61,49 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         }
         for key in ["addresses", "notReadyAddresses"] {
             for (j, a) in list(subset, &format!("/{key}")).iter().enumerate() {
-                address(&mut errors, a, &at.child(key).index(j));
+                address(&mut errors, a, known, &at.child(key).index(j));
             }
         }
         let ports = list(subset, "/ports");
         for (j, p) in ports.iter().enumerate() {
-            let here = at.child("ports").index(j);
-            let given = text(p, "/name");
-            if given.is_empty() && ports.len() > 1 {
-                errors.push(FieldError::required(&here.child("name"), ""));
-            } else if !given.is_empty() {
-                check::dns_label(&mut errors, given, &here.child("name"));
-            }
-            check::port(&mut errors, int(p, "/port").unwrap_or(0), &here.child("port"));
-            check::one_of(
-                &mut errors,
-                text(p, "/protocol"),
-                &here.child("protocol"),
-                &["SCTP", "TCP", "UDP"],
-                Some(""),
-            );
+            port(&mut errors, p, ports.len() > 1, &at.child("ports").index(j));
         }
     }
     errors
 }
 
-fn address(errors: &mut Errors, a: &Value, path: &Path) {
-    let ip = text(a, "/ip");
-    match ip.parse::<std::net::IpAddr>() {
-        Ok(parsed) => endpoint_ip(errors, parsed, ip, &path.child("ip")),
-        Err(_) => check::names(errors, names::is_valid_ip_legacy(ip), ip.into(), &path.child("ip")),
+fn port(errors: &mut Errors, p: &Value, needs_name: bool, path: &Path) {
+    let name = text(p, "/name");
+    if name.is_empty() && needs_name {
+        errors.push(FieldError::required(&path.child("name"), ""));
+    } else if !name.is_empty() {
+        check::dns_label(errors, name, &path.child("name"));
+    }
+    check::port(errors, int(p, "/port").unwrap_or(0), &path.child("port"));
+    check::protocol(errors, text(p, "/protocol"), &path.child("protocol"));
+    if let Some(app) = p.get("appProtocol").and_then(Value::as_str) {
+        check::qualified_name(errors, app, &path.child("appProtocol"));
+    }
+}
+
+fn address(errors: &mut Errors, a: &Value, known: &BTreeSet<&str>, path: &Path) {
+    let (ip, at) = (text(a, "/ip"), path.child("ip"));
+    if !known.contains(ip) {
+        check::names(errors, names::is_valid_ip_legacy(ip), ip.into(), &at);
     }
     let host = text(a, "/hostname");
     if !host.is_empty() {
         check::dns_label(errors, host, &path.child("hostname"));
+    }
+    if let Some(node) = a.get("nodeName").and_then(Value::as_str) {
+        check::dns_subdomain(errors, node, &path.child("nodeName"));
+    }
+    match ip.parse::<std::net::IpAddr>() {
+        Ok(parsed) => endpoint_ip(errors, parsed, ip, &at),
+        Err(_) if names::is_valid_ip_legacy(ip).iter().any(|m| m.starts_with("must be a valid")) => {
+            errors.push(FieldError::invalid(&at, ip, "must be a valid IP address"));
+        }
+        Err(_) => {}
     }
 }
 

@@ -3,6 +3,7 @@
 use knarr_machinery::{FieldError, Path, Str};
 use serde_json::Value;
 
+use crate::check;
 use crate::facts::{Col, Facts};
 use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet};
@@ -47,27 +48,63 @@ pub(crate) fn kind() -> Kind {
         .build(&RULES)
 }
 
-/// The event lives in the namespace of its object, or in `default` for objects without one.
-pub(crate) fn namespace_matches(obj: &Value, key: &str) -> Vec<FieldError> {
-    let involved = text(obj, &format!("/{key}/namespace"));
+/// How a version names the parts of an event. Errors name the fields of the core version, as upstream does.
+pub(crate) struct Parts {
+    /// The object that the event is about.
+    pub object: &'static str,
+    /// The component that reports it.
+    pub controller: &'static str,
+    /// The text.
+    pub message: &'static str,
+}
+
+/// What every event obeys, in whichever version it is written.
+pub(crate) fn validate_any(obj: &Value, parts: &Parts) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let involved = text(obj, &format!("/{}/namespace", parts.object));
     let own = text(obj, "/metadata/namespace");
-    let path = Path::new("involvedObject").child("namespace");
-    if involved.is_empty() {
-        if own != "default" && own != "kube-system" && !own.is_empty() {
-            return vec![FieldError::invalid(&path, involved, "does not match event.namespace")];
-        }
-    } else if involved != own && !own.is_empty() {
-        return vec![FieldError::invalid(&path, involved, "does not match event.namespace")];
+    let new_style = obj.get("eventTime").is_some_and(|t| !t.is_null());
+    let matches = match (involved, own) {
+        ("", "" | "default") => true,
+        ("", "kube-system") => new_style,
+        ("", _) => false,
+        // Events of the new style may be told from elsewhere.
+        (a, b) => a == b || new_style,
+    };
+    if !matches {
+        let at = Path::new("involvedObject").child("namespace");
+        errors.push(FieldError::invalid(&at, involved, "does not match event.namespace"));
     }
-    Vec::new()
+    if new_style {
+        reporter(&mut errors, obj, parts);
+    }
+    errors
+}
+
+/// Events of the new style have a reporter, an action and a reason.
+fn reporter(errors: &mut Vec<FieldError>, obj: &Value, parts: &Parts) {
+    let controller = text(obj, &format!("/{}", parts.controller));
+    let at = Path::new(parts.controller);
+    if controller.is_empty() {
+        errors.push(FieldError::required(&at, ""));
+    }
+    check::qualified_name(errors, controller, &at);
+    for key in ["reportingInstance", "action", "reason"] {
+        let value = text(obj, &format!("/{key}"));
+        if value.is_empty() {
+            errors.push(FieldError::required(&Path::new(key), ""));
+        } else if value.len() > 128 {
+            errors.push(FieldError::invalid(&Path::new(key), "", "can have at most 128 characters"));
+        }
+    }
+    if text(obj, &format!("/{}", parts.message)).len() > 1024 {
+        errors.push(FieldError::invalid(&Path::new("message"), "", "can have at most 1024 characters"));
+    }
 }
 
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
-    let mut errors = namespace_matches(obj, "involvedObject");
-    if obj.get("eventTime").is_some_and(|t| !t.is_null()) {
-        crate::events::event::reporter(&mut errors, obj, "reportingComponent", "message");
-    }
-    errors
+    let parts = Parts { object: "involvedObject", controller: "reportingComponent", message: "message" };
+    validate_any(obj, &parts)
 }
 
 fn fields(obj: &Value) -> Vec<(Str, String)> {

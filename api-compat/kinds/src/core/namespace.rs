@@ -7,11 +7,14 @@ use crate::check;
 use crate::facts::{AGE, Facts, GET_PATCH_UPDATE, NAME};
 use crate::kind::{Ctx, Kind, Verb};
 use crate::ruleset::{PLAIN, RuleSet, keep};
-use crate::value::{age, list, name, sub, text};
+use crate::value::{age, fill_text, list, name, sub, text};
 
 static RULES: RuleSet = RuleSet {
     name: names::name_is_dns_label,
-    default: name_label,
+    default: |obj| {
+        name_label(obj);
+        fill_text(sub(obj, "status"), "phase", "Active");
+    },
     create: |_, obj| {
         name_label(obj);
         if let Some(map) = obj.as_object_mut() {
@@ -61,42 +64,40 @@ fn update(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
     }
 }
 
-fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+/// Names of finalizers: qualified, and without a domain only the ones that everybody knows.
+fn finalizers(errors: &mut Vec<FieldError>, obj: &Value, at: impl Fn(usize) -> Path) {
     for (i, f) in list(obj, "/spec/finalizers").iter().filter_map(Value::as_str).enumerate() {
-        let at = Path::new("spec").child("finalizers").index(i);
-        check::qualified_name(&mut errors, f, &at);
-        if !f.contains('/') && f != "kubernetes" && names::is_qualified_name(f).is_empty() {
-            errors.push(FieldError::invalid(
-                &at,
-                f,
-                "name is neither a standard finalizer name nor is it fully qualified",
-            ));
+        check::qualified_name(errors, f, &at(i));
+        if !f.contains('/') && !matches!(f, "kubernetes" | "orphan" | "foregroundDeletion") {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(&at(i), f, detail));
         }
     }
+}
+
+fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    finalizers(&mut errors, obj, |_| Path::new("spec").child("finalizers"));
     errors
 }
 
 fn validate_update(ctx: &Ctx<'_>, obj: &Value, _old: &Value) -> Vec<FieldError> {
-    if ctx.subresource == Some("status") {
-        let phase = text(obj, "/status/phase");
-        let deleted = obj.pointer("/metadata/deletionTimestamp").is_some_and(|d| !d.is_null());
-        let at = Path::new("status").child("phase");
-        if deleted && phase != "Terminating" && !phase.is_empty() {
-            return vec![FieldError::invalid(
-                &at,
-                phase,
-                "may only be 'Terminating' if `deletionTimestamp` is not empty",
-            )];
+    let mut errors = Vec::new();
+    match ctx.subresource {
+        Some("finalize") => finalizers(&mut errors, obj, |i| Path::new("spec").child("finalizers").index(i)),
+        Some("status") => {
+            let phase = text(obj, "/status/phase");
+            let deleted = obj.pointer("/metadata/deletionTimestamp").is_some_and(|d| !d.is_null());
+            let at = Path::new("status").child("Phase");
+            if deleted && phase != "Terminating" {
+                let detail = "may only be 'Terminating' if `deletionTimestamp` is not empty";
+                errors.push(FieldError::invalid(&at, phase, detail));
+            } else if !deleted && phase != "Active" {
+                let detail = "may only be 'Active' if `deletionTimestamp` is empty";
+                errors.push(FieldError::invalid(&at, phase, detail));
+            }
         }
-        if !deleted && phase != "Active" {
-            return vec![FieldError::invalid(
-                &at,
-                phase,
-                "may only be 'Active' if `deletionTimestamp` is empty",
-            )];
-        }
-        return Vec::new();
+        _ => {}
     }
-    validate(ctx, obj)
+    errors
 }

@@ -1,12 +1,13 @@
 //! Node.
 
+use knarr_machinery::quantity::Quantity;
 use knarr_machinery::{FieldError, Path, Str, names};
 use serde_json::{Value, json};
 
-use crate::check;
+use crate::check::{self, Errors};
 use crate::facts::{AGE, Facts, NAME, PROXY};
 use crate::kind::{Ctx, Kind};
-use crate::podspec::canonical_quantities;
+use crate::podspec::{canonical_quantities, resources, validate_effect};
 use crate::ruleset::{PLAIN, RuleSet, keep};
 use crate::value::{age, flag, list, map, name, or_none, text, with};
 
@@ -73,20 +74,31 @@ fn default(obj: &mut Value) {
     });
 }
 
-fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let spec = Path::new("spec");
+/// Amounts of resources, as the status tells them.
+fn amounts(errors: &mut Errors, obj: &Value) {
+    for key in ["capacity", "allocatable"] {
+        for (name, v) in map(obj, &format!("/status/{key}")).into_iter().flatten() {
+            let at = Path::new("status").child(key).child(name);
+            match Quantity::from_json(v) {
+                Ok(q) => resources::validate_amount(errors, name, &q, &at),
+                Err(e) => errors.push(FieldError::invalid(&at, v.clone(), e)),
+            }
+        }
+    }
+}
+
+/// Upstream reports taints under metadata.
+fn taints(errors: &mut Errors, obj: &Value) {
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for (i, taint) in list(obj, "/spec/taints").iter().enumerate() {
-        let at = spec.child("taints").index(i);
+        let at = Path::new("metadata").child("taints").index(i);
         let (key, value, effect) = (text(taint, "/key"), text(taint, "/value"), text(taint, "/effect"));
-        check::qualified_name(&mut errors, key, &at.child("key"));
+        check::qualified_name(errors, key, &at.child("key"));
         let messages = names::is_label_value(value);
         if !messages.is_empty() {
             errors.push(FieldError::invalid(&at.child("value"), value, messages.join(";")));
         }
-        let effects = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
-        check::one_of(&mut errors, effect, &at.child("effect"), &effects, Some(""));
+        validate_effect(errors, effect, Some(""), &at.child("effect"));
         if seen.contains(&(key, effect)) {
             let mut e = FieldError::duplicate(&at, taint.clone());
             e.detail = "taints must be unique by key and effect pair".to_string();
@@ -94,30 +106,99 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
         }
         seen.push((key, effect));
     }
-    for (i, cidr) in list(obj, "/spec/podCIDRs").iter().filter_map(Value::as_str).enumerate() {
-        check::names(&mut errors, names::is_cidr(cidr), cidr.into(), &spec.child("podCIDRs").index(i));
+}
+
+fn cidrs(errors: &mut Errors, obj: &Value) {
+    let path = Path::new("spec").child("podCIDRs");
+    let all: Vec<&str> = list(obj, "/spec/podCIDRs").iter().filter_map(Value::as_str).collect();
+    for (i, cidr) in all.iter().enumerate() {
+        check::names(errors, names::is_cidr(cidr), (*cidr).into(), &path.index(i));
+    }
+    if all.len() < 2 {
+        return;
+    }
+    let six = all.iter().filter(|c| c.contains(':')).count();
+    if six == 0 || six == all.len() || all.len() > 2 {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.push(FieldError::invalid(&path, list(obj, "/spec/podCIDRs").to_vec(), detail));
+    }
+    for (i, cidr) in all.iter().enumerate().filter(|(i, cidr)| all[..*i].contains(cidr)) {
+        errors.push(FieldError::duplicate(&path.index(i), *cidr));
+    }
+}
+
+fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    taints(&mut errors, obj);
+    amounts(&mut errors, obj);
+    cidrs(&mut errors, obj);
+    errors
+}
+
+fn validate_update(_ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    amounts(&mut errors, obj);
+    let addresses = list(obj, "/status/addresses");
+    for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
+        let at = Path::new("status").child("addresses").index(i);
+        errors.push(FieldError::duplicate(&at, address.clone()));
+    }
+    let spec = Path::new("spec");
+    let before = list(old, "/spec/podCIDRs");
+    if !before.is_empty() && list(obj, "/spec/podCIDRs") != before {
+        let detail = "node updates may not change podCIDR except from \"\" to valid";
+        errors.push(FieldError::forbidden(&spec.child("podCIDRs"), detail));
+    }
+    let provider = text(old, "/spec/providerID");
+    if !provider.is_empty() && text(obj, "/spec/providerID") != provider {
+        let detail = "node updates may not change providerID except from \"\" to valid";
+        errors.push(FieldError::forbidden(&spec.child("providerID"), detail));
+    }
+    config_source(&mut errors, obj.pointer("/spec/configSource"), false, &spec.child("configSource"));
+    for key in ["assigned", "active", "lastKnownGood"] {
+        let source = obj.pointer(&format!("/status/config/{key}"));
+        config_source(&mut errors, source, true, &Path::new("status").child("config").child(key));
+    }
+    taints(&mut errors, obj);
+    if text(obj, "/spec/externalID") != text(old, "/spec/externalID") {
+        errors.push(FieldError::forbidden(&spec.child("externalID"), "may not be updated"));
     }
     errors
 }
 
-fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = validate(ctx, obj);
-    let spec = Path::new("spec");
-    let before = list(old, "/spec/podCIDRs");
-    if !before.is_empty() && list(obj, "/spec/podCIDRs") != before {
-        errors.push(FieldError::forbidden(
-            &spec.child("podCIDRs"),
-            "node updates may not change podCIDR except from \"\" to valid",
-        ));
+/// The deprecated reference to a kubelet's configuration; in the status it is pinned.
+fn config_source(errors: &mut Errors, source: Option<&Value>, pinned: bool, path: &Path) {
+    let Some(source) = source.filter(|s| !s.is_null()) else { return };
+    let Some(map) = source.get("configMap").filter(|m| !m.is_null()) else {
+        let detail = "exactly one reference subfield must be non-nil";
+        errors.push(FieldError::invalid(path, source.clone(), detail));
+        return;
+    };
+    let at = path.child("configMap");
+    for key in ["uid", "resourceVersion"] {
+        match (text(map, &format!("/{key}")).is_empty(), pinned) {
+            (true, true) => {
+                errors.push(FieldError::required(&at.child(key), format!("{key} must be set in status")));
+            }
+            (false, false) => {
+                errors.push(FieldError::forbidden(&at.child(key), format!("{key} must not be set in spec")));
+            }
+            _ => {}
+        }
     }
-    let provider = text(old, "/spec/providerID");
-    if !provider.is_empty() && text(obj, "/spec/providerID") != provider {
-        errors.push(FieldError::forbidden(
-            &spec.child("providerID"),
-            "node updates may not change providerID except from \"\" to valid",
-        ));
+    for key in ["namespace", "name", "kubeletConfigKey"] {
+        let value = text(map, &format!("/{key}"));
+        let messages = match key {
+            _ if value.is_empty() => {
+                errors.push(FieldError::required(&at.child(key), format!("{key} must be set")));
+                continue;
+            }
+            "namespace" => names::is_dns1123_label(value),
+            "name" => names::is_dns1123_subdomain(value),
+            _ => names::is_config_map_key(value),
+        };
+        check::names(errors, messages, value.into(), &at.child(key));
     }
-    errors
 }
 
 fn row(obj: &Value, now: &str) -> Vec<Value> {

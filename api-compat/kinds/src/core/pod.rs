@@ -90,84 +90,73 @@ fn create(_ctx: &Ctx<'_>, obj: &mut Value) {
 
 /// The main resource keeps the status; `status` keeps the spec; the others keep everything but their own part.
 fn update(ctx: &Ctx<'_>, obj: &mut Value, old: &Value) {
-    let take_only = |obj: &mut Value, keys: &[&str]| {
-        let given: Vec<(&str, Option<Value>)> =
-            keys.iter().map(|k| (*k, obj.pointer(&format!("/spec/{k}")).cloned())).collect();
-        keep(obj, old, "spec");
-        let spec = sub(obj, "spec");
-        for (key, value) in given {
-            match value {
-                Some(v) => spec[key] = v,
-                None => crate::value::drop_key(spec, key),
-            }
-        }
-    };
     match ctx.subresource {
         None => keep(obj, old, "status"),
-        Some("status") => {
-            keep(obj, old, "spec");
-            if let (Some(new), Some(before)) = (obj.get_mut("metadata"), old.get("metadata")) {
-                keep(new, before, "ownerReferences");
-            }
-            let class = old.pointer("/status/qosClass").cloned();
-            if let Some(c) = class {
-                crate::value::fill(sub(obj, "status"), "qosClass", c);
-            }
-        }
+        Some("status") => update_status(obj, old),
         Some("ephemeralcontainers") => {
+            let given = obj.pointer("/spec/ephemeralContainers").cloned();
             keep(obj, old, "status");
-            take_only(obj, &["ephemeralContainers"]);
+            keep(obj, old, "spec");
+            keep_meta(obj, old);
+            let spec = sub(obj, "spec");
+            match given {
+                Some(v) => spec["ephemeralContainers"] = v,
+                None => crate::value::drop_key(spec, "ephemeralContainers"),
+            }
         }
         Some("resize") => {
+            podspec::keep_all_but_resources(obj, old);
             keep(obj, old, "status");
-            take_only(obj, &["containers", "initContainers", "resources"]);
+            keep_meta(obj, old);
         }
         Some(_) => {}
     }
 }
 
+/// Subresources that write one part of the spec leave the metadata alone.
+fn keep_meta(obj: &mut Value, old: &Value) {
+    if let (Some(new), Some(before)) = (obj.get_mut("metadata"), old.get("metadata")) {
+        for key in ["labels", "annotations", "finalizers", "ownerReferences"] {
+            keep(new, before, key);
+        }
+    }
+}
+
+/// The class is not told anew, and a kubelet that does not tell the observed generation does not clear it.
+fn update_status(obj: &mut Value, old: &Value) {
+    keep(obj, old, "spec");
+    if let (Some(new), Some(before)) = (obj.get_mut("metadata"), old.get("metadata")) {
+        keep(new, before, "ownerReferences");
+    }
+    let status = sub(obj, "status");
+    if let Some(class) = old.pointer("/status/qosClass") {
+        crate::value::fill(status, "qosClass", class.clone());
+    }
+    let observed = |v: &Value| int(v, "/observedGeneration").filter(|n| *n != 0);
+    if let (None, Some(n)) = (observed(status), old.get("status").and_then(observed)) {
+        status["observedGeneration"] = n.into();
+    }
+    let mut before: Vec<(&str, Option<i64>)> =
+        list(old, "/status/conditions").iter().map(|c| (text(c, "/type"), observed(c))).collect();
+    crate::value::each(status, "/conditions", |c| {
+        let Some(i) = before.iter().position(|(kind, _)| *kind == text(c, "/type")) else { return };
+        let (_, was) = before.remove(i);
+        if let (None, Some(n)) = (observed(c), was) {
+            c["observedGeneration"] = n.into();
+        }
+    });
+}
+
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
-    let spec = obj.get("spec").unwrap_or(&Value::Null);
-    let path = Path::new("spec");
-    let mut errors = podspec::validate_spec(spec, &path);
-    if !list(spec, "/ephemeralContainers").is_empty() {
-        errors.push(FieldError::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
-    }
-    if !text(spec, "/nodeName").is_empty() && !list(spec, "/schedulingGates").is_empty() {
-        errors.push(FieldError::forbidden(
-            &path.child("nodeName"),
-            "cannot be set until all schedulingGates have been cleared",
-        ));
-    }
-    errors
+    podspec::validate_new_pod(obj)
 }
 
 fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
     match ctx.subresource {
         None => podspec::validate_pod_update(obj, old),
-        Some("ephemeralcontainers") => {
-            let mut errors = podspec::validate_spec(&obj["spec"], &Path::new("spec"));
-            errors.extend(podspec::validate_ephemeral_update(obj, old));
-            errors
-        }
-        Some("resize") => {
-            let mut errors = podspec::validate_spec(&obj["spec"], &Path::new("spec"));
-            errors.extend(podspec::validate_resize_update(obj, old));
-            errors
-        }
-        Some("status") => {
-            let (new, before) =
-                (text(obj, "/status/nominatedNodeName"), text(old, "/status/nominatedNodeName"));
-            let mut errors = Vec::new();
-            if new != before && !new.is_empty() {
-                crate::check::dns_subdomain(
-                    &mut errors,
-                    new,
-                    &Path::new("status").child("nominatedNodeName"),
-                );
-            }
-            errors
-        }
+        Some("ephemeralcontainers") => podspec::validate_ephemeral_update(obj, old),
+        Some("resize") => podspec::validate_resize_update(obj, old),
+        Some("status") => podspec::validate_status_update(obj, old),
         Some(_) => Vec::new(),
     }
 }

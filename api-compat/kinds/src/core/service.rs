@@ -1,5 +1,6 @@
 //! Service.
 
+mod families;
 mod validation;
 
 use knarr_machinery::{Str, names};
@@ -13,7 +14,7 @@ use crate::value::{
 };
 
 static RULES: RuleSet = RuleSet {
-    name: names::name_is_dns1035_label,
+    name: names::name_is_dns_label,
     default,
     status: Some(|| json!({"loadBalancer": {}})),
     create: |_, obj| with(obj, "/spec", join_cluster_ips),
@@ -80,18 +81,20 @@ fn default(obj: &mut Value) {
             fill(spec, "allocateLoadBalancerNodePorts", true);
         }
     });
+    if text(obj, "/spec/type") == "LoadBalancer" {
+        each(obj, "/status/loadBalancer/ingress", |i| {
+            if !text(i, "/ip").is_empty() {
+                fill(i, "ipMode", "VIP");
+            }
+        });
+    }
 }
 
-/// `clusterIP` and the first of `clusterIPs` are the same.
+/// A client that knows only `clusterIP` means `clusterIPs` with it.
 fn join_cluster_ips(spec: &mut Value) {
     let one = text(spec, "/clusterIP").to_string();
-    let many = list(spec, "/clusterIPs").to_vec();
-    if !one.is_empty() && many.is_empty() {
+    if !one.is_empty() && list(spec, "/clusterIPs").is_empty() {
         spec["clusterIPs"] = json!([one]);
-    } else if one.is_empty()
-        && let Some(first) = many.first()
-    {
-        spec["clusterIP"] = first.clone();
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn kind() -> Kind {
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let kind = text(obj, "/addressType");
-    check::one_of(&mut errors, kind, &Path::new("addressType"), &["IPv4", "IPv6", "FQDN"], Some(""));
+    check::one_of(&mut errors, kind, &Path::new("addressType"), &["FQDN", "IPv4", "IPv6"], Some(""));
     let endpoints = list(obj, "/endpoints");
     if endpoints.len() > 1000 {
         errors.push(FieldError::too_many(&Path::new("endpoints"), endpoints.len(), 1000));
@@ -61,40 +61,85 @@ fn validate_endpoint(errors: &mut Errors, endpoint: &Value, kind: &str, path: &P
         errors.push(FieldError::too_many(&at, addresses.len(), 100));
     }
     for (i, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
-        let parsed = address.parse::<std::net::IpAddr>().ok();
-        let here = at.index(i);
-        match (kind, parsed) {
-            ("IPv4", Some(ip)) if !ip.is_ipv4() => {
-                errors.push(FieldError::invalid(&here, address, "must be an IPv4 address"));
-            }
-            ("IPv6", Some(ip)) if !ip.is_ipv6() => {
-                errors.push(FieldError::invalid(&here, address, "must be an IPv6 address"));
-            }
-            ("IPv4" | "IPv6", None) => {
-                check::names(errors, names::is_valid_ip(address), address.into(), &here)
-            }
-            ("IPv4" | "IPv6", Some(ip)) => endpoint_ip(errors, ip, address, &here),
-            ("FQDN", _) => {
-                check::names(errors, names::is_fully_qualified_name(address), address.into(), &here)
-            }
-            _ => {}
-        }
+        validate_address(errors, kind, address, &at.index(i));
     }
-    let node = text(endpoint, "/nodeName");
-    if !node.is_empty() {
+    if let Some(node) = endpoint.get("nodeName").and_then(Value::as_str) {
         check::dns_subdomain(errors, node, &path.child("nodeName"));
     }
-    let hostname = text(endpoint, "/hostname");
-    if !hostname.is_empty() {
-        check::dns_label(errors, hostname, &path.child("hostname"));
+    let topology = path.child("deprecatedTopology");
+    let labels = endpoint.get("deprecatedTopology").and_then(Value::as_object);
+    if let Some(n) = labels.map(|l| l.len()).filter(|n| *n > 16) {
+        errors.push(FieldError::too_many(&topology, n, 16));
     }
-    if endpoint.pointer("/deprecatedTopology/kubernetes.io~1hostname").is_some() {
-        let at = path.child("deprecatedTopology").key("kubernetes.io/hostname");
-        errors.push(FieldError::invalid(
-            &at,
-            "kubernetes.io/hostname",
-            "may not be set unless nodeName is set to the same value",
-        ));
+    check::labels(errors, endpoint.get("deprecatedTopology"), &topology);
+    const ZONE: &str = "topology.kubernetes.io/zone";
+    if labels.is_some_and(|l| l.contains_key(ZONE)) {
+        let detail = "reserved key was not removed in conversion";
+        errors.push(FieldError::internal(&topology.key(ZONE), detail));
+    }
+    if let Some(host) = endpoint.get("hostname").and_then(Value::as_str) {
+        check::dns_label(errors, host, &path.child("hostname"));
+    }
+    hints(errors, endpoint, "forZones", &path.child("hints"));
+    hints(errors, endpoint, "forNodes", &path.child("hints"));
+}
+
+fn validate_address(errors: &mut Errors, kind: &str, address: &str, at: &Path) {
+    let parsed = address.parse::<std::net::IpAddr>().ok();
+    match (kind, parsed) {
+        ("IPv4", Some(ip)) if !ip.is_ipv4() => {
+            errors.push(FieldError::invalid(at, address, "must be an IPv4 address"));
+        }
+        ("IPv6", Some(ip)) if !ip.is_ipv6() => {
+            errors.push(FieldError::invalid(at, address, "must be an IPv6 address"));
+        }
+        ("IPv4" | "IPv6", _) => check::names(errors, names::is_valid_ip(address), address.into(), at),
+        ("FQDN", _) => fqdn(errors, address, at),
+        _ => {}
+    }
+    if let ("IPv4" | "IPv6", Some(ip)) = (kind, parsed) {
+        endpoint_ip(errors, ip, address, at);
+    }
+}
+
+/// A domain of at least two labels.
+fn fqdn(errors: &mut Errors, address: &str, at: &Path) {
+    let name = address.strip_suffix('.').unwrap_or(address);
+    let messages = names::is_dns1123_subdomain(name);
+    if address.is_empty() {
+        errors.push(FieldError::required(at, ""));
+    } else if !messages.is_empty() {
+        errors.push(FieldError::invalid(at, name, messages.join(",")));
+    } else if !name.contains('.') {
+        let detail = "should be a domain with at least two segments separated by dots";
+        errors.push(FieldError::invalid(at, name, detail));
+    } else if let Some((label, messages)) =
+        name.split('.').map(|l| (l, names::is_dns1123_label(l))).find(|(_, m)| !m.is_empty())
+    {
+        errors.push(FieldError::invalid(at, label, messages.join(",")));
+    }
+}
+
+/// Zones or nodes that the endpoint is for.
+fn hints(errors: &mut Errors, endpoint: &Value, key: &str, path: &Path) {
+    let given = list(endpoint, &format!("/hints/{key}"));
+    let at = path.child(key);
+    if given.len() > 8 {
+        errors.push(FieldError::too_many(&at, given.len(), 8));
+        return;
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, hint) in given.iter().enumerate() {
+        let (name, here) = (text(hint, "/name"), at.index(i).child("name"));
+        if seen.contains(&name) {
+            errors.push(FieldError::duplicate(&here, name));
+        }
+        seen.push(name);
+        let messages = match key {
+            "forZones" => names::is_label_value(name),
+            _ => names::is_dns1123_subdomain(name),
+        };
+        check::names(errors, messages, name.into(), &here);
     }
 }
 
@@ -138,13 +183,9 @@ fn validate_ports(errors: &mut Errors, ports: &[Value], path: &Path) {
             errors.push(FieldError::duplicate(&here.child("name"), given));
         }
         seen.push(given);
-        if let Some(n) = port.get("port").and_then(Value::as_i64) {
-            check::port(errors, n, &here.child("port"));
-        }
         let protocol = text(port, "/protocol");
-        check::one_of(errors, protocol, &here.child("protocol"), &["TCP", "UDP", "SCTP"], Some(""));
-        let app = text(port, "/appProtocol");
-        if !app.is_empty() {
+        check::protocol(errors, protocol, &here.child("protocol"));
+        if let Some(app) = port.get("appProtocol").and_then(Value::as_str) {
             check::qualified_name(errors, app, &here.child("appProtocol"));
         }
     }

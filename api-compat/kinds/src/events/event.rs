@@ -1,14 +1,14 @@
 //! `events.k8s.io/v1` Event. The stored form is the core Event.
 
-use knarr_machinery::{ApiError, FieldError, Path, Str, names};
+use knarr_machinery::{ApiError, FieldError, Path, Str};
 use serde_json::Value;
 
 use crate::check;
-use crate::core::event::{EVENT_COLUMNS, row_core};
+use crate::core::event::{EVENT_COLUMNS, Parts, row_core, validate_any};
 use crate::facts::Facts;
 use crate::kind::{Ctx, Kind};
 use crate::ruleset::{PLAIN, RuleSet};
-use crate::value::text;
+use crate::value::{int, text};
 
 static RULES: RuleSet = RuleSet {
     validate,
@@ -85,72 +85,59 @@ fn to_storage(obj: Value) -> Result<Value, ApiError> {
     Ok(obj)
 }
 
-/// What events of the new style need: a reporter, an action and a reason. `note` is the name of the message field.
-pub(crate) fn reporter(errors: &mut Vec<FieldError>, obj: &Value, controller_key: &str, note: &str) {
-    let controller = text(obj, &format!("/{controller_key}"));
-    if controller.is_empty() {
-        errors.push(FieldError::required(&Path::new("reportingController"), ""));
-    } else {
-        check::names(
-            errors,
-            names::is_qualified_name(controller),
-            controller.into(),
-            &Path::new("reportingController"),
-        );
+const PARTS: Parts = Parts { object: "regarding", controller: "reportingController", message: "note" };
+
+fn set<'a>(obj: &'a Value, key: &str) -> Option<&'a Value> {
+    obj.get(key).filter(|v| !v.is_null())
+}
+
+fn series(errors: &mut Vec<FieldError>, obj: &Value) {
+    let Some(series) = set(obj, "series") else { return };
+    if int(series, "/count").unwrap_or(0) < 2 {
+        errors.push(FieldError::invalid(&Path::new("series.count"), "", "should be at least 2"));
     }
-    for (key, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
-        let value = text(obj, &format!("/{key}"));
-        if value.is_empty() {
-            errors.push(FieldError::required(&Path::new(key), ""));
-        } else if value.len() > max {
-            errors.push(FieldError::invalid(
-                &Path::new(key),
-                "",
-                format!("can have at most {max} characters"),
-            ));
-        }
-    }
-    if text(obj, &format!("/{note}")).len() > 1024 {
-        errors.push(FieldError::invalid(&Path::new("message"), "", "can have at most 1024 characters"));
+    if set(series, "lastObservedTime").is_none() {
+        errors.push(FieldError::required(&Path::new("series.lastObservedTime"), ""));
     }
 }
 
 fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    if obj.get("eventTime").is_none_or(Value::is_null) {
+    let mut errors = validate_any(obj, &PARTS);
+    series(&mut errors, obj);
+    if set(obj, "eventTime").is_none() {
         errors.push(FieldError::required(&Path::new("eventTime"), ""));
     }
-    if !matches!(text(obj, "/type"), "Normal" | "Warning") {
-        errors.push(FieldError::invalid(
-            &Path::new("type"),
-            "",
-            format!("has invalid value: {}", text(obj, "/type")),
-        ));
+    let kind = text(obj, "/type");
+    if !matches!(kind, "Normal" | "Warning") {
+        let detail = format!("has invalid value: {kind}");
+        errors.push(FieldError::invalid(&Path::new("type"), "", detail));
     }
-    reporter(&mut errors, obj, "reportingController", "note");
-    errors.extend(crate::core::event::namespace_matches(obj, "regarding"));
+    let source = obj.get("deprecatedSource").unwrap_or(&Value::Null);
+    for (name, given) in [
+        ("firstTimestamp", set(obj, "deprecatedFirstTimestamp").is_some()),
+        ("lastTimestamp", set(obj, "deprecatedLastTimestamp").is_some()),
+        ("count", int(obj, "/deprecatedCount").unwrap_or(0) != 0),
+        ("source", !text(source, "/component").is_empty() || !text(source, "/host").is_empty()),
+    ] {
+        if given {
+            errors.push(FieldError::invalid(&Path::new(name), "", "needs to be unset"));
+        }
+    }
     errors
 }
 
 /// Only the series may change.
 fn update(_ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for key in [
-        "regarding",
-        "reason",
-        "note",
-        "type",
-        "eventTime",
-        "action",
-        "related",
-        "reportingController",
-        "reportingInstance",
-        "deprecatedSource",
-        "deprecatedFirstTimestamp",
-        "deprecatedLastTimestamp",
-        "deprecatedCount",
-    ] {
-        check::immutable(&mut errors, obj.get(key), old.get(key), &Path::new(key));
+    let mut errors = validate_any(obj, &PARTS);
+    if !check::same(obj.get("series"), old.get("series")) {
+        series(&mut errors, obj);
+    }
+    let plain = ["reason", "type", "eventTime", "action", "related", "reportingInstance"];
+    let renamed = FROM_CORE
+        .iter()
+        .map(|(core, own)| (if *core == "reportingComponent" { "reportingController" } else { *core }, *own));
+    for (core, own) in plain.into_iter().map(|k| (k, k)).chain(renamed) {
+        check::immutable(&mut errors, obj.get(own), old.get(own), &Path::new(core));
     }
     errors
 }

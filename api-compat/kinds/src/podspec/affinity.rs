@@ -6,19 +6,22 @@ use serde_json::Value;
 use crate::check::{self, Errors};
 use crate::value::{int, list, text};
 
-/// All of `affinity`.
-pub(super) fn validate(errors: &mut Errors, affinity: &Value, path: &Path) {
+/// All of `affinity`. Values of required node terms that were wrong in `old` already may stay wrong.
+pub(super) fn validate(errors: &mut Errors, affinity: &Value, old: Option<&Value>, path: &Path) {
     const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
     const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
     if let Some(node) = affinity.get("nodeAffinity").filter(|n| !n.is_null()) {
         let at = path.child("nodeAffinity");
         if let Some(required) = node.get(REQUIRED).filter(|r| !r.is_null()) {
-            validate_node_selector(errors, required, &at.child(REQUIRED));
+            let strict = !old.is_some_and(has_wrong_values);
+            node_selector(errors, required, strict, &at.child(REQUIRED));
         }
         for (i, term) in list(node, &format!("/{PREFERRED}")).iter().enumerate() {
             let here = at.child(PREFERRED).index(i);
             weight(errors, term, &here);
-            node_term(errors, term.get("preference").unwrap_or(&Value::Null), &here.child("preference"));
+            // A preference that can never be met does no harm, so its values are not checked.
+            let preference = term.get("preference").unwrap_or(&Value::Null);
+            node_term(errors, preference, false, &here.child("preference"));
         }
     }
     for key in ["podAffinity", "podAntiAffinity"] {
@@ -46,47 +49,60 @@ fn weight(errors: &mut Errors, term: &Value, path: &Path) {
 
 /// A NodeSelector document.
 pub(crate) fn validate_node_selector(errors: &mut Errors, selector: &Value, path: &Path) {
+    node_selector(errors, selector, true, path);
+}
+
+fn node_selector(errors: &mut Errors, selector: &Value, strict: bool, path: &Path) {
     let at = path.child("nodeSelectorTerms");
     let terms = list(selector, "/nodeSelectorTerms");
     if terms.is_empty() {
         errors.push(FieldError::required(&at, "must have at least one node selector term"));
     }
     for (i, term) in terms.iter().enumerate() {
-        node_term(errors, term, &at.index(i));
+        node_term(errors, term, strict, &at.index(i));
     }
 }
 
-fn node_term(errors: &mut Errors, term: &Value, path: &Path) {
+fn has_wrong_values(affinity: &Value) -> bool {
+    let at = "/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    list(affinity, at)
+        .iter()
+        .flat_map(|t| list(t, "/matchExpressions"))
+        .flat_map(|e| list(e, "/values"))
+        .any(|v| !names::is_label_value(v.as_str().unwrap_or_default()).is_empty())
+}
+
+fn node_term(errors: &mut Errors, term: &Value, strict: bool, path: &Path) {
     for (i, e) in list(term, "/matchExpressions").iter().enumerate() {
         let at = path.child("matchExpressions").index(i);
         requirement(errors, e, &at);
         check::qualified_name(errors, text(e, "/key"), &at.child("key"));
-        for (j, v) in list(e, "/values").iter().filter_map(Value::as_str).enumerate() {
+        for (j, v) in list(e, "/values").iter().filter_map(Value::as_str).enumerate().filter(|_| strict) {
             check::names(errors, names::is_label_value(v), v.into(), &at.child("values").index(j));
         }
     }
     for (i, e) in list(term, "/matchFields").iter().enumerate() {
-        let at = path.child("matchFields").index(i);
-        let values = list(e, "/values");
-        if !matches!(text(e, "/operator"), "In" | "NotIn") {
-            errors.push(FieldError::invalid(
-                &at.child("operator"),
-                text(e, "/operator"),
-                "not a valid selector operator",
-            ));
-        } else if values.len() != 1 {
-            errors.push(FieldError::required(
-                &at.child("values"),
-                "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
-            ));
-        }
-        if text(e, "/key") != "metadata.name" {
-            errors.push(FieldError::invalid(
-                &at.child("key"),
-                text(e, "/key"),
-                "not a valid field selector key",
-            ));
-        }
+        node_field(errors, e, &path.child("matchFields").index(i));
+    }
+}
+
+/// The only field of nodes that terms may name is the node's own name.
+fn node_field(errors: &mut Errors, e: &Value, at: &Path) {
+    let values = list(e, "/values");
+    if !matches!(text(e, "/operator"), "In" | "NotIn") {
+        let detail = "not a valid selector operator";
+        errors.push(FieldError::invalid(&at.child("operator"), text(e, "/operator"), detail));
+    } else if values.len() != 1 {
+        let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+        errors.push(FieldError::required(&at.child("values"), detail));
+    }
+    let key = text(e, "/key");
+    if key != "metadata.name" {
+        errors.push(FieldError::invalid(&at.child("key"), key, "not a valid field selector key"));
+        return;
+    }
+    for (i, v) in values.iter().filter_map(Value::as_str).enumerate() {
+        check::dns_subdomain(errors, v, &at.child("values").index(i));
     }
 }
 
@@ -121,9 +137,10 @@ fn requirement(errors: &mut Errors, e: &Value, path: &Path) {
 fn pod_term(errors: &mut Errors, term: &Value, path: &Path) {
     check::label_selector(errors, term.get("labelSelector"), &path.child("labelSelector"));
     check::label_selector(errors, term.get("namespaceSelector"), &path.child("namespaceSelector"));
-    for (i, ns) in list(term, "/namespaces").iter().filter_map(Value::as_str).enumerate() {
-        check::dns_label(errors, ns, &path.child("namespaces").index(i));
+    for ns in list(term, "/namespaces").iter().filter_map(Value::as_str) {
+        check::dns_label(errors, ns, &path.child("namespace"));
     }
+    super::scheduling::validate_label_keys(errors, term, path);
     let key = text(term, "/topologyKey");
     if key.is_empty() {
         errors.push(FieldError::required(&path.child("topologyKey"), "can not be empty"));

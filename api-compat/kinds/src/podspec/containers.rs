@@ -1,151 +1,175 @@
 //! Validation of containers, init containers and ephemeral containers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use knarr_machinery::{FieldError, Path, names};
 use serde_json::Value;
 
-use super::{env, probes, resources, security};
+use super::scene::{Scene, given};
+use super::{env, mounts, probes, resources, security};
 use crate::check::{self, Errors};
-use crate::value::{flag, int, is_empty, list, text};
+use crate::value::{int, is_empty, list, text};
 
-/// Names of the volumes, with whether each is a claim (usable as a device).
-pub(super) type Volumes = BTreeMap<String, bool>;
-
-/// Which list a container is in.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Init,
-    App,
-    Ephemeral,
-}
+const HOOKS: [&str; 4] = ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"];
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 
 /// All containers of a pod spec.
-pub(super) fn validate_all(errors: &mut Errors, spec: &Value, volumes: &Volumes, path: &Path) {
-    let mut seen: BTreeSet<&str> = BTreeSet::new();
-    let mut host_ports: BTreeSet<String> = BTreeSet::new();
-    if list(spec, "/containers").is_empty() {
-        errors.push(FieldError::required(&path.child("containers"), ""));
-    }
-    for (place, key) in [
-        (Place::App, "containers"),
-        (Place::Init, "initContainers"),
-        (Place::Ephemeral, "ephemeralContainers"),
-    ] {
-        for (i, c) in list(spec, &format!("/{key}")).iter().enumerate() {
-            let at = path.child(key).index(i);
-            let given = text(c, "/name");
-            if given.is_empty() {
-                errors.push(FieldError::required(&at.child("name"), ""));
-            } else {
-                check::dns_label(errors, given, &at.child("name"));
-                if !seen.insert(given) {
-                    errors.push(FieldError::duplicate(&at.child("name"), given));
-                }
-            }
-            validate_one(errors, c, place, volumes, &at);
-            let sidecar = text(c, "/restartPolicy") == "Always";
-            if place == Place::App || sidecar {
-                validate_host_ports(errors, c, &mut host_ports, &at.child("ports"));
-            }
-            if flag(spec, "/hostNetwork") {
-                for (j, p) in list(c, "/ports").iter().enumerate() {
-                    let (host, container) =
-                        (int(p, "/hostPort").unwrap_or(0), int(p, "/containerPort").unwrap_or(0));
-                    if host != 0 && host != container {
-                        let here = at.child("ports").index(j).child("hostPort");
-                        errors.push(FieldError::invalid(
-                            &here,
-                            host,
-                            "must match `containerPort` when `hostNetwork` is true",
-                        ));
-                    }
-                }
-            }
-            if place == Place::Ephemeral {
-                validate_ephemeral(errors, c, spec, &at);
-            }
-        }
-    }
+pub(super) fn validate_all(errors: &mut Errors, scene: &Scene<'_>, path: &Path) {
+    validate_apps(errors, scene, &path.child("containers"));
+    validate_inits(errors, scene, &path.child("initContainers"));
+    validate_ephemerals(errors, scene, &path.child("ephemeralContainers"));
 }
 
-fn validate_one(errors: &mut Errors, c: &Value, place: Place, volumes: &Volumes, path: &Path) {
-    let image = text(c, "/image");
-    if image.is_empty() {
-        errors.push(FieldError::required(&path.child("image"), ""));
-    } else if image.trim() != image {
-        errors.push(FieldError::invalid(
-            &path.child("image"),
-            image,
-            "must not have leading or trailing whitespace",
-        ));
-    }
-    let policies = ["Always", "IfNotPresent", "Never"];
-    check::one_of(errors, text(c, "/imagePullPolicy"), &path.child("imagePullPolicy"), &policies, Some(""));
-    let messages = ["FallbackToLogsOnError", "File"];
-    check::one_of(
-        errors,
-        text(c, "/terminationMessagePolicy"),
-        &path.child("terminationMessagePolicy"),
-        &messages,
-        Some(""),
-    );
-    validate_ports(errors, list(c, "/ports"), &path.child("ports"));
-    env::validate(errors, list(c, "/env"), &path.child("env"));
-    env::validate_from(errors, list(c, "/envFrom"), &path.child("envFrom"));
-    validate_mounts(errors, c, volumes, path);
-    resources::validate_requirements(
-        errors,
-        c.get("resources").unwrap_or(&Value::Null),
-        &path.child("resources"),
-    );
-    if let Some(s) = c.get("securityContext").filter(|s| !s.is_null()) {
-        security::validate_container(errors, s, &path.child("securityContext"));
-    }
-    validate_restart(errors, c, place, path);
-    validate_restart_rules(errors, c, path);
-    let sidecar = text(c, "/restartPolicy") == "Always";
-    let hooks_allowed = place == Place::App || sidecar;
-    for key in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
-        let Some(value) = c.get(key).filter(|v| !v.is_null()) else { continue };
-        if hooks_allowed {
-            probes::validate(errors, key, value, &path.child(key));
-        } else if place == Place::Init {
-            errors.push(FieldError::forbidden(
-                &path.child(key),
-                "may not be set for init containers without restartPolicy=Always",
-            ));
-        } else {
-            errors.push(FieldError::forbidden(&path.child(key), "cannot be set for an Ephemeral Container"));
-        }
-    }
-}
-
-fn validate_restart(errors: &mut Errors, c: &Value, place: Place, path: &Path) {
-    let policy = text(c, "/restartPolicy");
-    if policy.is_empty() {
+fn validate_apps(errors: &mut Errors, scene: &Scene<'_>, path: &Path) {
+    let all = list(scene.spec, "/containers");
+    if all.is_empty() {
+        errors.push(FieldError::required(path, ""));
         return;
     }
-    let at = path.child("restartPolicy");
-    match place {
-        Place::Ephemeral => {
-            errors.push(FieldError::forbidden(&at, "cannot be set for an Ephemeral Container"))
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    for (i, c) in all.iter().enumerate() {
+        let at = path.index(i);
+        validate_common(errors, scene, c, &at);
+        let name = text(c, "/name");
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(&at.child("name"), name));
         }
-        Place::Init | Place::App => {
-            check::one_of(errors, policy, &at, &["Always", "Never", "OnFailure"], None);
+        for key in HOOKS {
+            if let Some(value) = given(c, key) {
+                probes::validate(errors, key, value, scene.grace, &at.child(key));
+            }
+        }
+        validate_restart(errors, c, &at);
+    }
+    let mut ports = BTreeSet::new();
+    for (i, c) in all.iter().enumerate() {
+        validate_host_ports(errors, c, &mut ports, &path.index(i).child("ports"));
+    }
+}
+
+fn validate_inits(errors: &mut Errors, scene: &Scene<'_>, path: &Path) {
+    let mut seen: BTreeSet<&str> = list(scene.spec, "/containers").iter().map(|c| text(c, "/name")).collect();
+    for (i, c) in list(scene.spec, "/initContainers").iter().enumerate() {
+        let at = path.index(i);
+        validate_common(errors, scene, c, &at);
+        validate_restart(errors, c, &at);
+        let name = text(c, "/name");
+        if seen.contains(name) {
+            errors.push(FieldError::duplicate(&at.child("name"), name));
+        } else if !name.is_empty() {
+            seen.insert(name);
+        }
+        // Init containers run one by one: only ports of the same one can collide.
+        validate_host_ports(errors, c, &mut BTreeSet::new(), &path.index(0).child("ports"));
+        let sidecar = text(c, "/restartPolicy") == "Always";
+        for key in HOOKS {
+            let Some(value) = given(c, key) else { continue };
+            if sidecar {
+                probes::validate(errors, key, value, scene.grace, &at.child(key));
+            } else {
+                let detail = "may not be set for init containers without restartPolicy=Always";
+                errors.push(FieldError::forbidden(&at.child(key), detail));
+            }
         }
     }
 }
 
-fn validate_restart_rules(errors: &mut Errors, c: &Value, path: &Path) {
+fn validate_ephemerals(errors: &mut Errors, scene: &Scene<'_>, path: &Path) {
+    let others: BTreeSet<&str> = list(scene.spec, "/containers")
+        .iter()
+        .chain(list(scene.spec, "/initContainers"))
+        .map(|c| text(c, "/name"))
+        .collect();
+    let mut seen = others.clone();
+    for (i, c) in list(scene.spec, "/ephemeralContainers").iter().enumerate() {
+        let at = path.index(i);
+        validate_common(errors, scene, c, &at);
+        untrimmed_image(errors, c, &at);
+        let name = text(c, "/name");
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(&at.child("name"), name));
+        }
+        let target = text(c, "/targetContainerName");
+        if !target.is_empty() && !others.contains(target) {
+            errors.push(FieldError::not_found(&at.child("targetContainerName"), target));
+        }
+        let other = ["ports", "resources", "resizePolicy", "restartPolicy", "restartPolicyRules"];
+        for key in other.into_iter().chain(HOOKS) {
+            if !says_nothing(c.get(key)) {
+                errors.push(FieldError::forbidden(&at.child(key), NOT_EPHEMERAL));
+            }
+        }
+        for (j, m) in list(c, "/volumeMounts").iter().enumerate() {
+            for key in ["subPath", "subPathExpr"] {
+                if !text(m, &format!("/{key}")).is_empty() {
+                    let at = at.child("volumeMounts").index(j).child(key);
+                    errors.push(FieldError::forbidden(&at, NOT_EPHEMERAL));
+                }
+            }
+        }
+    }
+}
+
+/// Absent, null, empty, or made of such values only.
+fn says_nothing(value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::Object(m)) => m.values().all(|v| says_nothing(Some(v))),
+        v => is_empty(v),
+    }
+}
+
+/// What all three sorts of containers obey.
+fn validate_common(errors: &mut Errors, scene: &Scene<'_>, c: &Value, path: &Path) {
+    let name = text(c, "/name");
+    if name.is_empty() {
+        errors.push(FieldError::required(&path.child("name"), ""));
+    } else {
+        check::dns_label(errors, name, &path.child("name"));
+    }
+    if text(c, "/image").is_empty() {
+        errors.push(FieldError::required(&path.child("image"), ""));
+    }
+    let messages = ["File", "FallbackToLogsOnError"];
+    let policy = text(c, "/terminationMessagePolicy");
+    check::one_of(errors, policy, &path.child("terminationMessagePolicy"), &messages, Some(""));
+    validate_ports(errors, list(c, "/ports"), &path.child("ports"));
+    env::validate(errors, list(c, "/env"), scene, &path.child("env"));
+    env::validate_from(errors, list(c, "/envFrom"), &path.child("envFrom"));
+    mounts::validate(errors, c, &scene.volumes, path);
+    validate_pull_policy(errors, text(c, "/imagePullPolicy"), &path.child("imagePullPolicy"));
+    let requirements = c.get("resources").unwrap_or(&Value::Null);
+    resources::validate_container(errors, requirements, Some(&scene.claims), &path.child("resources"));
+    validate_resize_policy(errors, c, text(scene.spec, "/restartPolicy"), &path.child("resizePolicy"));
+    if let Some(s) = given(c, "securityContext") {
+        security::validate_container(errors, s, scene.host_users, &path.child("securityContext"));
+    }
+}
+
+/// Always, IfNotPresent or Never; also of image volumes.
+pub(super) fn validate_pull_policy(errors: &mut Errors, policy: &str, path: &Path) {
+    check::one_of(errors, policy, path, &["Always", "IfNotPresent", "Never"], Some(""));
+}
+
+/// Pods, unlike templates, may not pad the image with spaces.
+pub(super) fn untrimmed_image(errors: &mut Errors, c: &Value, path: &Path) {
+    let image = text(c, "/image");
+    if image.trim() != image {
+        let detail = "must not have leading or trailing whitespace";
+        errors.push(FieldError::invalid(&path.child("image"), image, detail));
+    }
+}
+
+fn validate_restart(errors: &mut Errors, c: &Value, path: &Path) {
+    let policy = text(c, "/restartPolicy");
+    check::one_of(errors, policy, &path.child("restartPolicy"), &["Always", "Never", "OnFailure"], None);
     let rules = list(c, "/restartPolicyRules");
     let at = path.child("restartPolicyRules");
-    if rules.len() > 20 {
-        errors.push(FieldError::too_many(&at, rules.len(), 20));
-    }
-    if !rules.is_empty() && text(c, "/restartPolicy").is_empty() {
+    if !rules.is_empty() && policy.is_empty() {
         let detail = "must specify restartPolicy when restart rules are used";
         errors.push(FieldError::required(&path.child("restartPolicy"), detail));
+    }
+    if rules.len() > 20 {
+        errors.push(FieldError::too_many(&at, rules.len(), 20));
     }
     for (i, rule) in rules.iter().enumerate() {
         let here = at.index(i);
@@ -165,26 +189,18 @@ fn validate_restart_rules(errors: &mut Errors, c: &Value, path: &Path) {
     }
 }
 
-fn validate_ephemeral(errors: &mut Errors, c: &Value, spec: &Value, path: &Path) {
-    for key in ["ports", "resources"] {
-        if !is_empty(c.get(key)) {
-            errors.push(FieldError::forbidden(&path.child(key), "cannot be set for an Ephemeral Container"));
+fn validate_resize_policy(errors: &mut Errors, c: &Value, pod_policy: &str, path: &Path) {
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    for (i, p) in list(c, "/resizePolicy").iter().enumerate() {
+        let (resource, restart) = (text(p, "/resourceName"), text(p, "/restartPolicy"));
+        if !seen.insert(resource) {
+            errors.push(FieldError::duplicate(&path.index(i), resource));
         }
-    }
-    let target = text(c, "/targetContainerName");
-    let known = list(spec, "/containers")
-        .iter()
-        .chain(list(spec, "/initContainers"))
-        .any(|o| text(o, "/name") == target);
-    if !target.is_empty() && !known {
-        errors.push(FieldError::not_found(&path.child("targetContainerName"), target));
-    }
-    for (i, m) in list(c, "/volumeMounts").iter().enumerate() {
-        for key in ["subPath", "subPathExpr"] {
-            if !text(m, &format!("/{key}")).is_empty() {
-                let at = path.child("volumeMounts").index(i).child(key);
-                errors.push(FieldError::forbidden(&at, "cannot be set for an Ephemeral Container"));
-            }
+        check::one_of(errors, resource, path, &["cpu", "memory"], Some(""));
+        check::one_of(errors, restart, path, &["NotRequired", "RestartContainer"], Some(""));
+        if pod_policy == "Never" && restart != "NotRequired" {
+            let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            errors.push(FieldError::invalid(path, restart, detail));
         }
     }
 }
@@ -193,13 +209,13 @@ fn validate_ports(errors: &mut Errors, ports: &[Value], path: &Path) {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
         let at = path.index(i);
-        let given = text(port, "/name");
-        if !given.is_empty() {
-            let messages = names::is_valid_port_name(given);
-            if messages.is_empty() && !seen.insert(given) {
-                errors.push(FieldError::duplicate(&at.child("name"), given));
+        let name = text(port, "/name");
+        if !name.is_empty() {
+            let messages = names::is_valid_port_name(name);
+            if messages.is_empty() && !seen.insert(name) {
+                errors.push(FieldError::duplicate(&at.child("name"), name));
             }
-            check::names(errors, messages, given.into(), &at.child("name"));
+            check::names(errors, messages, name.into(), &at.child("name"));
         }
         match int(port, "/containerPort").unwrap_or(0) {
             0 => errors.push(FieldError::required(&at.child("containerPort"), "")),
@@ -208,8 +224,7 @@ fn validate_ports(errors: &mut Errors, ports: &[Value], path: &Path) {
         if let Some(n) = int(port, "/hostPort").filter(|n| *n != 0) {
             check::port(errors, n, &at.child("hostPort"));
         }
-        let protocols = ["SCTP", "TCP", "UDP"];
-        check::one_of(errors, text(port, "/protocol"), &at.child("protocol"), &protocols, Some(""));
+        check::protocol(errors, text(port, "/protocol"), &at.child("protocol"));
     }
 }
 
@@ -220,79 +235,5 @@ fn validate_host_ports(errors: &mut Errors, c: &Value, seen: &mut BTreeSet<Strin
         if !seen.insert(key.clone()) {
             errors.push(FieldError::duplicate(&path.index(i).child("hostPort"), key));
         }
-    }
-}
-
-fn validate_mounts(errors: &mut Errors, c: &Value, volumes: &Volumes, path: &Path) {
-    let mut paths: BTreeSet<&str> = BTreeSet::new();
-    for (i, m) in list(c, "/volumeMounts").iter().enumerate() {
-        let at = path.child("volumeMounts").index(i);
-        let given = text(m, "/name");
-        if given.is_empty() {
-            errors.push(FieldError::required(&at.child("name"), ""));
-        } else if !volumes.contains_key(given) {
-            errors.push(FieldError::not_found(&at.child("name"), given));
-        }
-        let mount = text(m, "/mountPath");
-        if mount.is_empty() {
-            errors.push(FieldError::required(&at.child("mountPath"), ""));
-        } else if !paths.insert(mount) {
-            errors.push(FieldError::invalid(&at.child("mountPath"), mount, "must be unique"));
-        }
-        for key in ["subPath", "subPathExpr"] {
-            local_path(errors, text(m, &format!("/{key}")), &at.child(key));
-        }
-        if !text(m, "/subPath").is_empty() && !text(m, "/subPathExpr").is_empty() {
-            errors.push(FieldError::invalid(
-                &at.child("subPathExpr"),
-                text(m, "/subPathExpr"),
-                "subPathExpr and subPath are mutually exclusive",
-            ));
-        }
-        let propagation = text(m, "/mountPropagation");
-        let modes = ["Bidirectional", "HostToContainer", "None"];
-        check::one_of(errors, propagation, &at.child("mountPropagation"), &modes, None);
-        if propagation == "Bidirectional" && !flag(c, "/securityContext/privileged") {
-            errors.push(FieldError::forbidden(
-                &at.child("mountPropagation"),
-                "Bidirectional mount propagation is available only to privileged containers",
-            ));
-        }
-    }
-    let mut devices: BTreeSet<&str> = BTreeSet::new();
-    for (i, d) in list(c, "/volumeDevices").iter().enumerate() {
-        let at = path.child("volumeDevices").index(i);
-        let (given, device) = (text(d, "/name"), text(d, "/devicePath"));
-        match volumes.get(given) {
-            _ if given.is_empty() => errors.push(FieldError::required(&at.child("name"), "")),
-            None => errors.push(FieldError::not_found(&at.child("name"), given)),
-            Some(false) => errors.push(FieldError::invalid(
-                &at.child("name"),
-                given,
-                "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode",
-            )),
-            Some(true) => {}
-        }
-        if device.is_empty() {
-            errors.push(FieldError::required(&at.child("devicePath"), ""));
-        } else if !devices.insert(device) {
-            errors.push(FieldError::invalid(&at.child("devicePath"), device, "must be unique"));
-        } else if paths.contains(device) {
-            errors.push(FieldError::invalid(
-                &at.child("devicePath"),
-                device,
-                "must not already exist as a path in volumeMounts",
-            ));
-        }
-    }
-}
-
-/// A relative path without `..`.
-pub(super) fn local_path(errors: &mut Errors, value: &str, path: &Path) {
-    if value.starts_with('/') {
-        errors.push(FieldError::invalid(path, value, "must be a relative path"));
-    }
-    if value.split('/').any(|part| part == "..") {
-        errors.push(FieldError::invalid(path, value, "must not contain '..'"));
     }
 }

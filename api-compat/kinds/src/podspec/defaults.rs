@@ -3,7 +3,8 @@
 use knarr_machinery::quantity::Quantity;
 use serde_json::{Map, Value, json};
 
-use crate::value::{each, fill, fill_text, flag, int, list, sub, text, with};
+use super::resources::{aggregate, may_overcommit, pod_may_have};
+use crate::value::{each, fill, fill_text, flag, int, list, map, sub, text, with};
 
 /// Defaults of a pod spec, in pods and in templates.
 pub(crate) fn default_spec(spec: &mut Value) {
@@ -51,7 +52,7 @@ pub(crate) fn default_pod(pod: &mut Value) {
             });
         }
         if spec.get("resources").is_some_and(Value::is_object) {
-            requests_from_limits_of_pod(spec);
+            pod_resources(spec);
         }
     });
 }
@@ -69,20 +70,40 @@ fn requests_from_limits(container: &mut Value) {
     }
 }
 
-/// Pod-level requests default to the sum of the containers' requests, or to the pod's limit where no container asks.
-fn requests_from_limits_of_pod(spec: &mut Value) {
-    let Some(limits) = spec.pointer("/resources/limits").and_then(Value::as_object).cloned() else { return };
-    for (key, limit) in limits {
-        let mut sum: Option<Quantity> = None;
-        for c in list(spec, "/containers") {
-            if let Some(q) =
-                c.pointer(&format!("/resources/requests/{key}")).and_then(|v| Quantity::from_json(v).ok())
-            {
-                sum = Some(sum.map_or_else(|| q.clone(), |s| s.add(&q)));
+/// What a pod as a whole asks for and may use, as far as it says so in part: limits of huge pages and requests come
+/// from the containers, requests else from the limits, limits of cpu and memory from containers that all have one.
+fn pod_resources(spec: &mut Value) {
+    let has =
+        |spec: &Value, key: &str| map(spec, &format!("/resources/{key}")).is_some_and(|m| !m.is_empty());
+    let asked = |spec: &Value, key: &str, name: &str| {
+        map(spec, &format!("/resources/{key}")).is_some_and(|m| m.contains_key(name))
+    };
+    let sums = |spec: &Value, key: &str| -> Vec<(String, String)> {
+        let sums = aggregate(spec, key).into_iter().filter(|(name, _)| pod_may_have(name));
+        sums.map(|(name, q)| (name.to_string(), q.to_string())).collect()
+    };
+    if has(spec, "limits") || has(spec, "requests") {
+        for (name, sum) in sums(spec, "limits") {
+            if !may_overcommit(&name) && !asked(spec, "requests", &name) {
+                fill(sub(sub(spec, "resources"), "limits"), &name, sum);
             }
         }
-        let value = sum.map_or(limit, |s| s.to_string().into());
-        fill(sub(sub(spec, "resources"), "requests"), &key, value);
+    }
+    if has(spec, "limits") {
+        for (name, sum) in sums(spec, "requests").into_iter().filter(|(name, _)| may_overcommit(name)) {
+            fill(sub(sub(spec, "resources"), "requests"), &name, sum);
+        }
+        let limits = map(spec, "/resources/limits").cloned().unwrap_or_default();
+        for (name, limit) in limits.into_iter().filter(|(name, _)| pod_may_have(name)) {
+            fill(sub(sub(spec, "resources"), "requests"), &name, limit);
+        }
+    } else if has(spec, "requests") {
+        for (name, sum) in sums(spec, "limits").into_iter().filter(|(name, _)| may_overcommit(name)) {
+            let limited = |c: &Value| map(c, "/resources/limits").is_some_and(|m| m.contains_key(&name));
+            if list(spec, "/containers").iter().chain(list(spec, "/initContainers")).all(limited) {
+                fill(sub(sub(spec, "resources"), "limits"), &name, sum);
+            }
+        }
     }
 }
 
@@ -91,9 +112,18 @@ pub(crate) fn canonical_quantities(obj: &mut Value, pointer: &str) {
     let Some(map) = obj.pointer_mut(pointer).and_then(Value::as_object_mut) else { return };
     for value in map.values_mut() {
         if let Ok(q) = Quantity::from_json(value) {
-            *value = q.to_string().into();
+            *value = whole_thousandths(q).to_string().into();
         }
     }
+}
+
+/// Amounts below a thousandth are rounded up.
+fn whole_thousandths(q: Quantity) -> Quantity {
+    if q.value().unsigned_abs() >= i64::MAX.unsigned_abs() / 1000 {
+        return q;
+    }
+    let rounded = Quantity::from_milli(q.milli_value(), q.format());
+    if rounded == q { q } else { rounded }
 }
 
 fn default_container(c: &mut Value) {
@@ -141,15 +171,33 @@ fn default_field_source(source: &mut Value) {
     with(source, "/resourceFieldRef", |r| fill(r, "divisor", "0"));
 }
 
-/// `Always` for the tag latest and for no tag, else `IfNotPresent`.
+/// `Always` for the tag latest, and where neither tag nor digest are given; else, and for what is no image name at
+/// all, `IfNotPresent`.
 fn pull_policy(image: &str) -> &'static str {
-    if image.contains('@') {
-        return "IfNotPresent";
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    match last.split_once(':') {
-        Some((_, tag)) if tag != "latest" => "IfNotPresent",
-        _ => "Always",
+    let (name, digest) = match image.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (image, None),
+    };
+    let (domain, path) = match name.split_once('/') {
+        Some((d, p)) if d.contains(['.', ':']) || d == "localhost" || d != d.to_lowercase() => (d, p),
+        _ => ("", name),
+    };
+    let (repository, tag) = match path.rsplit_once(':') {
+        Some((r, t)) if !t.contains('/') => (r, Some(t)),
+        _ => (path, None),
+    };
+    let part = |p: &str| {
+        p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
+            && p.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && p.ends_with(|c: char| c.is_ascii_alphanumeric())
+    };
+    let named = repository.split('/').all(part)
+        && domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
+        && tag.is_none_or(|t| !t.is_empty());
+    match tag {
+        Some("latest") if named => "Always",
+        None if named && digest.is_none() => "Always",
+        _ => "IfNotPresent",
     }
 }
 

@@ -1,60 +1,55 @@
 //! Validation of environment variables and their sources.
 
+use knarr_machinery::quantity::Quantity;
 use knarr_machinery::{FieldError, Path, names};
 use serde_json::Value;
 
+use super::mounts::{needed, object_name, unreserved_path};
+use super::scene::{Scene, given};
 use crate::check::{self, Errors};
 use crate::value::text;
 
 /// The list `env`.
-pub(super) fn validate(errors: &mut Errors, env: &[Value], path: &Path) {
+pub(super) fn validate(errors: &mut Errors, env: &[Value], scene: &Scene<'_>, path: &Path) {
     for (i, var) in env.iter().enumerate() {
         let at = path.index(i);
-        let given = text(var, "/name");
-        if given.is_empty() {
+        let name = text(var, "/name");
+        if name.is_empty() {
             errors.push(FieldError::required(&at.child("name"), ""));
         } else {
-            check::names(errors, names::is_relaxed_env_var_name(given), given.into(), &at.child("name"));
+            check::names(errors, names::is_relaxed_env_var_name(name), name.into(), &at.child("name"));
         }
-        if let Some(source) = var.get("valueFrom").filter(|v| !v.is_null()) {
-            validate_source(errors, source, text(var, "/value"), &at.child("valueFrom"));
+        if let Some(source) = given(var, "valueFrom") {
+            validate_source(errors, source, text(var, "/value"), scene, &at.child("valueFrom"));
         }
     }
 }
 
-fn validate_source(errors: &mut Errors, source: &Value, value: &str, path: &Path) {
+fn validate_source(errors: &mut Errors, source: &Value, value: &str, scene: &Scene<'_>, path: &Path) {
     let mut count = 0;
-    let given = |key: &str| source.get(key).filter(|v| !v.is_null());
-    if let Some(f) = given("fieldRef") {
+    if let Some(f) = given(source, "fieldRef") {
         count += 1;
         validate_field_ref(errors, f, ENV_FIELDS, &path.child("fieldRef"));
     }
-    if let Some(r) = given("resourceFieldRef") {
+    if let Some(r) = given(source, "resourceFieldRef") {
         count += 1;
         validate_resource_ref(errors, r, &path.child("resourceFieldRef"), false);
     }
     for key in ["configMapKeyRef", "secretKeyRef"] {
-        if let Some(r) = given(key) {
-            count += 1;
-            let at = path.child(key);
-            if text(r, "/name").is_empty() {
-                errors.push(FieldError::required(&at.child("name"), ""));
-            }
-            let entry = text(r, "/key");
-            if entry.is_empty() {
-                errors.push(FieldError::required(&at.child("key"), ""));
-            } else {
-                check::names(errors, names::is_config_map_key(entry), entry.into(), &at.child("key"));
-            }
+        let Some(r) = given(source, key) else { continue };
+        count += 1;
+        let at = path.child(key);
+        object_name(errors, r, &at);
+        let entry = text(r, "/key");
+        if entry.is_empty() {
+            errors.push(FieldError::required(&at.child("key"), ""));
+        } else {
+            check::names(errors, names::is_config_map_key(entry), entry.into(), &at.child("key"));
         }
     }
-    if let Some(f) = given("fileKeyRef") {
+    if let Some(f) = given(source, "fileKeyRef") {
         count += 1;
-        for key in ["volumeName", "path", "key"] {
-            if text(f, &format!("/{key}")).is_empty() {
-                errors.push(FieldError::required(&path.child("fileKeyRef").child(key), ""));
-            }
-        }
+        validate_file_ref(errors, f, scene, &path.child("fileKeyRef"));
     }
     if count == 0 {
         errors.push(FieldError::invalid(
@@ -67,6 +62,27 @@ fn validate_source(errors: &mut Errors, source: &Value, value: &str, path: &Path
     } else if count > 1 {
         errors.push(FieldError::invalid(path, "", "may not have more than one field specified at a time"));
     }
+}
+
+/// A variable from a file in an emptyDir volume.
+fn validate_file_ref(errors: &mut Errors, file: &Value, scene: &Scene<'_>, path: &Path) {
+    let key = text(file, "/key");
+    if key.is_empty() {
+        errors.push(FieldError::required(&path.child("key"), ""));
+    } else {
+        check::names(errors, names::is_relaxed_env_var_name(key), key.into(), &path.child("key"));
+    }
+    let volume = text(file, "/volumeName");
+    if volume.is_empty() {
+        errors.push(FieldError::required(&path.child("volumeName"), ""));
+    } else if !scene.volumes.contains_key(volume) {
+        errors.push(FieldError::not_found(&path.child("volumeName"), volume));
+    } else if scene.volumes.get(volume).is_some_and(|v| given(v, "emptyDir").is_none()) {
+        let detail = "referenced volume must be of type emptyDir";
+        errors.push(FieldError::invalid(&path.child("volumeName"), volume, detail));
+    }
+    needed(errors, file, "path", path);
+    unreserved_path(errors, text(file, "/path"), &path.child("path"));
 }
 
 /// Fields that environment variables may take.
@@ -88,34 +104,37 @@ pub(super) const VOLUME_FIELDS: &[&str] =
 
 /// A reference to a field of the pod.
 pub(super) fn validate_field_ref(errors: &mut Errors, field: &Value, allowed: &[&str], path: &Path) {
-    let (version, given) = (text(field, "/apiVersion"), text(field, "/fieldPath"));
+    let (version, label) = (text(field, "/apiVersion"), text(field, "/fieldPath"));
     if version.is_empty() {
         errors.push(FieldError::required(&path.child("apiVersion"), ""));
         return;
     }
     let at = path.child("fieldPath");
-    if given.is_empty() {
+    if label.is_empty() {
         errors.push(FieldError::required(&at, ""));
         return;
     }
-    let subscript = given.strip_suffix("']").and_then(|g| {
-        g.strip_prefix("metadata.labels['").or_else(|| g.strip_prefix("metadata.annotations['"))
-    });
-    match subscript {
-        Some(key) => check::qualified_name(errors, &key.to_lowercase(), &at),
-        None if allowed.contains(&given) => {}
-        None if version == "v1" && known_path(given) => {
-            errors.push(FieldError::not_supported(&at, given, allowed));
+    let subscript = label.strip_suffix("']").and_then(|l| l.split_once("['")).filter(|(p, _)| !p.is_empty());
+    let problem = match subscript {
+        _ if version != "v1" => format!("unsupported pod version: {version}"),
+        Some(("metadata.annotations", key)) => {
+            return check::qualified_name(errors, &key.to_lowercase(), path);
         }
-        None => errors.push(FieldError::invalid(
-            &at,
-            given,
-            format!("error converting fieldPath: field label not supported: {given}"),
-        )),
-    }
+        Some(("metadata.labels", key)) => return check::qualified_name(errors, key, path),
+        Some(_) => format!("field label does not support subscript: {label}"),
+        None if label == "spec.host" || known_path(label) => {
+            let label = if label == "spec.host" { "spec.nodeName" } else { label };
+            if !allowed.contains(&label) {
+                errors.push(FieldError::not_supported(&at, label, allowed));
+            }
+            return;
+        }
+        None => format!("field label not supported: {label}"),
+    };
+    errors.push(FieldError::invalid(&at, label, format!("error converting fieldPath: {problem}")));
 }
 
-/// Whether the path names a field of pods at all.
+/// Whether the downward API knows the path at all.
 fn known_path(path: &str) -> bool {
     matches!(
         path,
@@ -128,37 +147,59 @@ fn known_path(path: &str) -> bool {
             | "spec.restartPolicy"
             | "spec.serviceAccountName"
             | "spec.schedulerName"
-            | "spec.hostNetwork"
             | "status.phase"
             | "status.hostIP"
             | "status.hostIPs"
             | "status.podIP"
             | "status.podIPs"
-            | "status.nominatedNodeName"
     )
 }
 
+const RESOURCES: [&str; 6] = [
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+];
+
 /// A reference to a resource of a container.
 pub(super) fn validate_resource_ref(errors: &mut Errors, field: &Value, path: &Path, volume: bool) {
+    let resource = text(field, "/resource");
+    let huge = resource.starts_with("limits.hugepages-") || resource.starts_with("requests.hugepages-");
     if volume && text(field, "/containerName").is_empty() {
         errors.push(FieldError::required(&path.child("containerName"), ""));
-    }
-    let resource = text(field, "/resource");
-    let all = [
-        "limits.cpu",
-        "limits.ephemeral-storage",
-        "limits.memory",
-        "requests.cpu",
-        "requests.ephemeral-storage",
-        "requests.memory",
-    ];
-    if resource.is_empty() {
+    } else if resource.is_empty() {
         errors.push(FieldError::required(&path.child("resource"), ""));
-    } else if !all.contains(&resource)
-        && !resource.starts_with("limits.hugepages-")
-        && !resource.starts_with("requests.hugepages-")
-    {
-        errors.push(FieldError::not_supported(&path.child("resource"), resource, &all));
+    } else if !RESOURCES.contains(&resource) && !huge {
+        errors.push(FieldError::not_supported(&path.child("resource"), resource, &RESOURCES));
+    }
+    let Some(divisor) = given(field, "divisor").and_then(|d| Quantity::from_json(d).ok()) else { return };
+    if divisor.is_zero() {
+        return;
+    }
+    let at = path.child("divisor");
+    let divisor = divisor.to_string();
+    if matches!(resource, "limits.cpu" | "requests.cpu") {
+        if !matches!(divisor.as_str(), "1" | "1m") {
+            let detail = "only divisor's values 1m and 1 are supported with the cpu resource";
+            errors.push(FieldError::invalid(&at, resource, detail));
+        }
+        return;
+    }
+    const SIZES: [&str; 13] =
+        ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    let what = match resource {
+        "limits.memory" | "requests.memory" => "memory",
+        "limits.ephemeral-storage" | "requests.ephemeral-storage" => "local ephemeral storage",
+        _ if huge => "hugepages",
+        _ => return,
+    };
+    if !SIZES.contains(&divisor.as_str()) {
+        let detail =
+            format!("only divisor's values {} are supported with the {what} resource", SIZES.join(", "));
+        errors.push(FieldError::invalid(&at, resource, detail));
     }
 }
 
@@ -172,25 +213,20 @@ pub(super) fn validate_from(errors: &mut Errors, sources: &[Value], path: &Path)
         }
         let mut count = 0;
         for key in ["configMapRef", "secretRef"] {
-            if let Some(r) = source.get(key).filter(|r| !r.is_null()) {
-                count += 1;
-                if text(r, "/name").is_empty() {
-                    errors.push(FieldError::required(&at.child(key).child("name"), ""));
-                }
+            let Some(r) = given(source, key) else { continue };
+            count += 1;
+            let (name, here) = (text(r, "/name"), at.child(key).child("name"));
+            if name.is_empty() {
+                errors.push(FieldError::required(&here, ""));
+            } else {
+                check::names(errors, names::name_is_dns_subdomain(name, true), name.into(), &here);
             }
         }
-        match count {
-            0 => errors.push(FieldError::invalid(
-                path,
-                "",
-                "must specify one of: `configMapRef` or `secretRef`",
-            )),
-            1 => {}
-            _ => errors.push(FieldError::invalid(
-                path,
-                "",
-                "may not have more than one field specified at a time",
-            )),
-        }
+        let detail = match count {
+            0 => "must specify one of: `configMapRef` or `secretRef`",
+            1 => continue,
+            _ => "may not have more than one field specified at a time",
+        };
+        errors.push(FieldError::invalid(path, "", detail));
     }
 }

@@ -1,74 +1,75 @@
 //! Validation of a whole pod spec.
 
-use knarr_machinery::{FieldError, Path, names};
+use knarr_machinery::{FieldError, Path, labels as selector, names};
 use serde_json::Value;
 
-use super::{affinity, containers, resources, scheduling, security, volumes};
+use super::scene::{Scene, given};
+use super::{affinity, containers, resources, scheduling, security, volumes, windows};
 use crate::check::{self, Errors};
 use crate::value::{flag, int, list, text};
 
-/// All errors of a pod spec with its defaults filled in.
-pub(crate) fn validate_spec(spec: &Value, path: &Path) -> Errors {
+/// All errors of a pod spec with its defaults filled in. `old` is the spec that is replaced, `pod` the pod's name when
+/// the spec is not a template's.
+pub(super) fn validate<'a>(
+    spec: &'a Value,
+    old: Option<&'a Value>,
+    pod: Option<&'a str>,
+    path: &Path,
+) -> Errors {
     let mut errors = Vec::new();
-    let known = volumes::validate(&mut errors, list(spec, "/volumes"), &path.child("volumes"));
-    containers::validate_all(&mut errors, spec, &known, path);
-    let policy = text(spec, "/restartPolicy");
-    check::one_of(
-        &mut errors,
-        policy,
-        &path.child("restartPolicy"),
-        &["Always", "OnFailure", "Never"],
-        Some(""),
-    );
-    validate_dns(&mut errors, spec, path);
+    let mut scene = Scene::new(spec, old, pod);
+    if scene.grace.is_none() {
+        errors.push(FieldError::required(&path.child("terminationGracePeriodSeconds"), ""));
+    }
+    scene.volumes = volumes::validate(&mut errors, &scene, &path.child("volumes"));
+    validate_claims(&mut errors, spec, &path.child("resourceClaims"));
+    containers::validate_all(&mut errors, &scene, path);
+    resources::validate_pod(&mut errors, &scene, &path.child("resources"));
+    validate_host_ports(&mut errors, &scene, &path.child("containers"));
+    let policies = ["Always", "OnFailure", "Never"];
+    let at = path.child("restartPolicy");
+    check::one_of(&mut errors, text(spec, "/restartPolicy"), &at, &policies, Some(""));
+    validate_dns(&mut errors, &scene, path);
     check::labels(&mut errors, spec.get("nodeSelector"), &path.child("nodeSelector"));
-    security::validate_pod(&mut errors, spec, path);
-    if let Some(a) = spec.get("affinity").filter(|a| !a.is_null()) {
-        affinity::validate(&mut errors, a, &path.child("affinity"));
+    security::validate_pod(&mut errors, &scene, path);
+    if let Some(a) = given(spec, "affinity") {
+        affinity::validate(&mut errors, a, old.and_then(|o| o.get("affinity")), &path.child("affinity"));
     }
     for (i, gate) in list(spec, "/readinessGates").iter().enumerate() {
         let at = path.child("readinessGates").index(i).child("conditionType");
         check::qualified_name(&mut errors, text(gate, "/conditionType"), &at);
     }
-    scheduling::validate_spread(
-        &mut errors,
-        list(spec, "/topologySpreadConstraints"),
-        &path.child("topologySpreadConstraints"),
-    );
     validate_gates(&mut errors, list(spec, "/schedulingGates"), &path.child("schedulingGates"));
+    scheduling::validate_spread(&mut errors, &scene, &path.child("topologySpreadConstraints"));
+    windows::validate_host_process(&mut errors, spec, path);
+    security::validate_host_users(&mut errors, &scene, path);
     validate_names(&mut errors, spec, path);
-    validate_numbers(&mut errors, spec, path);
-    validate_host_aliases(&mut errors, list(spec, "/hostAliases"), &path.child("hostAliases"));
+    validate_hostname_override(&mut errors, spec, path);
     errors.extend(scheduling::validate_tolerations(list(spec, "/tolerations"), &path.child("tolerations")));
-    if let Some(r) = spec.get("resources").filter(|r| !r.is_null()) {
-        resources::validate_requirements(&mut errors, r, &path.child("resources"));
+    validate_host_aliases(&mut errors, &scene, &path.child("hostAliases"));
+    if let Some(p) = given(spec, "preemptionPolicy").and_then(Value::as_str) {
+        let at = path.child("preemptionPolicy");
+        check::one_of(&mut errors, p, &at, &["PreemptLowerPriority", "Never"], Some(""));
     }
-    resources::validate_list(&mut errors, spec.get("overhead"), &path.child("overhead"));
-    let preemption = text(spec, "/preemptionPolicy");
-    check::one_of(
-        &mut errors,
-        preemption,
-        &path.child("preemptionPolicy"),
-        &["Never", "PreemptLowerPriority"],
-        None,
-    );
-    check::one_of(
-        &mut errors,
-        text(spec, "/os/name"),
-        &path.child("os").child("name"),
-        &["linux", "windows"],
-        spec.get("os").filter(|o| !o.is_null()).map(|_| ""),
-    );
-    validate_claims(&mut errors, spec, path);
+    resources::validate_list(&mut errors, spec.get("overhead"), &path.child("overhead").child("limits"));
+    windows::validate_os(&mut errors, spec, path);
     errors
 }
 
 fn validate_names(errors: &mut Errors, spec: &Value, path: &Path) {
-    for key in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
+    for key in ["serviceAccountName", "nodeName", "priorityClassName"] {
         let value = text(spec, &format!("/{key}"));
         if !value.is_empty() {
             check::dns_subdomain(errors, value, &path.child(key));
         }
+    }
+    if let Some(class) = given(spec, "runtimeClassName").and_then(Value::as_str) {
+        check::dns_subdomain(errors, class, &path.child("runtimeClassName"));
+    }
+    let max = i64::from(i32::MAX);
+    if let Some(n) = int(spec, "/activeDeadlineSeconds").filter(|n| !(1..=max).contains(n)) {
+        let at = path.child("activeDeadlineSeconds");
+        errors.push(FieldError::invalid(&at, n, names::inclusive_range_error(1, max)));
     }
     for key in ["hostname", "subdomain"] {
         let value = text(spec, &format!("/{key}"));
@@ -76,92 +77,74 @@ fn validate_names(errors: &mut Errors, spec: &Value, path: &Path) {
             check::dns_label(errors, value, &path.child(key));
         }
     }
-    let scheduler = text(spec, "/schedulerName");
-    if !scheduler.is_empty() {
-        check::qualified_name(errors, scheduler, &path.child("schedulerName"));
+}
+
+fn validate_hostname_override(errors: &mut Errors, spec: &Value, path: &Path) {
+    let name = text(spec, "/hostnameOverride");
+    if name.is_empty() {
+        return;
     }
-    if flag(spec, "/setHostnameAsFQDN")
-        && flag(spec, "/hostNetwork")
-        && !text(spec, "/hostnameOverride").is_empty()
-    {
-        errors.push(FieldError::forbidden(
-            &path.child("setHostnameAsFQDN"),
-            "cannot be set when hostnameOverride is set",
-        ));
+    let at = path.child("hostnameOverride");
+    check::dns_subdomain(errors, name, &at);
+    if name.len() > 64 {
+        errors.push(FieldError::invalid(&at, name, names::max_len_error(64)));
+    }
+    if flag(spec, "/setHostnameAsFQDN") {
+        let detail = "may not be specified when setHostnameAsFQDN is true";
+        errors.push(FieldError::forbidden(&at, detail));
+    }
+    if flag(spec, "/hostNetwork") {
+        errors.push(FieldError::forbidden(&at, "may not be specified when hostNetwork is true"));
     }
 }
 
-fn validate_numbers(errors: &mut Errors, spec: &Value, path: &Path) {
-    let max = i64::from(i32::MAX);
-    if let Some(n) = int(spec, "/activeDeadlineSeconds").filter(|n| !(1..=max).contains(n)) {
-        let at = path.child("activeDeadlineSeconds");
-        errors.push(FieldError::invalid(&at, n, names::inclusive_range_error(1, max)));
+/// On the network of the host the ports of a container are those of the host.
+fn validate_host_ports(errors: &mut Errors, scene: &Scene<'_>, path: &Path) {
+    if !flag(scene.spec, "/hostNetwork") {
+        return;
     }
-    match int(spec, "/terminationGracePeriodSeconds") {
-        None => errors.push(FieldError::required(&path.child("terminationGracePeriodSeconds"), "")),
-        n => check::non_negative(errors, n, &path.child("terminationGracePeriodSeconds")),
-    }
-    if let Some(n) = int(spec, "/priority").filter(|n| *n > 2_000_001_000) {
-        errors.push(FieldError::invalid(
-            &path.child("priority"),
-            n,
-            "must not be above the system priorities",
-        ));
+    for (i, c) in list(scene.spec, "/containers").iter().enumerate() {
+        for (j, p) in list(c, "/ports").iter().enumerate() {
+            let (host, own) = (int(p, "/hostPort").unwrap_or(0), int(p, "/containerPort").unwrap_or(0));
+            // A template may leave the host port to the defaults of its pods.
+            if (scene.pod.is_some() || host != 0) && host != own {
+                let at = path.index(i).child("ports").index(j).child("hostPort");
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                errors.push(FieldError::invalid(&at, host, detail));
+            }
+        }
     }
 }
 
-fn validate_dns(errors: &mut Errors, spec: &Value, path: &Path) {
+fn validate_dns(errors: &mut Errors, scene: &Scene<'_>, path: &Path) {
+    let spec = scene.spec;
     let policy = text(spec, "/dnsPolicy");
-    let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     check::one_of(errors, policy, &path.child("dnsPolicy"), &policies, Some(""));
     let config = path.child("dnsConfig");
     let servers = list(spec, "/dnsConfig/nameservers");
+    let server_path = config.child("nameservers");
     if policy == "None" {
-        if spec.get("dnsConfig").is_none_or(Value::is_null) {
+        if given(spec, "dnsConfig").is_none() {
             errors.push(FieldError::required(&config, "must provide `dnsConfig` when `dnsPolicy` is None"));
             return;
         }
         if servers.is_empty() {
-            errors.push(FieldError::required(
-                &config.child("nameservers"),
-                "must provide at least one DNS nameserver when `dnsPolicy` is None",
-            ));
+            let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            errors.push(FieldError::required(&server_path, detail));
+            return;
         }
     }
     if servers.len() > 3 {
-        errors.push(FieldError::invalid(
-            &config.child("nameservers"),
-            servers.to_vec(),
-            "must not have more than 3 nameservers",
-        ));
+        let detail = "must not have more than 3 nameservers";
+        errors.push(FieldError::invalid(&server_path, servers.to_vec(), detail));
     }
-    for (i, s) in servers.iter().filter_map(Value::as_str).enumerate() {
-        check::names(errors, names::is_valid_ip_legacy(s), s.into(), &config.child("nameservers").index(i));
+    for (i, ip) in servers.iter().filter_map(Value::as_str).enumerate() {
+        if !scene.had("/dnsConfig/nameservers", "", ip) {
+            check::names(errors, names::is_valid_ip_legacy(ip), ip.into(), &server_path.index(i));
+        }
     }
-    let searches = list(spec, "/dnsConfig/searches");
-    if searches.len() > 32 {
-        errors.push(FieldError::invalid(
-            &config.child("searches"),
-            searches.to_vec(),
-            "must not have more than 32 search paths",
-        ));
-    }
-    if searches.iter().filter_map(Value::as_str).map(|s| s.len() + 1).sum::<usize>() > 2049 {
-        errors.push(FieldError::invalid(
-            &config.child("searches"),
-            searches.to_vec(),
-            "must not have more than 2048 characters (including spaces) in the search list",
-        ));
-    }
-    for (i, s) in searches.iter().filter_map(Value::as_str).enumerate().filter(|(_, s)| *s != ".") {
-        let s = s.strip_suffix('.').unwrap_or(s);
-        check::names(
-            errors,
-            names::is_dns1123_subdomain_with_underscore(s),
-            s.into(),
-            &config.child("searches").index(i),
-        );
-    }
+    validate_searches(errors, list(spec, "/dnsConfig/searches"), &config.child("searches"));
     for (i, o) in list(spec, "/dnsConfig/options").iter().enumerate() {
         if text(o, "/name").is_empty() {
             errors.push(FieldError::required(&config.child("options").index(i), "must not be empty"));
@@ -169,28 +152,40 @@ fn validate_dns(errors: &mut Errors, spec: &Value, path: &Path) {
     }
 }
 
-fn validate_gates(errors: &mut Errors, gates: &[Value], path: &Path) {
-    let mut seen: Vec<&str> = Vec::new();
-    for (i, gate) in gates.iter().enumerate() {
-        let given = text(gate, "/name");
-        let at = path.index(i);
-        if given.is_empty() {
-            errors.push(FieldError::required(&at, ""));
-        } else {
-            check::qualified_name(errors, given, &at);
-        }
-        if seen.contains(&given) {
-            errors.push(FieldError::duplicate(&at, given));
-        }
-        seen.push(given);
+fn validate_searches(errors: &mut Errors, searches: &[Value], path: &Path) {
+    let texts: Vec<&str> = searches.iter().filter_map(Value::as_str).collect();
+    if texts.len() > 32 {
+        let detail = "must not have more than 32 search paths";
+        errors.push(FieldError::invalid(path, searches.to_vec(), detail));
+    }
+    if texts.join(" ").len() > 2048 {
+        let detail = "must not have more than 2048 characters (including spaces) in the search list";
+        errors.push(FieldError::invalid(path, searches.to_vec(), detail));
+    }
+    for (i, s) in texts.into_iter().enumerate().filter(|(_, s)| *s != ".") {
+        let s = s.strip_suffix('.').unwrap_or(s);
+        check::names(errors, names::is_dns1123_subdomain_with_underscore(s), s.into(), &path.index(i));
     }
 }
 
-fn validate_host_aliases(errors: &mut Errors, aliases: &[Value], path: &Path) {
-    for (i, alias) in aliases.iter().enumerate() {
-        let at = path.index(i);
-        let ip = text(alias, "/ip");
-        check::names(errors, names::is_valid_ip_legacy(ip), ip.into(), &at.child("ip"));
+fn validate_gates(errors: &mut Errors, gates: &[Value], path: &Path) {
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, gate) in gates.iter().enumerate() {
+        let (name, at) = (text(gate, "/name"), path.index(i));
+        check::qualified_name(errors, name, &at);
+        if seen.contains(&name) {
+            errors.push(FieldError::duplicate(&at, name));
+        }
+        seen.push(name);
+    }
+}
+
+fn validate_host_aliases(errors: &mut Errors, scene: &Scene<'_>, path: &Path) {
+    for (i, alias) in list(scene.spec, "/hostAliases").iter().enumerate() {
+        let (at, ip) = (path.index(i), text(alias, "/ip"));
+        if !scene.had("/hostAliases", "/ip", ip) {
+            check::names(errors, names::is_valid_ip_legacy(ip), ip.into(), &at.child("ip"));
+        }
         for (j, host) in list(alias, "/hostnames").iter().filter_map(Value::as_str).enumerate() {
             check::dns_subdomain(errors, host, &at.child("hostnames").index(j));
         }
@@ -200,29 +195,36 @@ fn validate_host_aliases(errors: &mut Errors, aliases: &[Value], path: &Path) {
 fn validate_claims(errors: &mut Errors, spec: &Value, path: &Path) {
     let mut seen: Vec<&str> = Vec::new();
     for (i, claim) in list(spec, "/resourceClaims").iter().enumerate() {
-        let at = path.child("resourceClaims").index(i);
-        let given = text(claim, "/name");
-        if given.is_empty() {
+        let (at, name) = (path.index(i), text(claim, "/name"));
+        if name.is_empty() {
             errors.push(FieldError::required(&at.child("name"), ""));
-        } else if seen.contains(&given) {
-            errors.push(FieldError::duplicate(&at.child("name"), given));
+        } else if seen.contains(&name) {
+            errors.push(FieldError::duplicate(&at.child("name"), name));
         } else {
-            check::dns_label(errors, given, &at.child("name"));
+            check::dns_label(errors, name, &at.child("name"));
+            seen.push(name);
         }
-        seen.push(given);
-        let (a, b) = (text(claim, "/resourceClaimName"), text(claim, "/resourceClaimTemplateName"));
-        if a.is_empty() && b.is_empty() {
-            errors.push(FieldError::invalid(
-                &at,
-                given,
-                "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
-            ));
-        } else if !a.is_empty() && !b.is_empty() {
-            errors.push(FieldError::invalid(
-                &at,
-                given,
-                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
-            ));
+        let keys = ["resourceClaimName", "resourceClaimTemplateName"];
+        let detail = match keys.iter().filter(|k| given(claim, k).is_some()).count() {
+            0 => Some("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
+            1 => None,
+            _ => Some("at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"),
+        };
+        errors.extend(detail.map(|d| FieldError::invalid(&at, claim.clone(), d)));
+        for key in keys {
+            if let Some(other) = given(claim, key).and_then(Value::as_str) {
+                check::dns_subdomain(errors, other, &at.child(key));
+            }
         }
+    }
+}
+
+/// Errors of the labels and annotations of a template. They are reported beside `metadata`, as upstream does.
+pub(super) fn validate_template_meta(errors: &mut Errors, template: &Value, path: &Path) {
+    if let Some(l) = template.pointer("/metadata/labels").and_then(Value::as_object) {
+        errors.extend(selector::validate_labels(l, &path.child("labels")));
+    }
+    if let Some(a) = template.pointer("/metadata/annotations") {
+        errors.extend(knarr_machinery::meta::validate_annotations(a, &path.child("annotations")));
     }
 }

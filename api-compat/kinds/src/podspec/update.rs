@@ -1,83 +1,84 @@
 //! What an update of a pod may change.
 
 use knarr_machinery::{FieldError, Path};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::{annotations, is_mirror, validate_pod};
 use crate::check::{self, Errors};
-use crate::value::{int, list, map, text};
+use crate::value::{int, is_empty, list, map, text};
 
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
+fn validate_annotations(errors: &mut Errors, obj: &Value, old: &Value) {
+    let (meta, before) =
+        (obj.get("metadata").unwrap_or(&Value::Null), old.get("metadata").unwrap_or(&Value::Null));
+    let at = Path::new("metadata").child("annotations");
+    annotations::validate_change(errors, meta, before, &at);
+}
+
 /// Update of the main resource: images, deadline, tolerations, gates.
 pub(crate) fn validate_pod_update(obj: &Value, old: &Value) -> Errors {
-    let mut errors = Vec::new();
+    let mut errors = validate_pod(obj, Some(old));
+    validate_annotations(&mut errors, obj, old);
     let spec = Path::new("spec");
     for key in ["containers", "initContainers"] {
-        let at = spec.child(key);
         let pointer = format!("/spec/{key}");
-        let (new, before) = (list(obj, &pointer), list(old, &pointer));
-        if new.len() != before.len() {
-            errors.push(FieldError::forbidden(&at, "pod updates may not add or remove containers"));
+        if list(obj, &pointer).len() != list(old, &pointer).len() {
+            let detail = "pod updates may not add or remove containers";
+            errors.push(FieldError::forbidden(&spec.child(key), detail));
             return errors;
         }
-        for (i, c) in new.iter().enumerate() {
-            let image = text(c, "/image");
-            if image.is_empty() {
-                errors.push(FieldError::required(&at.index(i).child("image"), ""));
-            } else if image.trim() != image {
-                errors.push(FieldError::invalid(
-                    &at.index(i).child("image"),
-                    image,
-                    "must not have leading or trailing whitespace",
-                ));
-            }
-        }
     }
-    deadline(&mut errors, obj, old, &spec.child("activeDeadlineSeconds"));
-    let gated = !list(old, "/spec/schedulingGates").is_empty();
-    gates(&mut errors, obj, old, &spec.child("schedulingGates"));
-    tolerations(&mut errors, obj, old, &spec.child("tolerations"));
-    if !errors.is_empty() {
+    if !deadline(&mut errors, obj, old, &spec.child("activeDeadlineSeconds")) {
         return errors;
     }
+    tolerations(&mut errors, obj, old, &spec.child("tolerations"));
+    gates(&mut errors, obj, old, &spec.child("schedulingGates"));
     let mut munged = obj.get("spec").cloned().unwrap_or_default();
     let before = old.get("spec").cloned().unwrap_or_default();
-    munge(&mut munged, &before, gated);
+    munge(&mut munged, &before);
+    if !list(old, "/spec/schedulingGates").is_empty() {
+        node_selector(&mut errors, &mut munged, &before, &spec.child("nodeSelector"));
+        node_affinity(&mut errors, &mut munged, &before, &spec.child("affinity").child("nodeAffinity"));
+    }
     let mut changed = Vec::new();
     difference(&munged, &before, "", &mut changed);
     if !changed.is_empty() {
-        let detail =
-            format!("pod updates may not change fields other than {UPDATABLE}\n{}", changed.join("\n"));
+        let changes = changed.join("\n");
+        let detail = format!("pod updates may not change fields other than {UPDATABLE}\n{changes}");
         errors.push(FieldError::forbidden(&spec, detail));
     }
     errors
 }
 
-fn deadline(errors: &mut Errors, obj: &Value, old: &Value, path: &Path) {
+/// The deadline may be set and lowered. False: nothing else is looked at.
+fn deadline(errors: &mut Errors, obj: &Value, old: &Value, path: &Path) -> bool {
     let (new, before) = (int(obj, "/spec/activeDeadlineSeconds"), int(old, "/spec/activeDeadlineSeconds"));
     match (new, before) {
         (Some(n), _) if !(0..=i64::from(i32::MAX)).contains(&n) => {
             errors.push(FieldError::invalid(path, n, "must be between 0 and 2147483647, inclusive"));
+            false
         }
         (Some(n), Some(b)) if n > b => {
             errors.push(FieldError::invalid(path, n, "must be less than or equal to previous value"));
+            false
         }
-        (None, Some(_)) => errors.push(FieldError::invalid(
-            path,
-            Value::Null,
-            "must not update from a positive integer to nil value",
-        )),
-        _ => {}
+        (None, Some(_)) => {
+            let detail = "must not update from a positive integer to nil value";
+            errors.push(FieldError::invalid(path, Value::Null, detail));
+            true
+        }
+        _ => true,
     }
 }
 
 fn gates(errors: &mut Errors, obj: &Value, old: &Value, path: &Path) {
     let before: Vec<&str> = list(old, "/spec/schedulingGates").iter().map(|g| text(g, "/name")).collect();
     for (i, gate) in list(obj, "/spec/schedulingGates").iter().enumerate() {
-        let given = text(gate, "/name");
-        if !before.contains(&given) {
-            let detail = format!("only deletion is allowed, but found new scheduling gate '{given}'");
-            errors.push(FieldError::forbidden(&path.index(i), detail));
+        let name = text(gate, "/name");
+        if !before.contains(&name) {
+            let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            errors.push(FieldError::forbidden(&path.index(i).child("name"), detail));
         }
     }
 }
@@ -85,28 +86,21 @@ fn gates(errors: &mut Errors, obj: &Value, old: &Value, path: &Path) {
 fn tolerations(errors: &mut Errors, obj: &Value, old: &Value, path: &Path) {
     let bare = |t: &Value| {
         let mut t = t.clone();
-        if let Some(m) = t.as_object_mut() {
-            m.remove("tolerationSeconds");
-        }
+        crate::value::drop_key(&mut t, "tolerationSeconds");
         t
     };
     let new = list(obj, "/spec/tolerations");
     for before in list(old, "/spec/tolerations") {
         if !new.iter().any(|t| check::same(Some(&bare(t)), Some(&bare(before)))) {
-            errors.push(FieldError::forbidden(
-                path,
-                "existing toleration can not be modified except its tolerationSeconds",
-            ));
+            let detail = "existing toleration can not be modified except its tolerationSeconds";
+            errors.push(FieldError::forbidden(path, detail));
             return;
         }
-    }
-    if new != list(old, "/spec/tolerations") {
-        errors.extend(super::validate_tolerations(new, path));
     }
 }
 
 /// Makes what may change equal to what was.
-fn munge(spec: &mut Value, before: &Value, gated: bool) {
+fn munge(spec: &mut Value, before: &Value) {
     for key in ["containers", "initContainers"] {
         let images: Vec<Value> =
             list(before, &format!("/{key}")).iter().map(|c| c["image"].clone()).collect();
@@ -120,23 +114,71 @@ fn munge(spec: &mut Value, before: &Value, gated: bool) {
     {
         take.push("terminationGracePeriodSeconds");
     }
-    if gated {
-        let (new, old) = (map(spec, "/nodeSelector"), map(before, "/nodeSelector"));
-        let kept = old.into_iter().flatten().all(|(k, v)| new.and_then(|n| n.get(k)) == Some(v));
-        if kept {
-            take.push("nodeSelector");
-        }
-        if before.pointer("/affinity/nodeAffinity").is_none_or(Value::is_null) {
-            take.push("affinity");
-        }
-    }
     for key in take {
         crate::ruleset::keep(spec, before, key);
     }
 }
 
+/// While a pod is gated its node selector may grow.
+fn node_selector(errors: &mut Errors, spec: &mut Value, before: &Value, path: &Path) {
+    let empty = Map::new();
+    let (new, old) =
+        (map(spec, "/nodeSelector").unwrap_or(&empty), map(before, "/nodeSelector").unwrap_or(&empty));
+    if old.iter().any(|(k, v)| new.get(k) != Some(v)) {
+        let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.push(FieldError::invalid(path, Value::Object(new.clone()), detail));
+    }
+    crate::ruleset::keep(spec, before, "nodeSelector");
+}
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+
+/// While a pod is gated its required node affinity may become narrower, and the preferred one may change.
+fn node_affinity(errors: &mut Errors, spec: &mut Value, before: &Value, path: &Path) {
+    let (new, old) = (spec.pointer("/affinity/nodeAffinity"), before.pointer("/affinity/nodeAffinity"));
+    if check::same(new, old) {
+        return;
+    }
+    let terms = |v: Option<&Value>| -> Vec<Value> {
+        v.map(|v| list(v, &format!("/{REQUIRED}/nodeSelectorTerms")).to_vec()).unwrap_or_default()
+    };
+    let (now, was) = (terms(new), terms(old));
+    let at = path.child(REQUIRED).child("nodeSelectorTerms");
+    if !was.is_empty() && was.len() != now.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(FieldError::invalid(&at, now, detail));
+    } else {
+        for (i, (n, _)) in now.iter().zip(&was).enumerate().filter(|(_, (n, w))| !only_added(n, w)) {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            errors.push(FieldError::invalid(&at.index(i), n.clone(), detail));
+        }
+    }
+    let kept = old.cloned();
+    let Some(spec) = spec.as_object_mut() else { return };
+    let affinity = spec.entry("affinity").or_insert_with(|| Value::Object(Map::new()));
+    if !affinity.is_object() {
+        *affinity = Value::Object(Map::new());
+    }
+    match kept {
+        Some(k) => affinity["nodeAffinity"] = k,
+        None => crate::value::drop_key(affinity, "nodeAffinity"),
+    }
+}
+
+/// Whether a term has all that the old one had, in the same places, and more only behind it.
+fn only_added(new: &Value, old: &Value) -> bool {
+    let keys = ["matchExpressions", "matchFields"];
+    if keys.iter().all(|k| is_empty(old.get(*k))) {
+        return keys.iter().all(|k| is_empty(new.get(*k)));
+    }
+    keys.iter().all(|k| {
+        let (n, o) = (list(new, &format!("/{k}")), list(old, &format!("/{k}")));
+        n.len() >= o.len() && n.iter().zip(o).all(|(a, b)| check::same(Some(a), Some(b)))
+    })
+}
+
 /// Paths at which two documents differ.
-fn difference(new: &Value, old: &Value, path: &str, out: &mut Vec<String>) {
+pub(super) fn difference(new: &Value, old: &Value, path: &str, out: &mut Vec<String>) {
     match (new, old) {
         (Value::Object(a), Value::Object(b)) => {
             let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
@@ -160,53 +202,23 @@ fn difference(new: &Value, old: &Value, path: &str, out: &mut Vec<String>) {
 
 /// Update of `ephemeralcontainers`: containers may only be added.
 pub(crate) fn validate_ephemeral_update(obj: &Value, old: &Value) -> Errors {
-    let mut errors = Vec::new();
+    if is_mirror(old) {
+        let detail = "static pods do not support ephemeral containers";
+        return vec![FieldError::forbidden(&Path::new(""), detail)];
+    }
+    let mut errors = validate_pod(obj, Some(old));
+    validate_annotations(&mut errors, obj, old);
     let path = Path::new("spec").child("ephemeralContainers");
     let new = list(obj, "/spec/ephemeralContainers");
     for before in list(old, "/spec/ephemeralContainers") {
-        let given = text(before, "/name");
-        match new.iter().find(|c| text(c, "/name") == given) {
-            None => errors.push(FieldError::forbidden(
-                &path,
-                format!("existing ephemeral containers {given:?} may not be removed\n"),
-            )),
-            Some(c) if !check::same(Some(c), Some(before)) => {
-                errors.push(FieldError::forbidden(
-                    &path,
-                    format!("existing ephemeral containers {given:?} may not be changed\n"),
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    errors
-}
-
-/// Update of `resize`: only cpu and memory of containers, and the quality-of-service class stays.
-pub(crate) fn validate_resize_update(obj: &Value, old: &Value) -> Errors {
-    let mut errors = Vec::new();
-    let spec = Path::new("spec");
-    let mut munged = obj.get("spec").cloned().unwrap_or_default();
-    let before = old.get("spec").cloned().unwrap_or_default();
-    for key in ["containers", "initContainers"] {
-        let resources: Vec<Option<Value>> =
-            list(&before, &format!("/{key}")).iter().map(|c| c.get("resources").cloned()).collect();
-        let items = munged.get_mut(key).and_then(Value::as_array_mut);
-        for (c, r) in items.into_iter().flatten().zip(resources) {
-            c["resources"] = r.unwrap_or_default();
-        }
-    }
-    let mut changed = Vec::new();
-    difference(&munged, &before, "", &mut changed);
-    if !changed.is_empty() {
-        errors.push(FieldError::forbidden(
-            &spec,
-            format!("only cpu and memory resources are mutable\n{}", changed.join("\n")),
-        ));
-    }
-    let (new, was) = (super::qos_class(&obj["spec"]), super::qos_class(&before));
-    if new != was {
-        errors.push(FieldError::invalid(&spec, new, "Pod QOS Class may not change as a result of resizing"));
+        let name = text(before, "/name");
+        let verb = match new.iter().find(|c| text(c, "/name") == name) {
+            None => "removed",
+            Some(c) if !check::same(Some(c), Some(before)) => "changed",
+            Some(_) => continue,
+        };
+        let detail = format!("existing ephemeral containers {name:?} may not be {verb}\n");
+        errors.push(FieldError::forbidden(&path, detail));
     }
     errors
 }

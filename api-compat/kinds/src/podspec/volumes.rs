@@ -1,273 +1,126 @@
-//! Validation of volumes.
+//! Validation of volumes: names, and that each has one source. The sources themselves are in [`super::sources`].
 
-use knarr_machinery::{FieldError, Path, names};
+use std::collections::BTreeSet;
+
+use knarr_machinery::{FieldError, Path};
 use serde_json::Value;
 
-use super::containers::{Volumes, local_path};
-use super::env;
+use super::scene::{Scene, Volumes, given};
+use super::sources;
 use crate::check::{self, Errors};
-use crate::value::{int, list, text};
+use crate::value::{list, text};
 
-/// Sources and the fields that each needs.
-const REQUIRED: &[(&str, &[&str])] = &[
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("azureDisk", &["diskName", "diskURI"]),
-    ("azureFile", &["secretName", "shareName"]),
-    ("cephfs", &["monitors"]),
-    ("cinder", &["volumeID"]),
-    ("configMap", &["name"]),
-    ("csi", &["driver"]),
-    ("downwardAPI", &[]),
-    ("emptyDir", &[]),
-    ("ephemeral", &["volumeClaimTemplate"]),
-    ("fc", &[]),
-    ("flexVolume", &["driver"]),
-    ("flocker", &[]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("gitRepo", &["repository"]),
-    ("glusterfs", &["endpoints", "path"]),
-    ("hostPath", &["path"]),
-    ("image", &[]),
-    ("iscsi", &["targetPortal", "iqn"]),
-    ("nfs", &["server", "path"]),
-    ("persistentVolumeClaim", &["claimName"]),
-    ("photonPersistentDisk", &["pdID"]),
-    ("portworxVolume", &["volumeID"]),
-    ("projected", &[]),
-    ("quobyte", &["registry", "volume"]),
-    ("rbd", &["monitors", "image"]),
-    ("scaleIO", &["gateway", "system", "volumeName"]),
-    ("secret", &["secretName"]),
-    ("storageos", &[]),
-    ("vsphereVolume", &["volumePath"]),
+/// The sources in the order in which upstream looks at them.
+const SOURCES: [&str; 30] = [
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
 ];
 
-/// Checks all volumes and returns their names.
-pub(super) fn validate(errors: &mut Errors, volumes: &[Value], path: &Path) -> Volumes {
+/// Checks all volumes and returns those without errors: containers can mount no others.
+pub(super) fn validate<'a>(errors: &mut Errors, scene: &Scene<'a>, path: &Path) -> Volumes<'a> {
+    let volumes = list(scene.spec, "/volumes");
+    let made: BTreeSet<String> = match scene.pod {
+        Some(pod) if !pod.is_empty() => volumes
+            .iter()
+            .filter(|v| given(v, "ephemeral").is_some())
+            .map(|v| format!("{pod}-{}", text(v, "/name")))
+            .collect(),
+        _ => BTreeSet::new(),
+    };
     let mut known = Volumes::new();
     for (i, v) in volumes.iter().enumerate() {
         let at = path.index(i);
-        let given = text(v, "/name");
-        if given.is_empty() {
+        let before = errors.len();
+        validate_source(errors, v, scene, &at);
+        let name = text(v, "/name");
+        if name.is_empty() {
             errors.push(FieldError::required(&at.child("name"), ""));
         } else {
-            let messages = names::is_dns1123_label(given);
-            if messages.is_empty() && known.contains_key(given) {
-                errors.push(FieldError::duplicate(&at.child("name"), given));
-            }
-            check::names(errors, messages, given.into(), &at.child("name"));
+            check::dns_label(errors, name, &at.child("name"));
         }
-        source(errors, v, &at);
-        let block = v.get("persistentVolumeClaim").or(v.get("ephemeral")).is_some_and(|s| !s.is_null());
-        known.insert(given.to_string(), block);
+        if known.contains_key(name) {
+            errors.push(FieldError::duplicate(&at.child("name"), name));
+        }
+        if errors.len() == before {
+            known.insert(name, v);
+        }
+        let claim = text(v, "/persistentVolumeClaim/claimName");
+        if made.contains(claim) {
+            let at = at.child("persistentVolumeClaim").child("claimName");
+            let detail = "must not reference a PVC that gets created for an ephemeral volume";
+            errors.push(FieldError::invalid(&at, claim, detail));
+        }
     }
     known
 }
 
-fn source(errors: &mut Errors, v: &Value, path: &Path) {
-    let mut count = 0;
-    for (kind, required) in REQUIRED {
-        let Some(source) = v.get(*kind).filter(|s| !s.is_null()) else { continue };
-        let at = path.child(kind);
-        count += 1;
-        if count > 1 {
+fn validate_source(errors: &mut Errors, v: &Value, scene: &Scene<'_>, path: &Path) {
+    let mut found = false;
+    for kind in SOURCES {
+        let Some(source) = given(v, kind) else { continue };
+        if found {
+            // Two of these paths are upstream's slips, which clients see.
+            let at = match kind {
+                "cephfs" => path.child("cephFS"),
+                "downwardAPI" => path.child("downwarAPI"),
+                _ => path.child(kind),
+            };
             errors.push(FieldError::forbidden(&at, "may not specify more than 1 volume type"));
-            continue;
-        }
-        for key in *required {
-            if crate::value::is_empty(source.get(*key)) {
-                errors.push(FieldError::required(&at.child(key), ""));
+        } else {
+            let at = path.child(if kind == "gcePersistentDisk" { "persistentDisk" } else { kind });
+            sources::validate(errors, kind, source, scene, &at);
+            if kind == "ephemeral" {
+                claim_name(errors, text(v, "/name"), scene, path);
             }
         }
-        details(errors, kind, source, &at);
+        found = true;
+        if kind == "iscsi" && given(source, "initiatorName").is_some() {
+            let name = text(v, "/name");
+            if name.len() + 1 + text(source, "/targetPortal").len() > 64 {
+                let detail = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+                errors.push(FieldError::invalid(&path.child("name"), name, detail));
+            }
+        }
     }
-    if count == 0 {
+    if !found {
         errors.push(FieldError::required(path, "must specify a volume type"));
     }
 }
 
-fn details(errors: &mut Errors, kind: &str, source: &Value, at: &Path) {
-    match kind {
-        "hostPath" => {
-            let path = text(source, "/path");
-            if path.split('/').any(|p| p == "..") {
-                errors.push(FieldError::invalid(&at.child("path"), path, "must not contain '..'"));
-            }
-            let types = [
-                "",
-                "BlockDevice",
-                "CharDevice",
-                "Directory",
-                "DirectoryOrCreate",
-                "File",
-                "FileOrCreate",
-                "Socket",
-            ];
-            let given = text(source, "/type");
-            if !types.contains(&given) {
-                errors.push(FieldError::not_supported(&at.child("type"), given, &types));
-            }
-        }
-        "emptyDir" => {
-            if let Some(limit) = source.get("sizeLimit").filter(|l| !l.is_null())
-                && knarr_machinery::quantity::Quantity::from_json(limit).is_ok_and(|q| q.sign() < 0)
-            {
-                errors.push(FieldError::forbidden(
-                    &at.child("sizeLimit"),
-                    "SizeLimit field must be a valid resource quantity",
-                ));
-            }
-            let medium = text(source, "/medium");
-            if !matches!(medium, "" | "Memory" | "HugePages") && !medium.starts_with("HugePages-") {
-                errors.push(FieldError::not_supported(
-                    &at.child("medium"),
-                    medium,
-                    &["", "HugePages", "Memory"],
-                ));
-            }
-        }
-        "secret" | "configMap" => {
-            mode(errors, int(source, "/defaultMode"), &at.child("defaultMode"));
-            items(errors, list(source, "/items"), &at.child("items"));
-        }
-        "downwardAPI" => {
-            mode(errors, int(source, "/defaultMode"), &at.child("defaultMode"));
-            downward(errors, list(source, "/items"), at);
-        }
-        "projected" => {
-            mode(errors, int(source, "/defaultMode"), &at.child("defaultMode"));
-            projected(errors, list(source, "/sources"), &at.child("sources"));
-        }
-        "nfs" if !text(source, "/path").is_empty() && !text(source, "/path").starts_with('/') => {
-            errors.push(FieldError::invalid(
-                &at.child("path"),
-                text(source, "/path"),
-                "must be an absolute path",
-            ));
-        }
-        "ephemeral" => {
-            let spec = source.pointer("/volumeClaimTemplate/spec").unwrap_or(&Value::Null);
-            let here = at.child("volumeClaimTemplate").child("spec");
-            crate::core::persistentvolumeclaim::validate_spec(errors, spec, &here);
-        }
-        "csi" => {
-            check::dns_subdomain(errors, &text(source, "/driver").to_lowercase(), &at.child("driver"));
-        }
-        _ => {}
-    }
-}
-
-fn mode(errors: &mut Errors, value: Option<i64>, path: &Path) {
-    if let Some(n) = value.filter(|n| !(0..=0o777).contains(n)) {
-        errors.push(FieldError::invalid(
-            path,
-            n,
-            "must be a number between 0 and 0777 (octal), both inclusive",
-        ));
-    }
-}
-
-/// Keys and their paths.
-fn items(errors: &mut Errors, items: &[Value], path: &Path) {
-    for (i, item) in items.iter().enumerate() {
-        let at = path.index(i);
-        if text(item, "/key").is_empty() {
-            errors.push(FieldError::required(&at.child("key"), ""));
-        }
-        file_path(errors, text(item, "/path"), &at.child("path"));
-        mode(errors, int(item, "/mode"), &at.child("mode"));
-    }
-}
-
-fn file_path(errors: &mut Errors, value: &str, path: &Path) {
-    if value.is_empty() {
-        errors.push(FieldError::required(path, ""));
-        return;
-    }
-    local_path(errors, value, path);
-    if value.starts_with("..") && value.split('/').next() != Some("..") {
-        errors.push(FieldError::invalid(path, value, "must not start with '..'"));
-    }
-}
-
-fn downward(errors: &mut Errors, items: &[Value], path: &Path) {
-    for item in items {
-        file_path(errors, text(item, "/path"), &path.child("path"));
-        mode(errors, int(item, "/mode"), &path.child("mode"));
-        let given = |key: &str| item.get(key).filter(|v| !v.is_null());
-        match (given("fieldRef"), given("resourceFieldRef")) {
-            (Some(f), other) => {
-                env::validate_field_ref(errors, f, env::VOLUME_FIELDS, &path.child("fieldRef"));
-                if other.is_some() {
-                    errors.push(FieldError::invalid(
-                        path,
-                        "resource",
-                        "fieldRef and resourceFieldRef can not be specified simultaneously",
-                    ));
-                }
-            }
-            (None, Some(r)) => env::validate_resource_ref(errors, r, &path.child("resourceFieldRef"), true),
-            (None, None) => {
-                errors.push(FieldError::required(path, "one of fieldRef and resourceFieldRef is required"))
-            }
-        }
-    }
-}
-
-fn projected(errors: &mut Errors, sources: &[Value], path: &Path) {
-    for (i, source) in sources.iter().enumerate() {
-        let at = path.index(i);
-        let mut count = 0;
-        for kind in [
-            "secret",
-            "configMap",
-            "downwardAPI",
-            "serviceAccountToken",
-            "clusterTrustBundle",
-            "podCertificate",
-        ] {
-            let Some(s) = source.get(kind).filter(|s| !s.is_null()) else { continue };
-            count += 1;
-            let here = at.child(kind);
-            if count > 1 {
-                errors.push(FieldError::forbidden(&at, "may not specify more than 1 volume type per source"));
-            }
-            match kind {
-                "secret" | "configMap" => {
-                    if text(s, "/name").is_empty() {
-                        errors.push(FieldError::required(&here.child("name"), ""));
-                    }
-                    items(errors, list(s, "/items"), &here.child("items"));
-                }
-                "downwardAPI" => downward(errors, list(s, "/items"), &here),
-                "serviceAccountToken" => {
-                    let seconds = int(s, "/expirationSeconds").unwrap_or(0);
-                    if seconds < 600 {
-                        errors.push(FieldError::invalid(
-                            &here.child("expirationSeconds"),
-                            seconds,
-                            "may not specify a duration less than 10 minutes",
-                        ));
-                    }
-                    if seconds > 1 << 32 {
-                        errors.push(FieldError::invalid(
-                            &here.child("expirationSeconds"),
-                            seconds,
-                            "may not specify a duration larger than 2^32 seconds",
-                        ));
-                    }
-                    file_path(errors, text(s, "/path"), &here.child("path"));
-                }
-                "clusterTrustBundle" => file_path(errors, text(s, "/path"), &here.child("path")),
-                _ => {
-                    if text(s, "/signerName").is_empty() {
-                        errors.push(FieldError::required(&here.child("signerName"), ""));
-                    }
-                }
-            }
-        }
-        if count == 0 {
-            errors.push(FieldError::required(&at, "must specify a volume type"));
-        }
+/// The claim that is made for an ephemeral volume gets its name from pod and volume.
+fn claim_name(errors: &mut Errors, volume: &str, scene: &Scene<'_>, path: &Path) {
+    let Some(pod) = scene.pod.filter(|p| !p.is_empty() && !volume.is_empty()) else { return };
+    let claim = format!("{pod}-{volume}");
+    for message in knarr_machinery::names::is_dns1123_subdomain(&claim) {
+        let detail = format!("PVC name {claim:?}: {message}");
+        errors.push(FieldError::invalid(&path.child("name"), volume, detail));
     }
 }

@@ -42,7 +42,9 @@ fn validate_rules(rules: &[Value], namespaced: bool) -> Vec<FieldError> {
                     urls,
                     "namespaced rules cannot apply to non-resource URLs",
                 ));
-            } else if !empty("/apiGroups") || !empty("/resources") || !empty("/resourceNames") {
+            }
+            let urls = list(rule, "/nonResourceURLs").to_vec();
+            if !empty("/apiGroups") || !empty("/resources") || !empty("/resourceNames") {
                 errors.push(FieldError::invalid(
                     &path.child("nonResourceURLs"),
                     urls,
@@ -129,6 +131,10 @@ fn validate_subject(errors: &mut Vec<FieldError>, subject: &Value, path: &Path, 
             }
         }
         "User" | "Group" => {
+            if given.is_empty() {
+                let detail = format!("{} name cannot be empty", kind.to_lowercase());
+                errors.push(FieldError::invalid(&path.child("name"), given, detail));
+            }
             if group != GROUP {
                 errors.push(FieldError::not_supported(&path.child("apiGroup"), group, &[GROUP]));
             }

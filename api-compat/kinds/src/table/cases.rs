@@ -105,8 +105,8 @@ fn namespaces_and_nodes() {
             json!({"spec": {"taints": [{"key": "a", "effect": "Maybe"}, {"key": "b", "effect": "NoSchedule"}, {"key": "b", "effect": "NoSchedule"}]}}),
         ),
         &[
-            "spec.taints[0].effect: Unsupported value: \"Maybe\": supported values: \"NoExecute\", \"NoSchedule\", \"PreferNoSchedule\"",
-            "spec.taints[2]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"b\"}: taints must be unique by key and effect pair",
+            "metadata.taints[0].effect: Unsupported value: \"Maybe\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
+            "metadata.taints[2]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"b\"}: taints must be unique by key and effect pair",
         ],
     );
     check_update(
@@ -277,9 +277,7 @@ fn workloads() {
         "apps/v1",
         "daemonsets",
         spec(json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}})),
-        &[
-            "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0 when maxSurge is 0",
-        ],
+        &["spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0"],
     );
     check(
         "apps/v1",

@@ -179,6 +179,12 @@ impl Graph {
         self.nodes.remove(uid);
     }
 
+    /// Whether a dependent waits for its own dependents: then the owners may be a circle.
+    pub fn has_waiting_dependent(&self, uid: &str) -> bool {
+        let waits = |d: &Uid| self.nodes.get(d).is_some_and(|n| n.foreground);
+        self.nodes.get(uid).is_some_and(|n| n.dependents.iter().any(waits))
+    }
+
     /// Dependents that a foreground deletion waits for, and whether each one waits itself.
     pub fn blockers(&self, uid: &str) -> Vec<(Uid, bool)> {
         let Some(node) = self.nodes.get(uid) else { return Vec::new() };
@@ -301,6 +307,18 @@ mod tests {
         let orphaning = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [ORPHAN]});
         g.observe(&names(), &meta("p", None, json!({})));
         assert_eq!(g.observe(&names(), &meta("p", None, orphaning)), [Work::Orphan("p".into())]);
+    }
+
+    #[test]
+    fn a_circle_is_seen_where_it_closes() {
+        let mut graph = Graph::default();
+        let deleting =
+            json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]});
+        graph.observe(&names(), &meta("a", Some("c"), deleting));
+        graph.observe(&names(), &meta("b", Some("a"), json!({})));
+        graph.observe(&names(), &meta("c", Some("b"), json!({})));
+        assert!(!graph.has_waiting_dependent("b"));
+        assert!(graph.has_waiting_dependent("c"));
     }
 
     #[test]

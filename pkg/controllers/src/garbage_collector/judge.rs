@@ -93,6 +93,17 @@ impl Target {
         self.patch(seen, json!({"ownerReferences": left})).await
     }
 
+    /// Takes back that the object blocks its owners' deletion; false when it blocks none.
+    async fn unblock(&self, seen: &ObjectMeta) -> Result<bool, Error> {
+        let mut owners = seen.owner_references.clone().unwrap_or_default();
+        if !owners.iter().any(|o| o.block_owner_deletion == Some(true)) {
+            return Ok(false);
+        }
+        owners.iter_mut().for_each(|o| o.block_owner_deletion = Some(false));
+        self.patch(seen, json!({"ownerReferences": owners})).await?;
+        Ok(true)
+    }
+
     async fn delete(&self, seen: &ObjectMeta, policy: PropagationPolicy) -> Result<(), Error> {
         let params = DeleteParams {
             propagation_policy: Some(policy),
@@ -173,7 +184,14 @@ impl Collector {
         match decide(&owners, &live, !node.dependents.is_empty()) {
             Verdict::Keep => {}
             Verdict::Trim(uids) => target.drop_owners(&live, &uids).await?,
-            Verdict::Delete(policy) => target.delete(&live, policy).await?,
+            Verdict::Delete(policy) => {
+                let waits = owners.iter().any(|(_, s)| *s == State::Waiting);
+                if waits && self.graph.lock().has_waiting_dependent(uid) && target.unblock(&live).await? {
+                    // It comes back changed: in a circle of owners one must not hold its owner back.
+                    return Ok(Action::Backoff);
+                }
+                target.delete(&live, policy).await?;
+            }
         }
         Ok(Action::Done)
     }

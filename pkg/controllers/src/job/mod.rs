@@ -12,13 +12,15 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use knarr_client::{Event, WorkQueue};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use knarr_client::{Event, Store, WorkQueue};
 use kube::ResourceExt;
 
 use crate::context::{Controller, Ctx, work};
 use crate::error::Error;
 use crate::expectations::Expectations;
 use crate::pods::controller_of;
+use crate::selector;
 
 /// Table row.
 pub const CONTROLLER: Controller =
@@ -49,15 +51,25 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
         });
     }
     {
-        let (queue, expectations) = (queue.clone(), expectations.clone());
+        let (queue, expectations, cached) = (queue.clone(), expectations.clone(), jobs.clone());
         ctx.store::<Pod>().on_event(move |event| {
             let (pod, fresh) = match event {
                 Event::Applied { new, old } => (new, old.is_none()),
                 Event::Deleted(old) => (old, false),
             };
-            let Some(owner) =
-                controller_of(&pod.metadata).filter(|o| o.kind == "Job" && o.api_version == "batch/v1")
-            else {
+            let namespace = pod.namespace().unwrap_or_default();
+            if let Event::Applied { new, old: Some(old) } = event
+                && let Some(lost) = job_of(old).filter(|o| job_of(new).is_none_or(|n| n.uid != o.uid))
+            {
+                queue.add((namespace.clone(), lost.name.clone()));
+            }
+            let Some(owner) = job_of(pod) else {
+                if controller_of(&pod.metadata).is_none() && !matches!(event, Event::Deleted(_)) {
+                    // An orphan may be a job's.
+                    for job in wanting(&cached, pod) {
+                        queue.add((namespace.clone(), job));
+                    }
+                }
                 return;
             };
             if fresh {
@@ -78,4 +90,20 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
     })
     .await;
     Ok(())
+}
+
+/// The job that controls the pod.
+fn job_of(pod: &Pod) -> Option<&OwnerReference> {
+    controller_of(&pod.metadata).filter(|o| o.kind == "Job" && o.api_version == "batch/v1")
+}
+
+/// Names of the jobs whose selector takes the pod.
+fn wanting(jobs: &Store<Job>, pod: &Pod) -> Vec<String> {
+    let takes = |job: &Job| {
+        job.spec.as_ref().and_then(|s| s.selector.as_ref()).is_some_and(|wanted| {
+            !selector::is_empty(wanted) && selector::matches(wanted, pod.metadata.labels.as_ref())
+        })
+    };
+    let jobs = jobs.list_ns(pod.metadata.namespace.as_deref().unwrap_or_default());
+    jobs.iter().filter(|j| takes(j)).map(|j| j.name_any()).collect()
 }

@@ -23,7 +23,7 @@ use crate::claim::{Claimer, controller_ref};
 use crate::context::{Action, Ctx, EventType, reference};
 use crate::error::{During, Error};
 use crate::expectations::Expectations;
-use crate::pods;
+use crate::pods::{self, controller_of};
 use crate::selector;
 use crate::template::pod_from;
 
@@ -62,7 +62,9 @@ impl Runner {
 
     /// One look at one job.
     pub async fn reconcile(&self, (namespace, name): Key) -> Result<Action, Error> {
-        let Some(job) = self.jobs.get(&namespace, &name) else {
+        let job = self.jobs.get(&namespace, &name);
+        self.release_left(&namespace, &name, job.as_deref()).await?;
+        let Some(job) = job else {
             return Ok(Action::Done);
         };
         let Some(spec) = job.spec.as_ref() else { return Ok(Action::Done) };
@@ -127,6 +129,14 @@ impl Runner {
         }
         // The events of our own writes bring us back; only what fitted nowhere needs another look at once.
         Ok(if sums.more && changed { Action::Backoff } else { action })
+    }
+
+    /// Pods of a job that is gone, or of another one of that name, are held by nobody.
+    async fn release_left(&self, namespace: &str, name: &str, job: Option<&Job>) -> Result<(), Error> {
+        let uid = job.and_then(|j| j.metadata.uid.as_deref());
+        let mut left = self.ctx.pods.get(&format!("tracked:{namespace}/{name}"));
+        left.retain(|p| controller_of(&p.metadata).map(|o| o.uid.as_str()) != uid);
+        self.release(namespace, &left).await
     }
 
     /// The start time is set when the job first runs.

@@ -45,7 +45,7 @@ fn errors_on_create() {
         (
             with("/spec/restartPolicy", json!("Sometimes")),
             &[
-                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
             ],
         ),
         (
@@ -146,7 +146,7 @@ fn updates() {
         Some("resize"),
         with("/spec/containers/0/resources", json!({"requests": {"cpu": "1"}})),
         pod(),
-        &["spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing"],
+        &["spec: Invalid value: \"BestEffort\": Pod QOS Class may not change as a result of resizing"],
     );
 }
 
