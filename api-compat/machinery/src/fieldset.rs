@@ -377,8 +377,8 @@ mod tests {
         assert_eq!(
             paths,
             [
-                ".metadata.finalizers[=\"x/y\"]",
                 ".metadata.labels",
+                ".metadata.finalizers[=\"x/y\"]",
                 ".metadata.labels.a",
                 ".spec.containers[name=\"c\"]",
                 ".spec.containers[name=\"c\"].name",
