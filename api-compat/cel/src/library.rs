@@ -83,9 +83,7 @@ fn weight(name: &str, args: &[Val<'_>]) -> usize {
             (size(0) / 10 + 1).saturating_mul(size(1) / 4 + 1)
         }
         "_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_" => args.iter().map(deep).min().unwrap_or(0) / 10,
-        "@in" => sizes
-            .last()
-            .map_or(0, |n| if matches!(args.last(), Some(v) if v.items().is_some()) { n } else { 0 }),
+        "@in" => args.last().filter(|v| v.entries().is_none()).and_then(Val::size).unwrap_or(0),
         "sets.contains" | "sets.equivalent" | "sets.intersects" => {
             sizes.fold(1usize, |a, n| a.saturating_mul(n.max(1)))
         }

@@ -119,7 +119,11 @@ pub fn object(
             gvk.version, gvk.kind
         ))
     };
-    let pruned = prune(&mut value).map_err(|e| handled(&e.to_string()))?;
+    let pruned = prune(&mut value).map_err(|e| {
+        let told = e.code != 400
+            || ["the object provided", "the API version"].iter().any(|t| e.message.starts_with(t));
+        if told { e } else { handled(&e.to_string()) }
+    })?;
     findings.extend(pruned.into_iter().map(|f| f.message));
     let mut warnings = Vec::new();
     match validation {
@@ -131,6 +135,44 @@ pub fn object(
         }
     }
     Ok(Decoded { value, warnings })
+}
+
+/// A custom resource names its type itself.
+fn check_custom_type(gvk: &GroupVersionKind, bytes: &[u8], value: &Value) -> Result<(), ApiError> {
+    let text = |f: &str| value.get(f).and_then(Value::as_str).unwrap_or("");
+    for field in ["apiVersion", "kind"] {
+        if let Some(v) = value.get(field).filter(|v| !v.is_string() && !v.is_null()) {
+            let cause = format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{field} of type string",
+                knarr_machinery::syntax::type_name(v)
+            );
+            return Err(unrecognized(gvk, &cause, bytes));
+        }
+    }
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if version.matches('/').count() > 1 {
+        return Err(unrecognized(gvk, &format!("unexpected GroupVersion string: {version}"), bytes));
+    }
+    if kind.is_empty() {
+        let sent = String::from_utf8_lossy(bytes);
+        return Err(unrecognized(gvk, &format!("Object 'Kind' is missing in '{sent}'"), bytes));
+    }
+    let wanted = gvk.group_version().to_string();
+    if version != wanted {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({wanted})"
+        )));
+    }
+    if kind != gvk.kind {
+        let error = knarr_machinery::FieldError::invalid(
+            &knarr_machinery::Path::new("kind"),
+            kind,
+            format!("must be {}", gvk.kind),
+        );
+        let named = knarr_machinery::GroupKind::new(gvk.group.clone(), kind.to_string());
+        return Err(ApiError::invalid(&named, knarr_registry::obj::name(value), &[error]));
+    }
+    Ok(())
 }
 
 /// Decodes a document that is a kind's own.
@@ -145,7 +187,13 @@ pub fn kind_object(
 ) -> Result<Decoded, ApiError> {
     let types = kind.info.types.clone();
     let lookup = |_: &GroupVersionKind| Some(types.clone());
-    let prune = |value: &mut Value| kind.rules.prune(&kind.info.types, value);
+    let own = kind.info.custom && kind.info.gvk.group != "autoscaling";
+    let prune = |value: &mut Value| {
+        if own {
+            check_custom_type(&kind.info.gvk, bytes, value)?;
+        }
+        kind.rules.prune(&kind.info.types, value)
+    };
     object(headers, bytes, &kind.info.gvk, &prune, &lookup, validation)
 }
 
@@ -222,6 +270,14 @@ pub fn options(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, ApiError> {
         _ => Err(unknown_format()),
     }?;
     check_type_meta(&value).map_err(ApiError::bad_request)?;
+    let text = |f: &str| value.get(f).and_then(Value::as_str).unwrap_or("");
+    if !matches!(text("kind"), "" | "DeleteOptions") {
+        return Err(ApiError::bad_request(format!(
+            "no kind \"{}\" is registered for version \"{}\" in scheme \"knarr\"",
+            text("kind"),
+            text("apiVersion")
+        )));
+    }
     Ok(value)
 }
 

@@ -26,14 +26,15 @@ pub fn respond(encoder: &Encoder, page: ListPage, headers: &HeaderMap) -> Result
     if encoder.is_spliced() {
         let size: usize = page.entries.iter().map(|e| e.bytes.len() + 1).sum();
         if size > CHUNK && !respond::takes_gzip(headers) {
-            return Ok(streamed(encoder, page, media));
+            let end = tail(encoder, &page)?;
+            return Ok(streamed(encoder, page, end, media));
         }
         let mut out = BytesMut::with_capacity(size + 256);
         out.put_slice(&head(encoder, &page)?);
         for (i, entry) in page.entries.iter().enumerate() {
             item(encoder, &mut out, entry, i == 0);
         }
-        out.put_slice(b"]}\n");
+        out.put_slice(&tail(encoder, &page)?);
         let response = respond::bytes(200, media, Bytes::new());
         return Ok(respond::compress(response, out.freeze(), headers));
     }
@@ -57,6 +58,10 @@ fn list_meta(encoder: &Encoder, page: &ListPage) -> Map<String, Value> {
 
 fn head(encoder: &Encoder, page: &ListPage) -> Result<Vec<u8>, ApiError> {
     let info = &encoder.kind().info;
+    let info_version = info.gvk.group_version();
+    if info.custom {
+        return Ok(format!("{{\"apiVersion\":\"{info_version}\",\"items\":[").into_bytes());
+    }
     let meta = serde_json::to_string(&list_meta(encoder, page)).map_err(ApiError::internal)?;
     Ok(format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
@@ -64,6 +69,16 @@ fn head(encoder: &Encoder, page: &ListPage) -> Result<Vec<u8>, ApiError> {
         info.gvk.group_version()
     )
     .into_bytes())
+}
+
+/// What follows the items; custom lists have their keys sorted.
+fn tail(encoder: &Encoder, page: &ListPage) -> Result<Vec<u8>, ApiError> {
+    let info = &encoder.kind().info;
+    if !info.custom {
+        return Ok(b"]}\n".to_vec());
+    }
+    let meta = serde_json::to_string(&list_meta(encoder, page)).map_err(ApiError::internal)?;
+    Ok(format!("],\"kind\":\"{}\",\"metadata\":{meta}}}\n", info.list_kind).into_bytes())
 }
 
 fn item(encoder: &Encoder, out: &mut BytesMut, entry: &Entry, first: bool) {
@@ -80,7 +95,7 @@ fn item(encoder: &Encoder, out: &mut BytesMut, entry: &Entry, first: bool) {
     }
 }
 
-fn streamed(encoder: &Encoder, page: ListPage, media: &'static str) -> Response {
+fn streamed(encoder: &Encoder, page: ListPage, end: Vec<u8>, media: &'static str) -> Response {
     let encoder = encoder.clone();
     let opening = head(&encoder, &page).unwrap_or_default();
     let entries: Vec<Arc<Entry>> = page.entries;
@@ -96,7 +111,7 @@ fn streamed(encoder: &Encoder, page: ListPage, media: &'static str) -> Response 
                 at += 1;
             }
             if at == entries.len() {
-                out.put_slice(b"]}\n");
+                out.put_slice(&end);
                 at += 1;
             }
             (Ok::<_, std::convert::Infallible>(out.freeze()), (at, None))

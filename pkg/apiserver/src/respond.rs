@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use axum::body::Body;
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{
@@ -25,12 +25,25 @@ const WARNINGS_MAX: usize = 4096;
 
 /// A response with a body of a known type.
 pub fn bytes(status: u16, media_type: &str, body: Bytes) -> Response {
+    let body = if media_type.starts_with("application/json") { with_line(body) } else { body };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(value) = HeaderValue::from_str(media_type) {
         response.headers_mut().insert(CONTENT_TYPE, value);
     }
     response
+}
+
+/// JSON documents end with a line break, as those of a Go server.
+fn with_line(body: Bytes) -> Bytes {
+    // Indented documents have none.
+    if body.is_empty() || body.last() == Some(&b'\n') || body.ends_with(b"\n}") {
+        return body;
+    }
+    let mut out = BytesMut::with_capacity(body.len() + 1);
+    out.put_slice(&body);
+    out.put_u8(b'\n');
+    out.freeze()
 }
 
 /// Plain text.
@@ -61,6 +74,10 @@ pub fn document(status: u16, value: &Value, format: Format) -> Result<Response, 
 
 /// An error as a Status in the client's encoding, JSON if that cannot tell it.
 pub fn error(error: &ApiError, accepted: Accepted) -> Response {
+    // Paths that lead nowhere are told as any web server tells them.
+    if *error == ApiError::path_not_found() {
+        return text(404, "404 page not found\n");
+    }
     let mut value = error.to_value();
     move_continue(&mut value);
     let encoded = bytes_of(&value, accepted.format).map(|b| (accepted.format, b));
@@ -114,8 +131,15 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
         .any(|e| e.trim().split(';').next() == Some("gzip"))
 }
 
-/// Compresses a large answer.
+/// Gives an answer its body; a large one is compressed.
 pub fn compress(response: Response, body: Bytes, headers: &HeaderMap) -> Response {
+    let json =
+        response.headers().get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
+    compress_exact(response, if json { with_line(body) } else { body }, headers)
+}
+
+/// As [`compress`], for a body that goes out byte for byte.
+pub fn compress_exact(response: Response, body: Bytes, headers: &HeaderMap) -> Response {
     if body.len() < GZIP_THRESHOLD || !takes_gzip(headers) {
         return with_body(response, body);
     }

@@ -194,7 +194,7 @@ impl Registry {
         for entry in &page.entries {
             let one = WriteContext { name: &entry.name, namespace: &entry.namespace, ..*w };
             match self.delete(&one, options).await {
-                Ok(_) => gone.push(crate::registry::read(w.kind, &entry)?),
+                Ok(_) => gone.push(crate::registry::read(w.kind, entry)?),
                 Err(e) if e.is_not_found() => {}
                 Err(e) => return Err(e),
             }

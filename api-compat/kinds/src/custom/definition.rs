@@ -37,7 +37,7 @@ pub(crate) fn validate(crd: &Value, old: Option<&Value>) -> Errors {
     }
     let shared = |key: &str| shared(versions, key);
     for (i, version) in versions.iter().enumerate() {
-        one_version(&mut errors, version, &spec.child("versions").index(i), &shared, old);
+        one_version(&mut errors, version, &spec.child("versions").index(i), &shared);
     }
     version_list(&mut errors, versions, &spec.child("versions"));
     // Upstream's internal form repeats the first version's name.
@@ -56,13 +56,7 @@ pub(crate) fn validate(crd: &Value, old: Option<&Value>) -> Errors {
     if let Some(first) = versions.first() {
         let any_status = versions.iter().any(has_status);
         if let (true, Some(schema)) = (shared("schema"), first.get("schema")) {
-            openapi::validate(
-                &mut errors,
-                schema,
-                any_status,
-                &spec.child("validation"),
-                unchanged(first, old),
-            );
+            openapi::validate(&mut errors, schema, any_status, &spec.child("validation"));
         }
         if let (true, Some(subresources)) = (shared("subresources"), first.get("subresources")) {
             parts::subresources(&mut errors, subresources, &spec.child("subresources"));
@@ -94,13 +88,6 @@ fn has_status(version: &Value) -> bool {
     version.pointer("/subresources/status").is_some_and(|v| !v.is_null())
 }
 
-/// Whether the version's schema is as it was: budgets of its rules are not judged again.
-fn unchanged(version: &Value, old: Option<&Value>) -> bool {
-    old.map(|o| list(o, "/spec/versions")).unwrap_or_default().iter().any(|o| {
-        text(o, "/name") == text(version, "/name") && check::same(o.get("schema"), version.get("schema"))
-    })
-}
-
 fn group(errors: &mut Errors, group: &str, path: &Path) {
     let found = names::is_dns1123_subdomain(group);
     if group.is_empty() {
@@ -112,13 +99,7 @@ fn group(errors: &mut Errors, group: &str, path: &Path) {
     }
 }
 
-fn one_version(
-    errors: &mut Errors,
-    version: &Value,
-    path: &Path,
-    shared: &dyn Fn(&str) -> bool,
-    old: Option<&Value>,
-) {
+fn one_version(errors: &mut Errors, version: &Value, path: &Path, shared: &dyn Fn(&str) -> bool) {
     let name = text(version, "/name");
     let found = names::is_dns1035_label(name);
     if !found.is_empty() {
@@ -126,13 +107,7 @@ fn one_version(
     }
     parts::deprecation(errors, version, &path.child("deprecationWarning"));
     if let (false, Some(schema)) = (shared("schema"), version.get("schema")) {
-        openapi::validate(
-            errors,
-            schema,
-            has_status(version),
-            &path.child("schema"),
-            unchanged(version, old),
-        );
+        openapi::validate(errors, schema, has_status(version), &path.child("schema"));
     }
     if let (false, Some(subresources)) = (shared("subresources"), version.get("subresources")) {
         parts::subresources(errors, subresources, &path.child("subresources"));

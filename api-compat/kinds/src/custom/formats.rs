@@ -206,7 +206,7 @@ fn is_isbn10(s: &str) -> bool {
         b if b.is_ascii_digit() => 10 * u32::from(b - b'0'),
         _ => return false,
     };
-    sum % 11 == 0
+    sum.is_multiple_of(11)
 }
 
 fn is_isbn13(s: &str) -> bool {
@@ -237,7 +237,7 @@ fn is_card(s: &str) -> bool {
             if d > 9 { d - 9 } else { d }
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn is_date(s: &str) -> bool {

@@ -14,7 +14,7 @@ use crate::custom::schema::Schema;
 use crate::custom::{embedded, lists, prune, values};
 use crate::kind::{Ctx, Kind, Rules, ScalePaths, Warnings};
 use crate::ruleset::keep;
-use crate::value::{list, name, since, text};
+use crate::value::{list, name, since};
 
 /// A printer column with its path.
 #[derive(Debug, Clone)]
@@ -292,11 +292,15 @@ impl Rules for CustomRules {
     }
 
     fn from_storage(&self, mut obj: Value) -> Result<Value, ApiError> {
-        if text(&obj, "/apiVersion") != self.api_version {
-            obj["apiVersion"] = self.api_version.as_str().into();
+        if self.api_version == self.stored_version {
+            self.coerce(&mut obj, &self.schema)?;
+            prune::default(&mut obj, &self.schema);
+            return Ok(obj);
         }
+        // As upstream, defaults of the stored version are filled; what is read in another one is only pruned by it.
+        prune::default(&mut obj, &self.stored_schema);
+        obj["apiVersion"] = self.api_version.as_str().into();
         self.coerce(&mut obj, &self.schema)?;
-        prune::default(&mut obj, &self.schema);
         Ok(obj)
     }
 

@@ -35,8 +35,8 @@ const AT_ROOT: &[(&str, &str)] = &[
     ("x-kubernetes-validations", "XValidations"),
 ];
 
-/// Validates `schema` (`{openAPIV3Schema: …}`); `unchanged` spares the budgets of its rules.
-pub(super) fn validate(errors: &mut Errors, schema: &Value, has_status: bool, path: &Path, unchanged: bool) {
+/// Validates `schema` (`{openAPIV3Schema: …}`).
+pub(super) fn validate(errors: &mut Errors, schema: &Value, has_status: bool, path: &Path) {
     let Some(doc) = schema.get("openAPIV3Schema").filter(|d| !d.is_null()) else { return };
     let at = path.child("openAPIV3Schema");
     if has_status {
