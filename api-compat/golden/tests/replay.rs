@@ -3,6 +3,8 @@
 //! `GOLDEN=text` plays only scenarios with that text in their name and shows all differences, listed or not.
 //! `GOLDEN_GAPS=write` writes the list anew instead of comparing with it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
