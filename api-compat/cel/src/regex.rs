@@ -16,6 +16,28 @@ pub fn compile(pattern: &str) -> Result<Regex, String> {
         .map_err(|e| e.to_string().lines().last().unwrap_or_default().trim().to_string())
 }
 
+/// What stands for an escaped letter, inside or outside of brackets.
+fn class(letter: char, inside: bool) -> Option<&'static str> {
+    Some(match (letter, inside) {
+        ('d', false) => "[0-9]",
+        ('D', false) => "[^0-9]",
+        ('w', false) => "[0-9A-Za-z_]",
+        ('W', false) => "[^0-9A-Za-z_]",
+        ('s', false) => r"[\t\n\f\r ]",
+        ('S', false) => r"[^\t\n\f\r ]",
+        ('d', true) => "0-9",
+        ('w', true) => "0-9A-Za-z_",
+        ('s', true) => r"\t\n\f\r ",
+        ('D', true) => "[^0-9]",
+        ('W', true) => "[^0-9A-Za-z_]",
+        ('S', true) => r"[^\t\n\f\r ]",
+        ('b', false) => r"(?-u:\b)",
+        ('B', false) => r"(?-u:\B)",
+        ('Z', _) => r"\z",
+        _ => return None,
+    })
+}
+
 /// Rewrites the Perl classes, which are Unicode in the crate `regex`.
 fn ascii_classes(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());
@@ -30,21 +52,9 @@ fn ascii_classes(pattern: &str) -> String {
                     break;
                 };
                 match (next, inside) {
-                    ('d', false) => out.push_str("[0-9]"),
-                    ('D', false) => out.push_str("[^0-9]"),
-                    ('w', false) => out.push_str("[0-9A-Za-z_]"),
-                    ('W', false) => out.push_str("[^0-9A-Za-z_]"),
-                    ('s', false) => out.push_str(r"[\t\n\f\r ]"),
-                    ('S', false) => out.push_str(r"[^\t\n\f\r ]"),
-                    ('d', true) => out.push_str("0-9"),
-                    ('w', true) => out.push_str("0-9A-Za-z_"),
-                    ('s', true) => out.push_str(r"\t\n\f\r "),
-                    ('D', true) => out.push_str("[^0-9]"),
-                    ('W', true) => out.push_str("[^0-9A-Za-z_]"),
-                    ('S', true) => out.push_str(r"[^\t\n\f\r ]"),
-                    ('b', false) => out.push_str(r"(?-u:\b)"),
-                    ('B', false) => out.push_str(r"(?-u:\B)"),
-                    ('Z', _) => out.push_str(r"\z"),
+                    (letter, inside) if class(letter, inside).is_some() => {
+                        out.push_str(class(letter, inside).unwrap_or_default());
+                    }
                     // Literal text up to \E.
                     ('Q', false) => {
                         let mut text = String::new();

@@ -233,8 +233,9 @@ impl Definitions {
     }
 }
 
+/// Served means told as established: who sees the kind sees the condition too.
 fn is_served(crd: &Value) -> bool {
-    status::is_true(crd, "Established") || status::is_true(crd, "NamesAccepted")
+    status::is_true(crd, "Established")
 }
 
 fn is_terminating(crd: &Value) -> bool {

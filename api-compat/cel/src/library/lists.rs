@@ -129,17 +129,19 @@ pub(crate) fn call<'a>(name: &str, args: &[Val<'a>]) -> Outcome<'a> {
         }
         ("first", []) => Ok(Val::Optional(items.first().cloned().map(Box::new))),
         ("last", []) => Ok(Val::Optional(items.last().cloned().map(Box::new))),
-        (_, [other]) if name.starts_with("sets.") => {
-            let Some(others) = other.items() else { return Err(EvalError::overload()) };
-            let within = |a: &[Val<'a>], b: &[Val<'a>]| a.iter().all(|x| b.iter().any(|y| x.equals(y)));
-            Ok(Val::Bool(match name {
-                "sets.contains" => within(&others, &items),
-                "sets.equivalent" => within(&others, &items) && within(&items, &others),
-                _ => items.iter().any(|x| others.iter().any(|y| x.equals(y))),
-            }))
-        }
+        (_, [other]) if name.starts_with("sets.") => sets(name, &items, other),
         _ => Err(EvalError::overload()),
     }
+}
+
+fn sets<'a>(name: &str, items: &[Val<'a>], other: &Val<'a>) -> Outcome<'a> {
+    let Some(others) = other.items() else { return Err(EvalError::overload()) };
+    let within = |a: &[Val<'a>], b: &[Val<'a>]| a.iter().all(|x| b.iter().any(|y| x.equals(y)));
+    Ok(Val::Bool(match name {
+        "sets.contains" => within(&others, items),
+        "sets.equivalent" => within(&others, items) && within(items, &others),
+        _ => items.iter().any(|x| others.iter().any(|y| x.equals(y))),
+    }))
 }
 
 fn place<'a>(found: Option<usize>) -> Val<'a> {

@@ -281,35 +281,25 @@ fn check_number(schema: &Schema, number: &serde_json::Number, value: &Value, pat
             None => {}
         }
     }
-    if let Some(min) = c.minimum {
-        let below = if c.exclusive_minimum { f <= min } else { f < min };
-        if let Some(issue) = range(min, whole(min), "Minimum boundary") {
+    for (limit, what) in [(c.minimum, "Minimum boundary"), (c.maximum, "Maximum boundary")] {
+        if let Some(issue) = limit.and_then(|l| range(l, whole(l), what)) {
             out.add(issue);
         }
-        if below {
-            let word = if c.exclusive_minimum { "greater than" } else { "greater than or equal to" };
-            out.add(invalid(
-                path,
-                value.clone(),
-                format!("{path} in body should be {word} {}", bound(min, value)),
-            ));
-        }
     }
-    if let Some(max) = c.maximum {
-        let above = if c.exclusive_maximum { f >= max } else { f > max };
-        if let Some(issue) = range(max, whole(max), "Maximum boundary") {
-            out.add(issue);
-        }
-        if above {
-            let word = if c.exclusive_maximum { "less than" } else { "less than or equal to" };
-            out.add(invalid(
-                path,
-                value.clone(),
-                format!("{path} in body should be {word} {}", bound(max, value)),
-            ));
-        }
-    }
+    bounds(c, f, value, path, out);
     out.matched += 1;
+}
+
+fn bounds(c: &Checks, f: f64, value: &Value, path: &str, out: &mut Outcome) {
+    let tell = |word: &str, limit: f64| {
+        invalid(path, value.clone(), format!("{path} in body should be {word} {}", bound(limit, value)))
+    };
+    if let Some(min) = c.minimum.filter(|m| if c.exclusive_minimum { f <= *m } else { f < *m }) {
+        out.add(tell(if c.exclusive_minimum { "greater than" } else { "greater than or equal to" }, min));
+    }
+    if let Some(max) = c.maximum.filter(|m| if c.exclusive_maximum { f >= *m } else { f > *m }) {
+        out.add(tell(if c.exclusive_maximum { "less than" } else { "less than or equal to" }, max));
+    }
 }
 
 fn multiple(value: &Value, f: f64, factor: f64) -> bool {
