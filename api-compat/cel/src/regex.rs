@@ -86,15 +86,10 @@ fn ascii_classes(pattern: &str) -> String {
                     letters.next();
                 }
             }
+            // [:alpha:] and its like.
             '[' if letters.peek() == Some(&':') => {
-                // [:alpha:] and its like.
-                out.push('[');
-                for c in letters.by_ref() {
-                    out.push(c);
-                    if c == ']' {
-                        break;
-                    }
-                }
+                let rest: String = letters.by_ref().take_while(|c| *c != ']').collect();
+                out.push_str(&format!("[{rest}]"));
             }
             // Go has no nested classes or set operations.
             '[' => out.push_str(r"\["),

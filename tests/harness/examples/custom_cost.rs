@@ -60,12 +60,12 @@ async fn main() {
         .collect::<serde_json::Map<_, _>>()
         .into();
     let map = |i: usize| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("n{i}"), "labels": {"a": "b"}}, "data": data});
-    let foo = |i: usize| {
+    let custom = |i: usize| {
         json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": format!("n{i}"), "labels": {"a": "b"}},
             "spec": {"data": data}})
     };
     let maps = measure(&server, rounds, MAPS, map).await;
-    let foos = measure(&server, rounds, FOOS, foo).await;
+    let foos = measure(&server, rounds, FOOS, custom).await;
     let ratio = |a: u128, b: u128| a as f64 / b.max(1) as f64;
     println!("create: ConfigMap {} us, custom {} us: {:.2}", maps.0, foos.0, ratio(foos.0, maps.0));
     println!("get:    ConfigMap {} us, custom {} us: {:.2}", maps.1, foos.1, ratio(foos.1, maps.1));
