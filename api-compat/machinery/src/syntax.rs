@@ -265,7 +265,7 @@ mod tests {
     fn depth_has_a_limit_and_needs_no_stack() {
         let deep = "[".repeat(10_001);
         assert_eq!(error(deep.as_bytes()).unwrap(), "invalid character '[' exceeded max depth");
-        assert_eq!(error(deep[1..].as_bytes()).unwrap(), "unexpected end of JSON input");
+        assert_eq!(error(&deep.as_bytes()[1..]).unwrap(), "unexpected end of JSON input");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Frees the name of a deleted node: its password goes, so another machine may join under the name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Secret};
 use knarr_client::{Event, Store, WorkQueue};
@@ -35,16 +36,30 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
         });
     }
     nodes.synced().await;
-    for name in left_behind(&ctx, &nodes).await? {
-        queue.add(name);
-    }
-    let run = ctx.clone();
-    work(ctx, queue, 1, move |name| {
-        let (ctx, nodes) = (run.clone(), nodes.clone());
+    let (run, known) = (ctx.clone(), nodes.clone());
+    let working = work(ctx.clone(), queue.clone(), 1, move |name| {
+        let (ctx, nodes) = (run.clone(), known.clone());
         async move { reconcile(&ctx, &nodes, &name).await }
-    })
-    .await;
+    });
+    tokio::join!(working, look_back(&ctx, &nodes, &queue));
     Ok(())
+}
+
+/// Looks once for what was left behind; until it may (its role comes with the add-ons), it asks again ever more rarely.
+async fn look_back(ctx: &Ctx, nodes: &Store<Node>, queue: &WorkQueue<String>) {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        match left_behind(ctx, nodes).await {
+            Ok(names) => return names.into_iter().for_each(|name| queue.add(name)),
+            Err(error) => {
+                tracing::warn!(%error, "looking for passwords of deleted nodes failed, trying again")
+            }
+        }
+        tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(600)),
+        }
+    }
 }
 
 /// Nodes that were deleted while no controller ran.
