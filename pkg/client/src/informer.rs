@@ -130,12 +130,30 @@ impl<K: Cached> Store<K> {
 pub trait Sink<K>: Send + Sync + 'static {
     /// Keys of what is known: what a complete list does not bring was deleted while nobody watched.
     fn keys(&self) -> BTreeSet<Key>;
-    /// Added, modified, or seen again in a list.
+    /// Added or modified.
     fn apply(&self, object: K);
+    /// Brought by a complete list, which may be known already.
+    fn listed(&self, object: K) {
+        self.apply(object);
+    }
     /// Gone; `last` is its last state, where the watch told it.
     fn remove(&self, key: &Key, last: Option<K>);
     /// A complete list has been delivered.
     fn complete(&self);
+}
+
+impl<K: Cached> Store<K> {
+    /// `listed`: what is known in this version is not news.
+    fn put(&self, mut object: K, listed: bool) {
+        object.managed_fields_mut().clear();
+        let handlers = self.handlers.lock();
+        let new = Arc::new(object);
+        let old = self.state.write().insert(key_of(new.as_ref()), new.clone());
+        let same = old.as_ref().is_some_and(|b| b.resource_version() == new.resource_version());
+        if !(listed && same) {
+            deliver(&handlers, &Event::Applied { new, old });
+        }
+    }
 }
 
 impl<K: Cached> Sink<K> for Store<K> {
@@ -143,15 +161,12 @@ impl<K: Cached> Sink<K> for Store<K> {
         self.state.read().keys()
     }
 
-    fn apply(&self, mut object: K) {
-        object.managed_fields_mut().clear();
-        let handlers = self.handlers.lock();
-        let new = Arc::new(object);
-        let old = self.state.write().insert(key_of(new.as_ref()), new.clone());
-        let same = old.as_ref().is_some_and(|b| b.resource_version() == new.resource_version());
-        if !same {
-            deliver(&handlers, &Event::Applied { new, old });
-        }
+    fn apply(&self, object: K) {
+        self.put(object, false);
+    }
+
+    fn listed(&self, object: K) {
+        self.put(object, true);
     }
 
     fn remove(&self, key: &Key, last: Option<K>) {
@@ -228,7 +243,7 @@ async fn run<K: Cached>(api: Api<K>, sink: Arc<impl Sink<K>>, shutdown: Cancella
             Some(Ok(watcher::Event::Init)) => missing = sink.keys(),
             Some(Ok(watcher::Event::InitApply(object))) => {
                 missing.remove(&key_of(&object));
-                sink.apply(object);
+                sink.listed(object);
             }
             Some(Ok(watcher::Event::InitDone)) => {
                 std::mem::take(&mut missing).iter().for_each(|key| sink.remove(key, None));
