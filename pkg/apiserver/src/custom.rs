@@ -133,6 +133,11 @@ impl Definitions {
     /// Remembers a definition; true when the kind table changes with it.
     fn learn(&mut self, name: &str, crd: Value) -> bool {
         let before = self.known.get(name);
+        let revision = |c: &Value| obj::resource_version(c).parse::<i64>().unwrap_or(0);
+        if before.is_some_and(|b| revision(&b.crd) > revision(&crd)) {
+            // The event of a version before the one that we wrote ourselves: what is served stays served.
+            return false;
+        }
         let same = |pointer: &str| before.is_some_and(|b| b.crd.pointer(pointer) == crd.pointer(pointer));
         let unchanged = same("/spec") && same("/status/acceptedNames") && same("/metadata/uid");
         let compiled = match before {
