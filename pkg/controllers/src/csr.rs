@@ -1,7 +1,13 @@
 //! What certificate requests are: the rules of each signer, shared by approver and signer.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use knarr_client::{Event, Store, WorkQueue};
 use knarr_pki::Request;
+use kube::ResourceExt;
+
+use crate::context::Ctx;
 
 /// Client certificates of anybody; approved by hand.
 pub const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
@@ -18,6 +24,22 @@ pub const COMPONENTS: &[&str] = &["system:knarr:dns", "system:kube-proxy"];
 
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
+
+/// All requests, and the queue that the name of each goes through when it is new or changes.
+pub(crate) async fn followed(ctx: &Ctx) -> (Arc<Store<CertificateSigningRequest>>, WorkQueue<String>) {
+    let queue = WorkQueue::<String>::new(ctx.shutdown.clone());
+    let requests = ctx.store::<CertificateSigningRequest>();
+    {
+        let queue = queue.clone();
+        requests.on_event(move |event| {
+            if let Event::Applied { new, .. } = event {
+                queue.add(new.name_any());
+            }
+        });
+    }
+    requests.synced().await;
+    (requests, queue)
+}
 
 /// The request inside an object.
 pub fn request_of(csr: &CertificateSigningRequest) -> Result<Request, String> {

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::jiff::Timestamp;
-use knarr_client::{Event, Store, WorkQueue};
-use kube::ResourceExt;
+use knarr_client::Store;
 use kube::api::DeleteParams;
 
 use crate::context::{Action, Controller, Ctx, work};
@@ -44,17 +43,7 @@ fn left(object: &CertificateSigningRequest, now: Timestamp) -> Duration {
 }
 
 async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
-    let queue = WorkQueue::<String>::new(ctx.shutdown.clone());
-    let requests = ctx.store::<CertificateSigningRequest>();
-    {
-        let queue = queue.clone();
-        requests.on_event(move |event| {
-            if let Event::Applied { new, .. } = event {
-                queue.add(new.name_any());
-            }
-        });
-    }
-    requests.synced().await;
+    let (requests, queue) = csr::followed(&ctx).await;
     let run = ctx.clone();
     work(ctx, queue, 1, move |name| {
         let (ctx, requests) = (run.clone(), requests.clone());

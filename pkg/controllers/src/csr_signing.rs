@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use knarr_client::{Event, Store, WorkQueue};
+use knarr_client::Store;
 use knarr_pki::{Ca, Request};
-use kube::ResourceExt;
 use kube::api::PostParams;
 
 use crate::context::{Action, Controller, Ctx, work};
@@ -90,17 +89,7 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
         ctx.shutdown.cancelled().await;
         return Ok(());
     }
-    let queue = WorkQueue::<String>::new(ctx.shutdown.clone());
-    let requests = ctx.store::<CertificateSigningRequest>();
-    {
-        let queue = queue.clone();
-        requests.on_event(move |event| {
-            if let Event::Applied { new, .. } = event {
-                queue.add(new.name_any());
-            }
-        });
-    }
-    requests.synced().await;
+    let (requests, queue) = csr::followed(&ctx).await;
     let run = ctx.clone();
     work(ctx, queue, 1, move |name| {
         let (ctx, requests) = (run.clone(), requests.clone());
