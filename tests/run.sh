@@ -44,7 +44,7 @@ needs() {
 cargo_tests() {
     # As root the tests on real containerd and in network namespaces run too; without, they say that they are skipped.
     [ "$(id -u)" -eq 0 ] && export KNARR_E2E=1
-    cargo test --locked --workspace -- --show-output 2>&1 | tee "$work/cargo-test.log" |
+    cargo test --locked --workspace --no-fail-fast -- --show-output 2>&1 | tee "$work/cargo-test.log" |
         grep -E '^(test .*FAILED|test result: F|error|thread .* panicked|warning: unused)' -A3
     local code=${PIPESTATUS[0]} quiet
     local totals

@@ -18,6 +18,8 @@ use crate::discovery::{ServedResource, discover};
 const SETTLE: Duration = Duration::from_millis(500);
 /// First wait after a failed discovery, doubled up to a minute.
 const RETRY: Duration = Duration::from_secs(1);
+/// Discoveries that follow one changed definition while they show nothing new: the server may be slow to serve it.
+const LOOKS: u32 = 4;
 
 /// Resources that nothing owns for long: events would only cost memory.
 fn is_ignored(resource: &ServedResource) -> bool {
@@ -37,11 +39,14 @@ pub async fn run(collector: Arc<Collector>, shutdown: CancellationToken) {
     let (changed, mut changes) = mpsc::channel::<()>(1);
     let mut monitors: HashMap<ServedResource, CancellationToken> = HashMap::new();
     let mut retry = RETRY;
+    let mut looks = 0;
     loop {
         let outcome = discover(&collector.ctx.client).await;
         let incomplete = match outcome {
             Ok(served) => {
                 let incomplete = !served.failed.is_empty();
+                let same = served.resources == collector.served.read().resources;
+                looks = if same { looks.saturating_sub(1) } else { 0 };
                 let wanted: HashSet<_> = served
                     .resources
                     .iter()
@@ -50,7 +55,7 @@ pub async fn run(collector: Arc<Collector>, shutdown: CancellationToken) {
                     .collect();
                 *collector.served.write() = Arc::new(served);
                 follow(&collector, &mut monitors, wanted, &changed, &shutdown, incomplete);
-                incomplete
+                incomplete || looks > 0
             }
             Err(error) => {
                 if !shutdown.is_cancelled() {
@@ -66,6 +71,7 @@ pub async fn run(collector: Arc<Collector>, shutdown: CancellationToken) {
             () = again => retry = (retry * 2).min(Duration::from_secs(60)),
             _ = changes.recv() => {
                 retry = RETRY;
+                looks = LOOKS;
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = tokio::time::sleep(SETTLE) => {}
@@ -140,6 +146,10 @@ async fn monitor(
                     collector.remove(uid);
                 }
                 listed = HashSet::new();
+                if defines {
+                    // A definition may have come between the discovery and this list.
+                    let _full = changed.try_send(());
+                }
             }
             Some(Ok(watcher::Event::Apply(object))) => {
                 collector.observe(&names, &object.metadata);
