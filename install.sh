@@ -192,13 +192,11 @@ EOF
     esac
 }
 
-# Whether the nodes are Ready; an agent may ask for its own alone.
-ask() { # [--wait SECONDS]
-    if [ "$role" = server ]; then
-        "$bin_dir/knarr" status --kubeconfig "$kubeconfig" "$@"
-    else
-        "$bin_dir/knarr" status --kubeconfig "${KNARR_DATA_DIR:-/var/lib/knarr}/agent/kubelet.kubeconfig" \
-            --node "$(node_name)" "$@"
+# The command that tells whether the nodes are Ready; an agent may ask for its own alone.
+ask() { # sets `asked`
+    asked=("$bin_dir/knarr" status)
+    if [ "$role" = server ]; then asked+=(--kubeconfig "$kubeconfig")
+    else asked+=(--kubeconfig "${KNARR_DATA_DIR:-/var/lib/knarr}/agent/kubelet.kubeconfig" --node "$(node_name)")
     fi
 }
 
@@ -237,7 +235,8 @@ start() {
 # Waits for the node; where nobody starts a program again that ended at once, its end is the end of waiting.
 wait_ready() {
     local asking
-    ask --wait "$wait_seconds" &
+    ask
+    "${asked[@]}" --wait "$wait_seconds" &
     asking=$!
     while [ "$(init_system)" = none ] && kill -0 "$asking" 2>/dev/null; do
         # A program that has ended and is not waited for has no file.
@@ -290,6 +289,7 @@ status() {
         say "running, pid $pid" ;;
     esac
     ask
+    "${asked[@]}"
 }
 
 uninstall() {
