@@ -41,6 +41,9 @@ struct Cli {
     /// Limit of one test in seconds.
     #[arg(long, default_value_t = 1200)]
     timeout: u64,
+    /// Limit of one test that is marked [Slow] in seconds: two of them wait for five and ten minutes.
+    #[arg(long, default_value_t = 1200)]
+    slow_timeout: u64,
     /// Writes a JUnit report.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -128,7 +131,11 @@ async fn outcomes(cli: &Cli) -> Result<Outcomes> {
     };
     let tests: Vec<Test> = all().into_iter().filter(|t| cli.selects(t.name)).collect();
     println!("{} of {} written tests selected", tests.len(), all().len());
-    let options =
-        Options { parallel: cli.parallel, timeout: Duration::from_secs(cli.timeout), serial: cli.serial };
+    let options = Options {
+        parallel: cli.parallel,
+        timeout: Duration::from_secs(cli.timeout),
+        slow_timeout: Duration::from_secs(cli.slow_timeout),
+        serial: cli.serial,
+    };
     Ok(run(&rest, &settings, &tests, &options).await)
 }

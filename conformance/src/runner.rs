@@ -17,18 +17,28 @@ pub struct Options {
     pub parallel: usize,
     /// Limit of one test.
     pub timeout: Duration,
+    /// Limit of a test that is marked [Slow], if that is longer.
+    pub slow_timeout: Duration,
     /// One after the other, all of them.
     pub serial: bool,
+}
+
+impl Options {
+    fn limit(&self, test: &Test) -> Duration {
+        if test.slow() { self.slow_timeout.max(self.timeout) } else { self.timeout }
+    }
 }
 
 /// Runs the tests and prints a line as each ends.
 pub async fn run(rest: &Rest, settings: &Settings, tests: &[Test], options: &Options) -> Outcomes {
     let width = if options.serial { 1 } else { options.parallel.max(1) };
-    let (alone, together): (Vec<Test>, Vec<Test>) = tests.iter().partition(|t| t.serial());
+    let (alone, mut together): (Vec<Test>, Vec<Test>) = tests.iter().partition(|t| t.serial());
+    // The slow ones go beside all others instead of coming last.
+    together.sort_by_key(|t| !t.slow());
     let mut outcomes = Outcomes::new();
     for (tests, width) in [(together, width), (alone, 1)] {
         let mut ended = stream::iter(tests)
-            .map(|t| one(rest.clone(), settings.clone(), t, options.timeout))
+            .map(|t| one(rest.clone(), settings.clone(), t, options.limit(&t)))
             .buffer_unordered(width);
         while let Some((test, result)) = ended.next().await {
             outcomes.insert(test.name.to_string(), result);

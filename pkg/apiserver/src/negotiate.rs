@@ -106,7 +106,7 @@ pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept
             if let Shape::Table(include) = &mut accepted.shape {
                 *include = include_object(query)?;
             }
-            if accepted.format == Format::Json && pretty(headers, query) {
+            if accepted.format == Format::Json && (clause.pretty || pretty(headers, query)) {
                 accepted.format = Format::Pretty;
             }
             return Ok(accepted);
@@ -144,6 +144,7 @@ struct Clause<'a> {
     group: &'a str,
     version: &'a str,
     weight: f32,
+    pretty: bool,
 }
 
 impl<'a> Clause<'a> {
@@ -156,6 +157,7 @@ impl<'a> Clause<'a> {
                 Some(("as", v)) => clause.transform = v,
                 Some(("g", v)) => clause.group = v,
                 Some(("v", v)) => clause.version = v,
+                Some(("pretty", v)) => clause.pretty = v == "1",
                 Some(("q", v)) => clause.weight = v.parse().unwrap_or(1.0),
                 _ => {}
             }
