@@ -172,7 +172,7 @@ fn custom_list(info: &KindInfo) -> Value {
     properties.insert("items".into(), items);
     json!({
         "type": "object",
-        "description": format!("A list of {}.", info.gvk.kind),
+        "description": format!("{} is a list of {}", info.list_kind, info.gvk.kind),
         "required": ["items"],
         "properties": properties,
         "x-kubernetes-group-version-kind": gvk_list(info, &info.list_kind),

@@ -32,9 +32,14 @@ pub async fn read(body: Body) -> Result<Bytes, ApiError> {
 
 /// The media type of the body without parameters; JSON when none is given.
 pub fn media_type(headers: &HeaderMap) -> String {
+    media_type_as_sent(headers).to_ascii_lowercase()
+}
+
+/// As [`media_type`], in the letters of the client.
+pub fn media_type_as_sent(headers: &HeaderMap) -> String {
     let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let media = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    if media.is_empty() { JSON.to_string() } else { media }
+    let media = text.split(';').next().unwrap_or("").trim();
+    if media.is_empty() { JSON.to_string() } else { media.to_string() }
 }
 
 /// A decoded document.
@@ -83,11 +88,17 @@ pub fn object(
                     "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
                 return Err(unrecognized(gvk, text, bytes));
             }
-            let (_, value) = knarr_schema::proto::decode(bytes, lookup).map_err(|e| {
-                ApiError::bad_request(format!(
+            if bytes.len() == 4 {
+                return Err(unrecognized(gvk, "empty body", bytes));
+            }
+            let (_, value) = knarr_schema::proto::decode_as(bytes, Some(gvk), lookup).map_err(|e| match e
+                .is_envelope()
+            {
+                true => unrecognized(gvk, "unexpected EOF", bytes),
+                false => ApiError::bad_request(format!(
                     "{} in version \"{}\" cannot be handled as a {}: {e}",
                     gvk.kind, gvk.version, gvk.kind
-                ))
+                )),
             })?;
             return Ok(Decoded { value, warnings: Vec::new() });
         }

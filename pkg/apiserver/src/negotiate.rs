@@ -118,6 +118,13 @@ pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept
     )))
 }
 
+/// How an error is told.
+pub fn of_errors(headers: &HeaderMap, query: &Query) -> Accepted {
+    accept(headers, query, Offer { protobuf: true, transforms: false })
+        // A client whose terms cannot be met is told so in indented JSON, as upstream does.
+        .unwrap_or(Accepted { format: Format::Pretty, ..Accepted::JSON })
+}
+
 fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
     match query.text("includeObject") {
         "" | "Metadata" => Ok(IncludeObject::Metadata),

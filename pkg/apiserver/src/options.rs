@@ -83,7 +83,13 @@ pub fn watch(kind: &Kind, query: &Query) -> Result<WatchOptions, ApiError> {
                 "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
             )),
             "NotOlderThan" => {}
-            other => errors.push(FieldError::not_supported(&path, other, &["NotOlderThan"])),
+            other => {
+                errors.push(FieldError::forbidden(
+                    &path,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
+                errors.push(FieldError::not_supported(&path, other, &["NotOlderThan"]));
+            }
         }
         if !query.text("continue").is_empty() {
             errors.push(FieldError::forbidden(

@@ -231,7 +231,9 @@ impl SentPatch {
         validation: FieldValidation,
     ) -> Result<Self, ApiError> {
         let custom = kind.info.custom;
-        let form = match body::media_type(&call.parts.headers).as_str() {
+        // The type of a patch is told apart to the letter.
+        let media = body::media_type_as_sent(&call.parts.headers);
+        let form = match media.as_str() {
             "application/json-patch+json" => Form::Json,
             "application/merge-patch+json" => Form::Merge,
             "application/strategic-merge-patch+json" if !custom => Form::Strategic,
@@ -247,7 +249,7 @@ impl SentPatch {
         let mut document = Value::Null;
         let mut found = Vec::new();
         match form {
-            Form::Json => check_operations(bytes)?,
+            Form::Json => found = check_operations(bytes)?,
             Form::Merge | Form::Strategic => {
                 let invalid = |_| ApiError::bad_request("invalid JSON patch");
                 let (value, duplicates) = decode::parse_json(bytes).map_err(invalid)?;
@@ -301,11 +303,18 @@ fn check_map(document: &Value, during: &str) -> Result<(), ApiError> {
     }
 }
 
-/// A JSON patch is a list.
-fn check_operations(bytes: &[u8]) -> Result<(), ApiError> {
-    let (value, _) = decode::parse_json(bytes).map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
-    if value.is_array() {
-        return Ok(());
+/// A JSON patch is a list. What its operations repeat, and what no operation has, is told.
+fn check_operations(bytes: &[u8]) -> Result<Vec<String>, ApiError> {
+    let (value, repeated) =
+        decode::parse_json(bytes).map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
+    if let Value::Array(operations) = &value {
+        let mut found: Vec<String> = repeated.iter().map(|f| format!("json patch {}", f.message)).collect();
+        for (i, operation) in operations.iter().enumerate() {
+            let keys = operation.as_object().into_iter().flatten().map(|(key, _)| key);
+            let unknown = keys.filter(|k| !matches!(k.as_str(), "op" | "path" | "from" | "value"));
+            found.extend(unknown.map(|k| format!("json patch unknown field \"[{i}].{k}\"")));
+        }
+        return Ok(found);
     }
     Err(ApiError::bad_request(format!(
         "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",

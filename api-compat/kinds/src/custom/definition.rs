@@ -39,7 +39,7 @@ pub(crate) fn validate(crd: &Value, old: Option<&Value>) -> Errors {
     for (i, version) in versions.iter().enumerate() {
         one_version(&mut errors, version, &spec.child("versions").index(i), &shared);
     }
-    version_list(&mut errors, versions, &spec.child("versions"));
+    version_list(&mut errors, crd, &spec.child("versions"));
     // Upstream's internal form repeats the first version's name.
     let first = versions.first().map(|v| text(v, "/name")).unwrap_or_default();
     let found = names::is_dns1035_label(first);
@@ -120,11 +120,13 @@ fn one_version(errors: &mut Errors, version: &Value, path: &Path, shared: &dyn F
     }
 }
 
-fn version_list(errors: &mut Errors, versions: &[Value], path: &Path) {
+fn version_list(errors: &mut Errors, crd: &Value, path: &Path) {
+    let versions = list(crd, "/spec/versions");
     let names: Vec<&str> = versions.iter().map(|v| text(v, "/name")).collect();
     let mut tell = |detail: &str| {
-        let error = FieldError::invalid(path, versions.to_vec(), detail);
-        errors.push(error.shown_as(shown_versions(versions)));
+        let given = crd.pointer("/spec/versions").cloned().unwrap_or_default();
+        let error = FieldError::invalid(path, given, detail);
+        errors.push(if versions.is_empty() { error } else { error.shown_as(shown_versions(versions)) });
     };
     if (1..names.len()).any(|i| names[..i].contains(&names[i])) {
         tell("must contain unique version names");
@@ -142,9 +144,6 @@ fn shown_versions(versions: &[Value]) -> String {
         ("AdditionalPrinterColumns", "additionalPrinterColumns", "null"),
         ("SelectableFields", "selectableFields", "null"),
     ];
-    if versions.is_empty() {
-        return "null".to_string();
-    }
     let mut fields = vec![
         ("Name", "name", "\"\""),
         ("Served", "served", "false"),
