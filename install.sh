@@ -231,9 +231,24 @@ start() {
         )
         ;;
     esac
-    if ! ask --wait "$wait_seconds"; then
-        not_started "the node did not become Ready in $wait_seconds s"
-    fi
+    wait_ready
+}
+
+# Waits for the node; where nobody starts a program again that ended at once, its end is the end of waiting.
+wait_ready() {
+    local asking
+    ask --wait "$wait_seconds" &
+    asking=$!
+    while [ "$(init_system)" = none ] && kill -0 "$asking" 2>/dev/null; do
+        # A program that has ended and is not waited for has no file.
+        if ! readlink "/proc/$(cat "$pid_file")/exe" >/dev/null 2>&1; then
+            kill "$asking" 2>/dev/null || true
+            rm -f "$pid_file"
+            not_started "knarr $role has ended"
+        fi
+        sleep 0.2
+    done
+    wait "$asking" || not_started "the node did not become Ready in $wait_seconds s"
 }
 
 not_started() {
