@@ -22,6 +22,7 @@ mod discovery;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslice_mirroring;
 mod expectations;
 mod garbage_collector;
 mod index;
@@ -32,6 +33,9 @@ mod node_lifecycle;
 mod node_password;
 mod pod_gc;
 mod pods;
+mod protection;
+mod pv_protection;
+mod pvc_protection;
 mod replicas;
 mod replicaset;
 mod replicationcontroller;
@@ -41,11 +45,13 @@ mod root_ca;
 mod selector;
 mod service_account;
 mod services;
+mod slices;
 mod statefulset;
 mod taint_eviction;
 mod template;
 mod token_cleaner;
 mod ttl_after_finished;
+mod vac_protection;
 
 pub use context::{ClientFor, Config};
 pub use error::Error;
@@ -67,6 +73,7 @@ pub const CONTROLLERS: &[Controller] = &[
     disruption::CONTROLLER,
     endpoints::CONTROLLER,
     endpointslice::CONTROLLER,
+    endpointslice_mirroring::CONTROLLER,
     garbage_collector::CONTROLLER,
     job::CONTROLLER,
     namespace::CONTROLLER,
@@ -74,6 +81,8 @@ pub const CONTROLLERS: &[Controller] = &[
     node_lifecycle::CONTROLLER,
     node_password::CONTROLLER,
     pod_gc::CONTROLLER,
+    pv_protection::CONTROLLER,
+    pvc_protection::CONTROLLER,
     replicaset::CONTROLLER,
     replicationcontroller::CONTROLLER,
     resource_quota::CONTROLLER,
@@ -83,6 +92,7 @@ pub const CONTROLLERS: &[Controller] = &[
     taint_eviction::CONTROLLER,
     token_cleaner::CONTROLLER,
     ttl_after_finished::CONTROLLER,
+    vac_protection::CONTROLLER,
 ];
 
 /// Runs every controller of [`CONTROLLERS`] until `shutdown`.
