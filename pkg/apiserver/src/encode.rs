@@ -72,7 +72,26 @@ impl Encoder {
             let raw = raw.map_err(ApiError::internal)?;
             return Ok(Bytes::from(knarr_schema::proto::wrap(&self.kind.info.gvk, &raw)));
         }
+        let mut out = Vec::new();
+        if self.partial_of(entry, &mut out) {
+            return Ok(Bytes::from(out));
+        }
         self.document(&self.value(entry)?)
+    }
+
+    /// Writes an entry's PartialObjectMetadata as JSON without parsing the entry; false, and nothing is written, when
+    /// that is not what is asked for or not possible.
+    pub fn partial_of(&self, entry: &Entry, out: &mut Vec<u8>) -> bool {
+        if !self.native || self.accepted.format != Format::Json || self.accepted.shape != Shape::Partial {
+            return false;
+        }
+        let Some(metadata) = codec::metadata_of(&entry.bytes) else { return false };
+        out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"");
+        out.extend_from_slice(self.accepted.meta_version().as_bytes());
+        out.extend_from_slice(b"\",\"metadata\":");
+        out.extend_from_slice(metadata);
+        out.push(b'}');
+        true
     }
 
     /// One document of the kind as an answer.

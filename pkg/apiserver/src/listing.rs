@@ -156,17 +156,20 @@ fn one_by_one(encoder: &Encoder, page: &ListPage, item: impl Fn(&Value) -> Value
     };
     let at = frame.windows(hole.len()).rposition(|w| w == hole).map(|at| at + hole.len());
     let at = at.ok_or_else(|| ApiError::internal("a list without a place for its items"))?;
-    let mut out = BytesMut::with_capacity(frame.len() + page.entries.len() * 512);
+    let mut out = Vec::with_capacity(frame.len() + page.entries.len() * 512);
     out.put_slice(&frame[..at]);
     for (i, entry) in page.entries.iter().enumerate() {
         if i > 0 {
             out.put_u8(b',');
         }
+        if encoder.partial_of(entry, &mut out) {
+            continue;
+        }
         let document = item(&encoder.value(entry)?);
-        serde_json::to_writer((&mut out).writer(), &document).map_err(ApiError::internal)?;
+        serde_json::to_writer(&mut out, &document).map_err(ApiError::internal)?;
     }
     out.put_slice(&frame[at..]);
-    Ok(out.freeze())
+    Ok(Bytes::from(out))
 }
 
 /// The list of documents that are not stored.

@@ -101,6 +101,49 @@ fn metadata_at(bytes: &[u8]) -> Option<usize> {
     head.windows(METADATA.len()).position(|w| w == METADATA).map(|at| at + METADATA.len())
 }
 
+/// The text of `metadata` in compact JSON of an object, braces included, found without parsing the rest; `None` for
+/// other bytes.
+pub fn metadata_of(bytes: &[u8]) -> Option<&[u8]> {
+    let mut at = 1;
+    if bytes.first() != Some(&b'{') {
+        return None;
+    }
+    loop {
+        let key = at..value_end(bytes, at)?;
+        let value = key.end.checked_add(1).filter(|_| bytes.get(key.end) == Some(&b':'))?;
+        let end = value_end(bytes, value)?;
+        if &bytes[key] == b"\"metadata\"" {
+            return (bytes[value] == b'{').then_some(&bytes[value..end]);
+        }
+        at = end.checked_add(1).filter(|_| bytes.get(end) == Some(&b','))?;
+    }
+}
+
+/// Where the JSON value that begins at `at` ends.
+fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let (mut depth, mut at, first) = (0_usize, at, *bytes.get(at)?);
+    if !matches!(first, b'"' | b'{' | b'[') {
+        return bytes[at..].iter().position(|b| matches!(b, b',' | b'}' | b']')).map(|len| at + len);
+    }
+    loop {
+        match bytes.get(at)? {
+            b'"' => {
+                at += 1;
+                while *bytes.get(at)? != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+}
+
 /// Puts a resourceVersion into stored bytes.
 ///
 /// # Errors
@@ -161,6 +204,33 @@ pub fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn metadata_is_found_without_parsing() {
+        let of = |text: &str| metadata_of(text.as_bytes()).map(|m| String::from_utf8(m.to_vec()).unwrap());
+        let found = |text: &str, want: &str| assert_eq!(of(text).as_deref(), Some(want), "{text}");
+        found(
+            r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a"},"spec":{"metadata":{}}}"#,
+            r#"{"name":"a"}"#,
+        );
+        found(
+            r#"{"apiVersion":"v1","data":{"metadata":{"no":"{\"}"},"x":[1,{"metadata":{}}]},"metadata":{"labels":{"q":"}\\"}}}"#,
+            r#"{"labels":{"q":"}\\"}}"#,
+        );
+        found(r#"{"a":1.5e3,"b":null,"c":"","metadata":{}}"#, "{}");
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"{"metadata":null}"#,
+            r#"{"metadata":{"#,
+            r#"{"a":"\"#,
+            r#"{"a":1}"#,
+            r#"{"a" :1}"#,
+        ] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn splices_and_replaces() {
