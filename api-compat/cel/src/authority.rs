@@ -117,11 +117,7 @@ pub fn resource<'a>(check: Check) -> Val<'a> {
     Val::Authority(Stage::Resource, Arc::new(check))
 }
 
-pub(crate) fn call<'a>(
-    machine: &Machine<'_>,
-    name: &str,
-    args: &[Val<'a>],
-) -> Result<Val<'a>, EvalError> {
+pub(crate) fn call<'a>(machine: &Machine<'_>, name: &str, args: &[Val<'a>]) -> Result<Val<'a>, EvalError> {
     let text = |i: usize| match args.get(i) {
         Some(Val::String(s)) => Ok(s.to_string()),
         _ => Err(EvalError::overload()),

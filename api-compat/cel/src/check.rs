@@ -137,7 +137,8 @@ impl Checker {
             };
             if !self.types.fits(&wanted, &given) {
                 let shown = self.show(&given);
-                let text = format!("expected type of field '{field}' is '{wanted}' but provided type is '{shown}'");
+                let text =
+                    format!("expected type of field '{field}' is '{wanted}' but provided type is '{shown}'");
                 self.fail(value.at, text);
             }
         }

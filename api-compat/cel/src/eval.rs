@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ast::{Expr, Literal, Macro, MacroKind, Node};
-use crate::check::{qualified, type_named};
 use crate::authority::{Answers, Check, Decision};
+use crate::check::{qualified, type_named};
 use crate::error::EvalError;
 use crate::functions::overloads;
 use crate::library;

@@ -349,9 +349,7 @@ impl<'a> Val<'a> {
             Self::Double(d) => (*d).into(),
             Self::String(s) => s.as_ref().into(),
             Self::Bytes(b) => base64::engine::general_purpose::STANDARD.encode(b).into(),
-            Self::List(items) => {
-                Json::Array(items.iter().map(Self::to_json).collect::<Result<Vec<_>, _>>()?)
-            }
+            Self::List(items) => Json::Array(items.iter().map(Self::to_json).collect::<Result<Vec<_>, _>>()?),
             Self::Json(json, _) => (*json).clone(),
             Self::Map(map) => {
                 let entry = |(k, v): &(Val<'_>, Val<'_>)| match k {

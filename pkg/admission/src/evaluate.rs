@@ -292,8 +292,7 @@ mod tests {
         let mut case = Case::new(Operation::Create, "apps", "Deployment", "deployments");
         case.object = Some(json!({"metadata": {"name": "a", "namespace": "n"}, "spec": {"replicas": 3}}));
         let request = case.request();
-        let target =
-            Target { resource: case.resource.clone(), kind: case.kind.clone(), convert: None };
+        let target = Target { resource: case.resource.clone(), kind: case.kind.clone(), convert: None };
         let documents = (request.new_object().clone(), Value::Null);
         f(&Scene::new(&server, &request, &target, documents)).await
     }
@@ -301,17 +300,23 @@ mod tests {
     #[tokio::test]
     async fn conditions() {
         let judge = async |expressions: &[&str]| {
-            let list: Vec<Value> = expressions.iter().map(|e| json!({"name": "c", "expression": e})).collect();
+            let list: Vec<Value> =
+                expressions.iter().map(|e| json!({"name": "c", "expression": e})).collect();
             let conditions = Conditions::new(Some(&Value::from(list)), &Environment::conditions(false));
             with_scene(async |scene| conditions.judge(scene).await).await
         };
-        assert_eq!(judge(&["object.spec.replicas == 3", "request.operation == 'CREATE'"]).await, Verdict::Matches);
+        assert_eq!(
+            judge(&["object.spec.replicas == 3", "request.operation == 'CREATE'"]).await,
+            Verdict::Matches
+        );
         assert_eq!(judge(&["object.spec.nothing == 3", "false"]).await, Verdict::Differs);
         let failed = judge(&["true", "object.spec.nothing == 3"]).await;
         let want = "expression 'object.spec.nothing == 3' resulted in error: no such key: nothing";
         assert_eq!(failed, Verdict::Failed(want.into()));
         let broken = judge(&["nonsense("]).await;
-        assert!(matches!(broken, Verdict::Failed(e) if e.starts_with("compilation error: compilation failed")));
+        assert!(
+            matches!(broken, Verdict::Failed(e) if e.starts_with("compilation error: compilation failed"))
+        );
     }
 
     #[tokio::test]
@@ -321,7 +326,10 @@ mod tests {
             ("authorizer.group('').resource('pods').namespace('n').check('get').allowed()", true),
             ("authorizer.group('').resource('pods').check('create').allowed()", false),
             ("authorizer.requestResource.check('get').allowed()", true),
-            ("authorizer.path('/healthz').check('get').allowed() && authorizer.serviceAccount('a', 'b').path('/x').check('get').allowed()", true),
+            (
+                "authorizer.path('/healthz').check('get').allowed() && authorizer.serviceAccount('a', 'b').path('/x').check('get').allowed()",
+                true,
+            ),
             ("authorizer.group('').resource('pods').check('create').reason() == 'only get'", true),
         ] {
             let compiled = Compiled::new(source, &Environment::conditions(false), &[]);

@@ -23,7 +23,8 @@ pub(crate) async fn collect(
         return Ok(vec![Value::Null]);
     };
     let text = |key: &str| reference.get(key).and_then(Value::as_str).unwrap_or("");
-    let gv = GroupVersion::parse(version).ok_or_else(|| format!("paramKind apiVersion `{version}` is invalid"))?;
+    let gv =
+        GroupVersion::parse(version).ok_or_else(|| format!("paramKind apiVersion `{version}` is invalid"))?;
     let gvk = GroupVersionKind::new(gv.group, gv.version, kind.clone());
     let served = server
         .kind(&gvk)
@@ -70,8 +71,10 @@ fn place(kind: &Kind, wanted: &str, namespace: &str) -> Result<String, String> {
 async fn selected(api: &Api, place: &str, selector: Option<&Value>) -> Result<Vec<Value>, String> {
     let selector = selector.filter(|s| !s.is_null()).ok_or("one of name or selector must be provided")?;
     let selector = Selector::from_label_selector(selector)?.to_string();
-    let query: String =
-        selector.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect();
+    let query: String = selector
+        .bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect();
     let found = api.get(&format!("{place}?labelSelector={query}")).await.map_err(|e| e.message)?;
     let list = found.ok_or("the parameters cannot be listed")?;
     let kind = list["kind"].as_str().unwrap_or("").trim_end_matches("List").to_string();

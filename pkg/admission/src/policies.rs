@@ -112,7 +112,11 @@ impl Policy {
 fn mutation(mutation: &Value, environment: &Environment) -> Mutation {
     if text(mutation, "/patchType") == "JSONPatch" {
         let results = [Type::list(Type::Message("JSONPatch".into()))];
-        return Mutation::Patch(Compiled::new(text(mutation, "/jsonPatch/expression"), environment, &results));
+        return Mutation::Patch(Compiled::new(
+            text(mutation, "/jsonPatch/expression"),
+            environment,
+            &results,
+        ));
     }
     let results = [Type::Message("Object".into())];
     Mutation::Apply(Compiled::new(text(mutation, "/applyConfiguration/expression"), environment, &results))
@@ -164,11 +168,8 @@ pub(crate) struct Policies {
 impl Policies {
     /// Follows policies of one kind and bindings of another.
     pub(crate) fn follow<P: Cached, B: Cached>(context: &Context) -> Arc<Self> {
-        let policies = Arc::new(Self {
-            known: Mutex::default(),
-            bound: ArcSwap::default(),
-            ready: Ready::default(),
-        });
+        let policies =
+            Arc::new(Self { known: Mutex::default(), bound: ArcSwap::default(), ready: Ready::default() });
         let (definitions, bindings) = (context.informers.of::<P>(), context.informers.of::<B>());
         let follower = policies.clone();
         on_change(&definitions, move |name, document| {

@@ -86,8 +86,7 @@ impl MutatingPolicies {
                     }
                     Err(e) => Err(e.message),
                 };
-                let invocation =
-                    |param: Value| Invocation { policy, binding, param, target: target.clone() };
+                let invocation = |param: Value| Invocation { policy, binding, param, target: target.clone() };
                 match params {
                     Ok(params) => found.extend(params.into_iter().map(invocation)),
                     Err(e) => {
@@ -205,11 +204,7 @@ fn check_names(message: &Message<'_>) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(format!("type mismatch: {}", wrong.join("\n"))) }
 }
 
-async fn patched(
-    scene: &Scene<'_>,
-    compiled: &Compiled,
-    variables: &Variables,
-) -> Result<Value, String> {
+async fn patched(scene: &Scene<'_>, compiled: &Compiled, variables: &Variables) -> Result<Value, String> {
     let mut budget = POLICY_BUDGET;
     let value = scene.run(compiled, variables, &mut budget).await.map_err(|e| e.to_string())?;
     let Val::List(items) = value else {

@@ -193,14 +193,29 @@ mod tests {
     #[test]
     fn reads_answers() {
         let of = |response: Value| json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
-        let good = answer("v1", "u", true, &of(json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": "W10=", "warnings": ["w"]})));
+        let good = answer(
+            "v1",
+            "u",
+            true,
+            &of(
+                json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": "W10=", "warnings": ["w"]}),
+            ),
+        );
         let good = good.unwrap();
         assert_eq!((good.allowed, good.patch.as_slice(), good.warnings.len()), (true, &b"[]"[..], 1));
         for (mutating, response, want) in [
             (true, json!({"uid": "x"}), "expected response.uid=\"u\", got \"x\""),
             (true, json!({"uid": "u", "patch": "W10="}), "response.patch but not response.patchType"),
-            (true, json!({"uid": "u", "patchType": "JSONPatch"}), "response.patchType but not response.patch"),
-            (true, json!({"uid": "u", "patchType": "Merge", "patch": "W10="}), "unsupported patch type \"Merge\""),
+            (
+                true,
+                json!({"uid": "u", "patchType": "JSONPatch"}),
+                "response.patchType but not response.patch",
+            ),
+            (
+                true,
+                json!({"uid": "u", "patchType": "Merge", "patch": "W10="}),
+                "unsupported patch type \"Merge\"",
+            ),
             (false, json!({"uid": "u", "patch": "W10="}), "may not return response.patch"),
             (false, json!({"uid": "u", "patchType": "JSONPatch"}), "may not return response.patchType"),
         ] {
@@ -210,7 +225,12 @@ mod tests {
         assert!(answer("v1", "u", true, &json!({})).unwrap_err().contains("absent"));
         let foreign = json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "response": {"uid": "u"}});
         assert!(answer("v1", "u", true, &foreign).unwrap_err().contains("expected webhook response of"));
-        let old = answer("v1beta1", "u", true, &json!({"response": {"uid": "other", "allowed": true, "patch": "W10="}}));
+        let old = answer(
+            "v1beta1",
+            "u",
+            true,
+            &json!({"response": {"uid": "other", "allowed": true, "patch": "W10="}}),
+        );
         assert_eq!(old.unwrap().patch, b"[]");
     }
 

@@ -18,8 +18,7 @@ const EXEMPT: &[&str] = &[
 
 /// Whether a request is for configuration of admission itself.
 pub(crate) fn is_exempt(request: &Request<'_>) -> bool {
-    request.resource.group == "admissionregistration.k8s.io"
-        && EXEMPT.contains(&&*request.resource.resource)
+    request.resource.group == "admissionregistration.k8s.io" && EXEMPT.contains(&&*request.resource.resource)
 }
 
 /// The namespace of a request; a namespace is in itself.
@@ -175,7 +174,8 @@ mod tests {
 
     fn case(operation: Operation, group: &'static str, resource: &'static str, namespace: &str) -> Case {
         let mut case = Case::new(operation, group, "X", resource);
-        case.object = Some(json!({"metadata": {"name": "a", "namespace": namespace, "labels": {"app": "x"}}}));
+        case.object =
+            Some(json!({"metadata": {"name": "a", "namespace": namespace, "labels": {"app": "x"}}}));
         case
     }
 
@@ -212,7 +212,9 @@ mod tests {
         }
         let namespaces = case(Operation::Create, "", "namespaces", "");
         let rule = |scope: &str| {
-            Rule::new(&json!({"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "scope": scope}))
+            Rule::new(
+                &json!({"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "scope": scope}),
+            )
         };
         assert!(rule("Cluster").matches(&namespaces.request(), &namespaces.resource));
         assert!(!rule("Namespaced").matches(&namespaces.request(), &namespaces.resource));
@@ -231,7 +233,9 @@ mod tests {
         case.object = Some(json!({"kind": "PodAttachOptions", "stdin": true}));
         assert!(!criteria.selects_object(&case.request()).unwrap());
         assert!(Criteria::new(&json!({})).selects_object(&case.request()).unwrap());
-        let broken = Criteria::new(&json!({"objectSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}));
+        let broken = Criteria::new(
+            &json!({"objectSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}),
+        );
         assert!(broken.selects_object(&case.request()).is_err());
     }
 
@@ -242,7 +246,11 @@ mod tests {
             ("admissionregistration.k8s.io", "validatingadmissionpolicybindings", true),
             ("", "configmaps", false),
         ] {
-            assert_eq!(is_exempt(&case(Operation::Create, group, resource, "").request()), want, "{resource}");
+            assert_eq!(
+                is_exempt(&case(Operation::Create, group, resource, "").request()),
+                want,
+                "{resource}"
+            );
         }
     }
 }

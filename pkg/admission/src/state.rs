@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use http::Method;
 use knarr_cel::authority::{Check, Decision};
 use knarr_kinds::Kind;
-use knarr_machinery::{ApiError, GroupVersionKind, GroupVersionResource, UserInfo};
 use knarr_machinery::status::{Cause, Details};
+use knarr_machinery::{ApiError, GroupVersionKind, GroupVersionResource, UserInfo};
 use serde_json::Value;
 
 /// Requests for documents by path.

@@ -30,11 +30,7 @@ pub(crate) struct Matcher {
 
 impl Matcher {
     pub(crate) fn new(context: &Context) -> Self {
-        Self {
-            namespaces: context.informers.of(),
-            api: context.api.clone(),
-            server: context.server.clone(),
-        }
+        Self { namespaces: context.informers.of(), api: context.api.clone(), server: context.server.clone() }
     }
 
     /// A namespace.
@@ -50,9 +46,7 @@ impl Matcher {
         }
         // The view may be a moment old.
         let found = self.api.get(&format!("/api/v1/namespaces/{name}")).await?;
-        found.ok_or_else(|| {
-            ApiError::not_found(&knarr_machinery::GroupResource::new("", "namespaces"), name)
-        })
+        found.ok_or_else(|| ApiError::not_found(&knarr_machinery::GroupResource::new("", "namespaces"), name))
     }
 
     /// `namespaceObject` of an expression: null for cluster scope.

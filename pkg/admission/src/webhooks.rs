@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use crate::evaluate::{Conditions, Scene, Verdict};
 use crate::metrics::{METRICS, Outcome};
-use crate::request::Request;
 use crate::ready::Ready;
+use crate::request::Request;
 use crate::review::{self, Answer};
 use crate::rules::Criteria;
 use crate::state::{Context, Server};

@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use knarr_kinds::Kind;
 use knarr_machinery::{ApiError, GroupVersionResource};
-use knarr_registry::{ListOptions, Selection, obj};
+use knarr_registry::{Hooks as _, ListOptions, Selection, obj};
 use rand::Rng as _;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
@@ -31,7 +31,7 @@ const DEFAULT_KUBELET_PORT: u16 = 10250;
 const MAX_ERROR: usize = 50_000;
 
 /// Where a stream goes.
-struct Target {
+pub(crate) struct Target {
     /// Node on which it is; its tunnel is used if it has one.
     node: String,
     host: String,
@@ -39,7 +39,15 @@ struct Target {
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl Target {
+    /// A place that is on no node of ours.
+    pub(crate) fn straight(host: &str, port: u16) -> Self {
+        Self { node: String::new(), host: host.to_string(), port, tls: None }
+    }
+}
+
+/// A connection.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// `pods/log`, `exec`, `attach`, `portforward`.
@@ -119,7 +127,6 @@ async fn admit(server: &Arc<Inner>, pods: &Kind, call: &Call) -> Result<(), ApiE
         attributes.verb = "create".into();
         knarr_auth::authorize(&*server.authorizer(), &attributes).await?;
     }
-    let gvk = knarr_machinery::GroupVersionKind::new("", "v1", kind);
     let mut options = serde_json::json!({"kind": kind, "apiVersion": "v1"});
     for field in ["stdin", "stdout", "stderr", "tty"] {
         if call.query.flag(field) {
@@ -133,13 +140,25 @@ async fn admit(server: &Arc<Inner>, pods: &Kind, call: &Call) -> Result<(), ApiE
     if !command.is_empty() {
         options["command"] = command.into();
     }
+    admit_options(server, pods, call, kind, options).await
+}
+
+/// Asks admission about a stream with these options.
+async fn admit_options(
+    server: &Inner,
+    main: &Kind,
+    call: &Call,
+    kind: &'static str,
+    options: Value,
+) -> Result<(), ApiError> {
+    let gvk = knarr_machinery::GroupVersionKind::new("", "v1", kind);
     let hooks = server.hooks();
     let mut admission = knarr_registry::Admission {
         operation: knarr_registry::Operation::Connect,
-        kind: pods,
+        kind: main,
         gvk: &gvk,
         subresource: Some(&call.info.subresource),
-        namespace: &call.info.namespace,
+        namespace: crate::resource::namespace(main, call),
         name: &call.info.name,
         user: &call.user,
         object: Some(options),
@@ -232,6 +251,13 @@ pub(crate) async fn proxy(server: &Arc<Inner>, kind: &Kind, call: Call) -> Resul
         return Ok(redirect(&call.parts.uri));
     }
     let (scheme, name, port) = split_name(&call.info.name)?;
+    let options = match &*kind.info.plural {
+        "nodes" => "NodeProxyOptions",
+        "pods" => "PodProxyOptions",
+        _ => "ServiceProxyOptions",
+    };
+    let document = serde_json::json!({"kind": options, "apiVersion": "v1", "path": call.info.rest});
+    admit_options(server, kind, &call, options, document).await?;
     let target = match &*kind.info.plural {
         "nodes" => {
             let mut target = kubelet(server, &name).await?;
@@ -304,7 +330,8 @@ async fn pod_target(
     Ok(Target { node, host, port: chosen, tls: tls.then(insecure_tls).transpose()? })
 }
 
-async fn service_target(
+/// A ready endpoint of a service.
+pub(crate) async fn service_target(
     server: &Inner,
     services: &Kind,
     namespace: &str,
@@ -354,7 +381,7 @@ async fn service_target(
 }
 
 /// A connection to the target: through the tunnel of its node if that is an agent's, else straight.
-async fn connect(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, ApiError> {
+pub(crate) async fn connect(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, ApiError> {
     let (host, port) = (target.host.as_str(), target.port);
     if let Some(tunnels) = server.tunnels.load_full()
         && !target.node.is_empty()

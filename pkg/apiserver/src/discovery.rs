@@ -137,11 +137,14 @@ fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<
             Encoding::Protobuf => Format::Protobuf,
         };
         match bytes_of(&document, format) {
-            Ok(body) => Ok((discovery::content_type(form, encoding), respond::line(format, body))),
+            Ok(body) if format == Format::Json => {
+                Ok((discovery::content_type(form, encoding), respond::line(body)))
+            }
+            Ok(body) => Ok((discovery::content_type(form, encoding), body)),
             // Aggregated discovery has no protobuf form here: JSON is what every client reads.
             Err(_) => Ok((
                 discovery::content_type(form, Encoding::Json),
-                respond::line(Format::Json, bytes_of(&document, Format::Json)?),
+                respond::line(bytes_of(&document, Format::Json)?),
             )),
         }
     })?;

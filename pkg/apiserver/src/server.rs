@@ -27,6 +27,7 @@ use crate::info::{Query, RequestInfo};
 use crate::metrics::Metrics;
 use crate::negotiate::{self, Accepted, Offer};
 use crate::services::ServiceAllocator;
+use crate::surroundings::Surroundings;
 use crate::tokens;
 use crate::tunnel::Tunnels;
 use crate::virtual_kinds::Sources;
@@ -58,6 +59,7 @@ pub(crate) struct Inner {
     tokens: ArcSwapOption<Tokens>,
     rbac: ArcSwapOption<Rbac>,
     pub tunnels: ArcSwapOption<Tunnels>,
+    surroundings: OnceLock<Surroundings>,
 }
 
 /// One authorized request.
@@ -103,8 +105,10 @@ impl ApiServer {
             tokens: ArcSwapOption::empty(),
             rbac: ArcSwapOption::empty(),
             tunnels: ArcSwapOption::empty(),
+            surroundings: OnceLock::new(),
         };
         let server = Self { inner: Arc::new(inner) };
+        server.inner.registry.set_conversion_caller(Arc::new(server.inner.surroundings().clone()));
         bootstrap::run(&server.inner).await?;
         custom::start(server.inner.registry.clone(), server.inner.shutdown.clone()).await?;
         Ok(server)
@@ -302,13 +306,19 @@ impl Inner {
         }
     }
 
+    /// The server as admission and conversion see it.
+    pub fn surroundings(self: &Arc<Self>) -> &Surroundings {
+        self.surroundings.get_or_init(|| Surroundings::new(self))
+    }
+
     /// What writes pass: admission in force, and allocation.
-    pub fn hooks(&self) -> Arc<dyn Hooks> {
+    pub fn hooks(&self) -> Arc<WriteHooks> {
         Arc::new(WriteHooks {
             admission: self.admission.load().as_ref().clone(),
             services: self.services.clone(),
             authorizer: self.authorizer(),
             rbac: self.rbac.load_full(),
+            refused: Mutex::default(),
         })
     }
 }

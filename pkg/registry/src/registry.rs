@@ -89,7 +89,13 @@ impl Registry {
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, knarr_datastore::Error> {
         let feed = Feed::start(store.clone(), shutdown).await?;
-        Ok(Arc::new(Self { kinds, leases: Leases::new(store.clone()), store, feed, conversion: OnceLock::new() }))
+        Ok(Arc::new(Self {
+            kinds,
+            leases: Leases::new(store.clone()),
+            store,
+            feed,
+            conversion: OnceLock::new(),
+        }))
     }
 
     /// The kinds.
@@ -260,11 +266,7 @@ impl Registry {
         }
     }
 
-    async fn decode_current(
-        &self,
-        kind: &Kind,
-        kv: &knarr_datastore::KeyValue,
-    ) -> Result<Current, ApiError> {
+    async fn decode_current(&self, kind: &Kind, kv: &knarr_datastore::KeyValue) -> Result<Current, ApiError> {
         let mut value = self.to_version(kind, codec::parse(&kv.value)?).await?;
         obj::set_meta(&mut value, "resourceVersion", &kv.mod_revision.to_string());
         Ok(Current { value, revision: kv.mod_revision, lease: kv.lease })

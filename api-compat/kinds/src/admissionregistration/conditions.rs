@@ -107,15 +107,7 @@ pub(crate) fn policy(errors: &mut Errors, obj: &Value, old: Option<&Value>, rule
 
 fn validate_validation(errors: &mut Errors, validation: &Value, environment: &Environment, path: &Path) {
     let source = text(validation, "/expression");
-    expression(
-        errors,
-        source,
-        environment,
-        &[Type::Bool],
-        path,
-        "expression",
-        "expression is not specified",
-    );
+    expression(errors, source, environment, &[Type::Bool], path, "expression", "expression is not specified");
     let computed = text(validation, "/messageExpression");
     let at = path.child("messageExpression");
     if !computed.is_empty() && computed.trim().is_empty() {

@@ -46,10 +46,8 @@ fn object(name: &str, fields: &[(&str, Type)]) -> Type {
 
 static REQUEST: LazyLock<Type> = LazyLock::new(|| {
     let text = || Type::String;
-    let kind = object(
-        "kubernetes.GroupVersionKind",
-        &[("group", text()), ("version", text()), ("kind", text())],
-    );
+    let kind =
+        object("kubernetes.GroupVersionKind", &[("group", text()), ("version", text()), ("kind", text())]);
     let resource = object(
         "kubernetes.GroupVersionResource",
         &[("group", text()), ("version", text()), ("resource", text())],
@@ -112,10 +110,8 @@ static NAMESPACE: LazyLock<Type> = LazyLock::new(|| {
         ],
     );
     let spec = object("kubernetes.NamespaceSpec", &[("finalizers", Type::list(text()))]);
-    let status = object(
-        "kubernetes.NamespaceStatus",
-        &[("conditions", Type::list(condition)), ("phase", text())],
-    );
+    let status =
+        object("kubernetes.NamespaceStatus", &[("conditions", Type::list(condition)), ("phase", text())]);
     object("kubernetes.Namespace", &[("metadata", metadata), ("spec", spec), ("status", status)])
 });
 
@@ -200,7 +196,8 @@ mod tests {
             Ok(p) => p,
             Err(e) => return e,
         };
-        let request = json!({"operation": "CREATE", "name": "x", "userInfo": {"username": "jane", "groups": ["a"]}});
+        let request =
+            json!({"operation": "CREATE", "name": "x", "userInfo": {"username": "jane", "groups": ["a"]}});
         let (object, namespace) = (json!({"spec": {"replicas": 2}}), json!({"metadata": {"name": "n"}}));
         let inputs = Inputs {
             object: &object,

@@ -48,7 +48,12 @@ pub(crate) fn validate(obj: &Value, old: Option<&Value>, mutating: bool) -> Erro
         validate_hook(&mut errors, hook, &path, mutating);
         if judged {
             let all = list(hook, "/matchConditions");
-            conditions::validate(&mut errors, all, &Environment::conditions(false), &path.child("matchConditions"));
+            conditions::validate(
+                &mut errors,
+                all,
+                &Environment::conditions(false),
+                &path.child("matchConditions"),
+            );
         }
     }
     errors

@@ -144,8 +144,14 @@ mod tests {
             (|a| a["response"]["result"] = json!({"status": "Failure", "message": "no"}), "no"),
             (|a| a["response"]["result"] = json!({}), "response.result.status was '', not 'Success'"),
             (|a| a["response"]["convertedObjects"] = json!([]), "returned 0 objects, expected 1"),
-            (|a| a["response"]["convertedObjects"][0]["apiVersion"] = "example.com/v1".into(), "invalid groupVersion"),
-            (|a| a["response"]["convertedObjects"][0]["metadata"]["name"] = "b".into(), "must have the same name: a != b"),
+            (
+                |a| a["response"]["convertedObjects"][0]["apiVersion"] = "example.com/v1".into(),
+                "invalid groupVersion",
+            ),
+            (
+                |a| a["response"]["convertedObjects"][0]["metadata"]["name"] = "b".into(),
+                "must have the same name: a != b",
+            ),
         ];
         for (change, want) in bad {
             let error = answer(change).unwrap_err();
