@@ -37,12 +37,24 @@ pub(crate) struct Target {
     host: String,
     port: u16,
     tls: Option<Arc<rustls::ClientConfig>>,
+    /// Name in the certificate, where that is not the host's.
+    name: Option<String>,
 }
 
 impl Target {
+    /// The same place over TLS.
+    pub(crate) fn with_tls(self, tls: Arc<rustls::ClientConfig>, name: String) -> Self {
+        Self { tls: Some(tls), name: Some(name), ..self }
+    }
+
+    /// `host:port`.
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     /// A place that is on no node of ours.
     pub(crate) fn straight(host: &str, port: u16) -> Self {
-        Self { node: String::new(), host: host.to_string(), port, tls: None }
+        Self { node: String::new(), host: host.to_string(), port, tls: None, name: None }
     }
 }
 
@@ -236,7 +248,7 @@ async fn kubelet(server: &Inner, node: &str) -> Result<Target, ApiError> {
     let tls = server.config.kubelet_tls.clone();
     let tls =
         Some(tls.ok_or_else(|| ApiError::unavailable("the server has no client certificate for kubelets"))?);
-    Ok(Target { node: node.to_string(), host, port, tls })
+    Ok(Target { node: node.to_string(), host, port, tls, name: None })
 }
 
 /// `nodes/proxy`, `pods/proxy`, `services/proxy`.
@@ -327,7 +339,7 @@ async fn pod_target(
         return Err(ApiError::bad_request("address not allowed"));
     }
     let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or("").to_string();
-    Ok(Target { node, host, port: chosen, tls: tls.then(insecure_tls).transpose()? })
+    Ok(Target { node, host, port: chosen, tls: tls.then(insecure_tls).transpose()?, name: None })
 }
 
 /// A ready endpoint of a service.
@@ -377,7 +389,7 @@ pub(crate) async fn service_target(
         return Err(none());
     }
     let (node, host, port) = found.swap_remove(rand::rng().random_range(0..found.len()));
-    Ok(Target { node, host, port, tls: tls.then(insecure_tls).transpose()? })
+    Ok(Target { node, host, port, tls: tls.then(insecure_tls).transpose()?, name: None })
 }
 
 /// A connection to the target: through the tunnel of its node if that is an agent's, else straight.
@@ -424,7 +436,8 @@ async fn open(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, ApiErr
     // Upgrades exist in HTTP/1.1 only.
     let mut tls = (**tls).clone();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let name = ServerName::try_from(host.to_string()).map_err(|e| failed(&e))?;
+    let name = target.name.clone().unwrap_or_else(|| host.to_string());
+    let name = ServerName::try_from(name).map_err(|e| failed(&e))?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream))
         .await
@@ -434,7 +447,12 @@ async fn open(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, ApiErr
 }
 
 /// Sends the request on and the answer back; an upgrade joins the two connections.
-async fn forward(server: &Inner, target: &Target, call: Call, path: &str) -> Result<Response, ApiError> {
+pub(crate) async fn forward(
+    server: &Inner,
+    target: &Target,
+    call: Call,
+    path: &str,
+) -> Result<Response, ApiError> {
     let stream = open(server, target).await?;
     let failed = |e: &dyn std::fmt::Display| ApiError::new(500, "", format!("error dialing backend: {e}"));
     let (mut sender, connection) =

@@ -171,7 +171,8 @@ fn send(kept: &Kept, headers: &HeaderMap) -> Response {
 
 fn catalog<T>(table: &KindTable, version: &str, run: impl FnOnce(&Catalog<'_>) -> T) -> T {
     let schema = |info: &KindInfo| table.find_kind(&info.gvk).and_then(|k| k.rules.openapi().cloned());
-    run(&Catalog { kinds: table.all(), version, custom_schema: &schema })
+    // Types of aggregated APIs are described by those who serve them.
+    run(&Catalog { kinds: table.own(), version, custom_schema: &schema })
 }
 
 fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiError> {

@@ -5,6 +5,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod access;
+mod aggregated;
+mod aggregation;
 pub mod auth;
 pub mod body;
 pub mod bootstrap;

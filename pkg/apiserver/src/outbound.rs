@@ -231,8 +231,8 @@ impl Webhooks {
     }
 }
 
-/// TLS for a bundle.
-pub(crate) fn trust(bundle: &str) -> Result<rustls::ClientConfig, CallError> {
+/// The certificates of a bundle in base64, or what the system trusts when there is none.
+pub(crate) fn roots(bundle: &str) -> Result<RootCertStore, CallError> {
     let pem = base64::engine::general_purpose::STANDARD
         .decode(bundle)
         .map_err(|e| failed(format!("caBundle is no base64: {e}")))?;
@@ -246,6 +246,12 @@ pub(crate) fn trust(bundle: &str) -> Result<rustls::ClientConfig, CallError> {
             return Err(failed("unable to load root certificates: unable to parse bytes as PEM block"));
         }
     }
+    Ok(roots)
+}
+
+/// TLS for a bundle.
+fn trust(bundle: &str) -> Result<rustls::ClientConfig, CallError> {
+    let roots = roots(bundle)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::access;
+use crate::aggregation::Aggregation;
 use crate::config::Config;
 use crate::discovery::Documents;
 use crate::hooks::WriteHooks;
@@ -31,7 +32,7 @@ use crate::surroundings::Surroundings;
 use crate::tokens;
 use crate::tunnel::Tunnels;
 use crate::virtual_kinds::Sources;
-use crate::{bootstrap, custom, health, identity, resource, respond};
+use crate::{aggregated, aggregation, bootstrap, custom, health, identity, resource, respond};
 
 /// Ordinary requests end after this time, as upstream's `--request-timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     rbac: ArcSwapOption<Rbac>,
     pub tunnels: ArcSwapOption<Tunnels>,
     surroundings: OnceLock<Surroundings>,
+    pub aggregation: Aggregation,
 }
 
 /// One authorized request.
@@ -106,11 +108,13 @@ impl ApiServer {
             rbac: ArcSwapOption::empty(),
             tunnels: ArcSwapOption::empty(),
             surroundings: OnceLock::new(),
+            aggregation: Aggregation::default(),
         };
         let server = Self { inner: Arc::new(inner) };
         server.inner.registry.set_conversion_caller(Arc::new(server.inner.surroundings().clone()));
         bootstrap::run(&server.inner).await?;
         custom::start(server.inner.registry.clone(), server.inner.shutdown.clone()).await?;
+        aggregation::start(server.inner.clone()).await?;
         Ok(server)
     }
 
@@ -272,6 +276,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 async fn route(server: &Arc<Inner>, call: Call, permit: &Permit) -> Result<Response, ApiError> {
+    if let Some(remote) = server.aggregation.find(&call.info) {
+        return aggregated::proxy(server, &remote, call).await;
+    }
     if call.info.is_resource {
         return resource::handle(server, call, permit).await;
     }

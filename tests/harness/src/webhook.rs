@@ -17,12 +17,23 @@ use tokio_rustls::server::TlsStream;
 /// Answers a review at a path.
 pub type Answer = dyn Fn(&str, &Value) -> Value + Send + Sync;
 
+fn head(parts: &http::request::Parts) -> Value {
+    let mut headers = serde_json::Map::new();
+    for (name, value) in &parts.headers {
+        let list = headers.entry(name.to_string()).or_insert_with(|| json!([]));
+        list.as_array_mut().unwrap().push(value.to_str().unwrap().into());
+    }
+    json!({"method": parts.method.as_str(), "headers": headers})
+}
+
 /// A running webhook server.
 pub struct WebhookServer {
     /// `https://localhost:port`.
     pub url: String,
     /// The certificate that vouches for it, PEM in base64.
     pub bundle: String,
+    /// Its port.
+    pub port: u16,
     calls: Arc<Mutex<Vec<(String, Value)>>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -55,7 +66,8 @@ impl WebhookServer {
     /// Starts one whose answers are what `answer` makes of a path and a review.
     pub async fn start(answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> Self {
         let ca = knarr_pki::Ca::create("webhooks").unwrap();
-        let leaf = knarr_pki::Leaf::server("webhook", vec!["localhost".into()], vec![[127, 0, 0, 1].into()]);
+        let names = vec!["localhost".into(), "aggregated.default.svc".into()];
+        let leaf = knarr_pki::Leaf::server("webhook", names, vec![[127, 0, 0, 1].into()]);
         let pair = ca.issue(&leaf).unwrap();
         let chain: Vec<_> =
             CertificateDer::pem_slice_iter(pair.cert_pem.as_bytes()).collect::<Result<_, _>>().unwrap();
@@ -75,8 +87,10 @@ impl WebhookServer {
             let (answer, noted) = (answer.clone(), noted.clone());
             async move {
                 let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
-                let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
-                let review: Value = serde_json::from_slice(&body).unwrap();
+                let (parts, body) = request.into_parts();
+                let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+                // What is no review is told by its head.
+                let review: Value = serde_json::from_slice(&body).unwrap_or_else(|_| head(&parts));
                 noted.lock().unwrap().push((path.clone(), review.clone()));
                 if path.starts_with("/slow") {
                     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
@@ -87,7 +101,13 @@ impl WebhookServer {
         });
         let tls = Tls { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
         let task = tokio::spawn(async move { axum::serve(tls, router).await.unwrap() });
-        Self { url: format!("https://localhost:{port}"), bundle: STANDARD.encode(ca.cert_pem()), calls, task }
+        Self {
+            url: format!("https://localhost:{port}"),
+            bundle: STANDARD.encode(ca.cert_pem()),
+            port,
+            calls,
+            task,
+        }
     }
 
     /// A clientConfig for a path.
