@@ -365,7 +365,7 @@ impl<'a> Val<'a> {
                 Json::Object(m.fields.iter().map(entry).collect::<Result<_, EvalError>>()?)
             }
             Self::Timestamp(t) => t.to_string().into(),
-            Self::Duration(_) => match crate::library::convert::call("string", &[self.clone()])? {
+            Self::Duration(_) => match crate::library::convert::call("string", std::slice::from_ref(self))? {
                 Val::String(s) => s.into_owned().into(),
                 _ => return Err(EvalError::overload()),
             },

@@ -18,25 +18,6 @@ pub const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// Annotation of client-side `kubectl apply`.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Lays a partial document over an object, as mutating admission policies do: no ownership is kept.
-///
-/// # Errors
-/// A document that its type does not describe, or that would replace an atomic value.
-pub fn lay_over(types: &TypeRef, object: &Value, patch: &Value) -> Result<Value, String> {
-    let walker = Walker { set: &types.set };
-    let root = Node::Typed(&types.root);
-    let errors = walker.check(root, patch);
-    if !errors.is_empty() {
-        return Err(format!("failed to convert patch object to typed object: {}", errors.join(", ")));
-    }
-    let atomics = walker.atomics(root, patch);
-    if !atomics.is_empty() {
-        let text = "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs";
-        return Err(format!("{text}: {}", atomics.join(", ")));
-    }
-    walker.merge(root, Some(object), Some(patch)).ok_or_else(|| "failed to merge patch".to_string())
-}
-
 /// A write, as far as ownership of fields is concerned.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {

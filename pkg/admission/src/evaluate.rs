@@ -288,7 +288,7 @@ mod tests {
     use serde_json::json;
 
     async fn with_scene<T>(f: impl AsyncFnOnce(&Scene<'_>) -> T) -> T {
-        let server = FakeServer::default();
+        let server = FakeServer;
         let mut case = Case::new(Operation::Create, "apps", "Deployment", "deployments");
         case.object = Some(json!({"metadata": {"name": "a", "namespace": "n"}, "spec": {"replicas": 3}}));
         let request = case.request();

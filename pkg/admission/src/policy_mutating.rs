@@ -7,7 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::{MutatingAdmissionPolicy, Mutat
 use knarr_cel::{Message, Val};
 use knarr_kinds::Kind;
 use knarr_machinery::status::Cause;
-use knarr_machinery::{ApiError, apply, patch};
+use knarr_machinery::{ApiError, overlay, patch};
 use serde_json::{Map, Value};
 
 use crate::Plugin;
@@ -195,7 +195,7 @@ async fn lay_over(
     for key in ["apiVersion", "kind"] {
         partial[key] = scene.object[key].clone();
     }
-    apply::lay_over(&kind.info.types, &scene.object, &partial)
+    overlay::lay_over(&kind.info.types, &scene.object, &partial)
         .map_err(|e| format!("error applying patch: {e}"))
 }
 

@@ -139,7 +139,6 @@ pub(crate) mod testing {
     use super::*;
 
     /// A server that has no webhooks, and whose authorizer allows `get` only.
-    #[derive(Default)]
     pub(crate) struct FakeServer;
 
     #[async_trait]

@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod chain;
 pub mod config;
 mod connect;
+mod connect_admission;
 mod custom;
 pub mod discovery;
 pub mod encode;

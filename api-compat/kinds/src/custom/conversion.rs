@@ -138,7 +138,8 @@ mod tests {
         let good = answer(|_| {}).unwrap();
         assert_eq!(good[0]["metadata"]["labels"], json!({"c": "d"}));
         assert_eq!(good[0]["metadata"]["generation"], 3, "metadata is not the webhook's to change");
-        let bad: [(fn(&mut Value), &str); 7] = [
+        type Change = fn(&mut Value);
+        let bad: [(Change, &str); 7] = [
             (|a| a["response"]["uid"] = "x".into(), "expected response.uid=\"q\", got \"x\""),
             (|a| a["apiVersion"] = "apiextensions.k8s.io/v1beta1".into(), "expected webhook response of"),
             (|a| a["response"]["result"] = json!({"status": "Failure", "message": "no"}), "no"),
