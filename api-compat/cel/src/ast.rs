@@ -33,6 +33,11 @@ pub(crate) enum Node {
     List(Vec<(Expr, bool)>),
     Map(Vec<(Expr, Expr, bool)>),
     Macro(Box<Macro>),
+    /// `Name{field: value}`; optional fields are `?field: value`.
+    Struct {
+        name: String,
+        fields: Vec<(String, Expr, bool)>,
+    },
 }
 
 /// A constant.

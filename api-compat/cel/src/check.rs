@@ -8,10 +8,15 @@ use crate::error::Issue;
 use crate::functions::{Overload, overloads};
 use crate::types::{Substitution, Type};
 
-/// Checks an expression; returns its type.
-pub(crate) fn check(expr: &Expr, variables: &[(String, Type)]) -> Result<Type, Vec<Issue>> {
-    let mut checker =
-        Checker { scope: variables.to_vec(), types: Substitution::default(), issues: Vec::new(), mixed: 0 };
+/// Checks an expression; returns its type. `patches`: whether it may make `Object` and `JSONPatch` structs.
+pub(crate) fn check(expr: &Expr, variables: &[(String, Type)], patches: Patches) -> Result<Type, Vec<Issue>> {
+    let mut checker = Checker {
+        scope: variables.to_vec(),
+        types: Substitution::default(),
+        issues: Vec::new(),
+        mixed: 0,
+        patches,
+    };
     let ty = checker.expr(expr);
     if checker.issues.is_empty() { Ok(checker.types.resolve(&ty, true)) } else { Err(checker.issues) }
 }
@@ -50,11 +55,23 @@ pub(crate) fn type_named(name: &str) -> Option<Type> {
         "kubernetes.Quantity" => Type::Opaque("kubernetes.Quantity"),
         "kubernetes.Semver" => Type::Opaque("kubernetes.Semver"),
         "kubernetes.NamedFormat" => Type::Opaque("kubernetes.NamedFormat"),
+        "kubernetes.authorization.Authorizer" => Type::Opaque("kubernetes.authorization.Authorizer"),
+        "kubernetes.authorization.Decision" => Type::Opaque("kubernetes.authorization.Decision"),
         _ => return None,
     })
 }
 
+/// Whether an expression may describe a change of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patches {
+    /// There are no structs to make.
+    None,
+    /// `Object{...}`, `Object.spec{...}` and `JSONPatch{...}` can be made.
+    Allowed,
+}
+
 struct Checker {
+    patches: Patches,
     scope: Vec<(String, Type)>,
     types: Substitution,
     issues: Vec<Issue>,
@@ -92,7 +109,40 @@ impl Checker {
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
             Node::Macro(m) => self.walk(expr.at, m),
+            Node::Struct { name, fields } => self.message(expr.at, name, fields),
         }
+    }
+
+    /// A struct of a change: `Object` may have any fields, `JSONPatch` has four.
+    fn message(&mut self, at: usize, name: &str, fields: &[(String, Expr, bool)]) -> Type {
+        let patch = name == "JSONPatch";
+        let known = patch || name == "Object" || name.starts_with("Object.");
+        if !known || self.patches == Patches::None {
+            return self.fail(at, format!("undeclared reference to '{name}' (in container '')"));
+        }
+        for (field, value, optional) in fields {
+            let given = self.expr(value);
+            let given = match (self.types.resolve(&given, false), optional) {
+                (Type::Optional(t), true) => (*t).clone(),
+                (t, _) => t,
+            };
+            let wanted = match field.as_str() {
+                "op" | "path" | "from" if patch => Type::String,
+                "value" => Type::Dyn,
+                _ if patch => {
+                    self.fail(value.at, format!("undefined field '{field}'"));
+                    continue;
+                }
+                _ => Type::Dyn,
+            };
+            if !self.types.fits(&wanted, &given) {
+                let shown = self.show(&given);
+                let text =
+                    format!("expected type of field '{field}' is '{wanted}' but provided type is '{shown}'");
+                self.fail(value.at, text);
+            }
+        }
+        Type::Message(name.to_string())
     }
 
     fn logical(&mut self, at: usize, function: &str, list: &[Expr]) -> Type {
@@ -112,6 +162,10 @@ impl Checker {
 
     fn select(&mut self, expr: &Expr) -> Type {
         let Node::Select { operand, field, test, optional } = &expr.node else { return Type::Dyn };
+        // A name with dots may be a variable.
+        if let Some(t) = qualified(expr).filter(|_| !test).and_then(|name| self.variable(&name)) {
+            return t;
+        }
         // A name with dots may be a type.
         if let Some(name) = qualified(expr).filter(|_| !test)
             && self.variable(name.split('.').next().unwrap_or_default()).is_none()
@@ -131,7 +185,7 @@ impl Checker {
                 None => return self.fail(expr.at, format!("undefined field '{field}'")),
             },
             Type::Map(_, v) => (**v).clone(),
-            Type::Dyn | Type::Param(_) => Type::Dyn,
+            Type::Dyn | Type::Param(_) | Type::Message(_) => Type::Dyn,
             other => {
                 let text = format!("type '{}' does not support field selection", self.show(other));
                 return self.fail(expr.at, text);

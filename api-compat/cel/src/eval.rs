@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ast::{Expr, Literal, Macro, MacroKind, Node};
+use crate::authority::{Answers, Check, Decision};
 use crate::check::{qualified, type_named};
 use crate::error::EvalError;
 use crate::functions::overloads;
 use crate::library;
-use crate::value::Val;
+use crate::value::{Message, Val};
 
 type Outcome<'a> = Result<Val<'a>, EvalError>;
 
@@ -18,11 +19,17 @@ pub(crate) struct Machine<'a> {
     scope: Vec<(&'a str, Val<'a>)>,
     pub cost: u64,
     limit: u64,
+    answers: Option<&'a Answers>,
 }
 
 impl<'a> Machine<'a> {
-    pub fn new(scope: Vec<(&'a str, Val<'a>)>, limit: u64) -> Self {
-        Self { scope, cost: 0, limit }
+    pub fn new(scope: Vec<(&'a str, Val<'a>)>, limit: u64, answers: Option<&'a Answers>) -> Self {
+        Self { scope, cost: 0, limit, answers }
+    }
+
+    /// What the authorizer has answered; asked anew where it has not.
+    pub fn ask(&self, check: &Check) -> Option<Decision> {
+        self.answers.and_then(|a| a.get(check))
     }
 
     /// Counts steps.
@@ -78,6 +85,19 @@ impl<'a> Machine<'a> {
                 Ok(Val::Map(Arc::new(out)))
             }
             Node::Macro(m) => self.walk(m),
+            Node::Struct { name, fields } => {
+                self.charge(40)?;
+                let mut out = BTreeMap::new();
+                for (field, value, optional) in fields {
+                    let value = match (self.run(value)?, optional) {
+                        (Val::Optional(None), true) => continue,
+                        (Val::Optional(Some(v)), true) => *v,
+                        (v, _) => v,
+                    };
+                    out.insert(field.clone(), value);
+                }
+                Ok(Val::Message(Arc::new(Message { name: name.clone(), fields: out })))
+            }
         }
     }
 
@@ -89,6 +109,9 @@ impl<'a> Machine<'a> {
         test: bool,
         optional: bool,
     ) -> Outcome<'a> {
+        if !test && let Some(value) = qualified(expr).and_then(|name| self.variable(&name)) {
+            return Ok(value.clone());
+        }
         if !test
             && let Some(name) = qualified(expr)
             && self.variable(name.split('.').next().unwrap_or_default()).is_none()
@@ -104,6 +127,11 @@ impl<'a> Machine<'a> {
             Val::Optional(Some(v)) => (*v, true),
             v => (v, false),
         };
+        if let Val::Fields(fields) = &inner
+            && let Some(Err(error)) = fields.get(field)
+        {
+            return Err(error.clone());
+        }
         let found = inner.field(field);
         if test {
             return Ok(Val::Bool(found.is_some()));

@@ -240,7 +240,25 @@ const TABLE: &[(&str, &[&str])] = &[
     ("format.date", FORMAT),
     ("format.datetime", FORMAT),
     ("validate", &["format.(string) -> optional(list(string))"]),
+    // Authorization.
+    ("path", &["authorizer.(string) -> pathcheck"]),
+    ("group", &["authorizer.(string) -> groupcheck"]),
+    ("serviceAccount", &["authorizer.(string, string) -> authorizer"]),
+    ("resource", &["groupcheck.(string) -> resourcecheck"]),
+    ("subresource", RESOURCE_CHECK),
+    ("namespace", RESOURCE_CHECK),
+    ("name", RESOURCE_CHECK),
+    ("fieldSelector", RESOURCE_CHECK),
+    ("labelSelector", RESOURCE_CHECK),
+    ("check", &["pathcheck.(string) -> decision", "resourcecheck.(string) -> decision"]),
+    ("allowed", &["decision.() -> bool"]),
+    ("reason", &["decision.() -> string"]),
+    ("errored", &["decision.() -> bool"]),
+    ("error", &["decision.() -> string"]),
+    // Paths of JSON patches.
+    ("jsonpatch.escapeKey", &["(string) -> string"]),
 ];
+const RESOURCE_CHECK: &[&str] = &["resourcecheck.(string) -> resourcecheck"];
 
 const COMPARE: &[&str] = &[
     "(bool, bool) -> bool",
@@ -347,6 +365,11 @@ fn parse(text: &str) -> Option<Type> {
         "quantity" => Type::Opaque("kubernetes.Quantity"),
         "semver" => Type::Opaque("kubernetes.Semver"),
         "format" => Type::Opaque("kubernetes.NamedFormat"),
+        "authorizer" => Type::Opaque("kubernetes.authorization.Authorizer"),
+        "pathcheck" => Type::Opaque("kubernetes.authorization.PathCheck"),
+        "groupcheck" => Type::Opaque("kubernetes.authorization.GroupCheck"),
+        "resourcecheck" => Type::Opaque("kubernetes.authorization.ResourceCheck"),
+        "decision" => Type::Opaque("kubernetes.authorization.Decision"),
         _ => return None,
     })
 }

@@ -61,6 +61,13 @@ pub(crate) fn call<'a>(
         n if n.starts_with("get") && matches!(args.first(), Some(Val::Timestamp(_) | Val::Duration(_))) => {
             times::call(name, &args)
         }
+        "jsonpatch.escapeKey" => match args.as_slice() {
+            [Val::String(key)] => Ok(Val::string(key.replace('~', "~0").replace('/', "~1"))),
+            _ => Err(EvalError::overload()),
+        },
+        _ if matches!(args.first(), Some(Val::Authority(..) | Val::Decision(_))) => {
+            crate::authority::call(machine, name, &args)
+        }
         n if n.starts_with("format.") || n == "validate" => names::call(name, &args),
         _ if matches!(args.first(), Some(Val::Quantity(_))) || matches!(name, "quantity" | "isQuantity") => {
             quantities::call(name, &args)

@@ -1,6 +1,7 @@
 //! The parser: recursive descent, with a limit on nesting.
 
 use crate::ast::{Expr, Literal, Macro, MacroKind, Node};
+use crate::check::qualified;
 use crate::error::Issue;
 use crate::lex::{Kind, Token, tokens};
 
@@ -77,6 +78,7 @@ pub(crate) fn children(expr: &Expr) -> Vec<&Expr> {
         Node::And(list) | Node::Or(list) => list.iter().collect(),
         Node::List(items) => items.iter().map(|(e, _)| e).collect(),
         Node::Map(entries) => entries.iter().flat_map(|(k, v, _)| [k, v]).collect(),
+        Node::Struct { fields, .. } => fields.iter().map(|(_, e, _)| e).collect(),
         Node::Macro(m) => [Some(&m.range), m.filter.as_ref(), Some(&m.body)].into_iter().flatten().collect(),
     }
 }
@@ -250,12 +252,30 @@ impl Parser {
                 let index = self.expr()?;
                 self.expect("]")?;
                 left = call(at, if optional { "_[?_]" } else { "_[_]" }, vec![left, index]);
-            } else if self.is("{") && matches!(left.node, Node::Ident(_) | Node::Select { .. }) {
-                return Err(Issue::new(at, "message literals are not supported".into()));
+            } else if let Some(name) = qualified(&left).filter(|_| self.is("{")) {
+                self.at += 1;
+                let fields = self.struct_fields()?;
+                left = Expr { at: left.at, node: Node::Struct { name, fields } };
             } else {
                 return Ok(left);
             }
         }
+    }
+
+    /// What stands between the braces of a struct.
+    fn struct_fields(&mut self) -> Result<Vec<(String, Expr, bool)>, Issue> {
+        let mut fields = Vec::new();
+        while !self.take("}") {
+            let optional = self.take("?");
+            let name = self.field_name()?;
+            self.expect(":")?;
+            fields.push((name, self.expr()?, optional));
+            if !self.take(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(fields)
     }
 
     fn field_name(&mut self) -> Result<String, Issue> {

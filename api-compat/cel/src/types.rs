@@ -39,6 +39,8 @@ pub enum Type {
     Object(Arc<ObjectType>),
     /// A type of a library, such as `kubernetes.Quantity`.
     Opaque(&'static str),
+    /// A struct that expressions make themselves, `Object.spec` or `JSONPatch`.
+    Message(String),
     /// A type parameter of a signature.
     Param(u32),
 }
@@ -88,6 +90,7 @@ impl fmt::Display for Type {
             Self::Type(t) => write!(f, "type({t})"),
             Self::Object(o) => f.write_str(&o.name),
             Self::Opaque(name) => f.write_str(name),
+            Self::Message(name) => f.write_str(name),
         }
     }
 }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use knarr_machinery::quantity::Quantity;
 use serde_json::Value as Json;
 
+use crate::authority::{Check, Decision, Stage};
 use crate::error::EvalError;
 use crate::time;
 use crate::types::Type;
@@ -58,6 +59,54 @@ pub enum Val<'a> {
     Semver(Arc<crate::library::semver::Semver>),
     /// kubernetes.NamedFormat
     Format(&'static str),
+    /// A struct that the expression made.
+    Message(Arc<Message<'a>>),
+    /// Named values that were computed before; what failed tells so when it is read.
+    Fields(Arc<Fields<'a>>),
+    /// A question to the authorizer, as far as it is put.
+    Authority(Stage, Arc<Check>),
+    /// The authorizer's answer.
+    Decision(Arc<Decision>),
+}
+
+/// Named values, each with its outcome.
+pub type Fields<'a> = BTreeMap<String, Result<Val<'a>, EvalError>>;
+
+/// A struct that an expression made.
+#[derive(Debug, Clone)]
+pub struct Message<'a> {
+    /// `Object`, `Object.spec`, `JSONPatch`.
+    pub name: String,
+    /// The fields that were given.
+    pub fields: BTreeMap<String, Val<'a>>,
+}
+
+impl Message<'_> {
+    /// Where a struct's name is not that of the fields which lead to it: `Object.spec` belongs into `spec`.
+    pub fn misplaced(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        misplaced(&Val::Message(Arc::new(self.clone())), &self.name, &mut found);
+        found
+    }
+}
+
+fn misplaced(value: &Val<'_>, path: &str, found: &mut Vec<String>) {
+    match value {
+        Val::Message(m) => {
+            if m.name != path {
+                found.push(format!(
+                    "unexpected type name {:?}, expected {path:?}, which matches field name path from root Object type",
+                    m.name
+                ));
+            }
+            for (key, below) in &m.fields {
+                misplaced(below, &format!("{path}.{key}"), found);
+            }
+        }
+        Val::List(items) => items.iter().for_each(|v| misplaced(v, path, found)),
+        Val::Map(map) => map.values().for_each(|(_, v)| misplaced(v, path, found)),
+        _ => {}
+    }
 }
 
 /// A value of a document as its declared type has it.
@@ -207,6 +256,10 @@ impl<'a> Val<'a> {
             Self::Url(_) => "kubernetes.URL",
             Self::Semver(_) => "kubernetes.Semver",
             Self::Format(_) => "kubernetes.NamedFormat",
+            Self::Message(m) if m.name == "JSONPatch" => "JSONPatch",
+            Self::Message(_) | Self::Fields(_) => "Object",
+            Self::Authority(stage, _) => stage.type_name(),
+            Self::Decision(_) => "kubernetes.authorization.Decision",
         }
     }
 
@@ -277,8 +330,48 @@ impl<'a> Val<'a> {
                 map.get(unescape(name).as_ref()).map(|v| from_json(v, element_type(ty, name)))
             }
             Self::Json(Json::Object(_), _) | Self::Map(_) => self.lookup(&Val::String(Cow::Borrowed(name))),
+            Self::Message(m) => m.fields.get(name).cloned(),
+            Self::Fields(fields) => fields.get(name).and_then(|f| f.as_ref().ok()).cloned(),
             _ => None,
         }
+    }
+
+    /// The value as JSON.
+    ///
+    /// # Errors
+    /// Values that JSON does not have, maps with keys that are no strings.
+    pub fn to_json(&self) -> Result<Json, EvalError> {
+        Ok(match self {
+            Self::Null => Json::Null,
+            Self::Bool(b) => (*b).into(),
+            Self::Int(i) => (*i).into(),
+            Self::Uint(u) => (*u).into(),
+            Self::Double(d) => (*d).into(),
+            Self::String(s) => s.as_ref().into(),
+            Self::Bytes(b) => base64::engine::general_purpose::STANDARD.encode(b).into(),
+            Self::List(items) => Json::Array(items.iter().map(Self::to_json).collect::<Result<Vec<_>, _>>()?),
+            Self::Json(json, _) => (*json).clone(),
+            Self::Map(map) => {
+                let entry = |(k, v): &(Val<'_>, Val<'_>)| match k {
+                    Val::String(k) => Ok((k.to_string(), v.to_json()?)),
+                    other => {
+                        Err(EvalError::text(format!("map key is of type {}, not string", other.type_name())))
+                    }
+                };
+                Json::Object(map.values().map(entry).collect::<Result<_, _>>()?)
+            }
+            Self::Message(m) => {
+                let entry = |(k, v): (&String, &Val<'_>)| Ok((k.clone(), v.to_json()?));
+                Json::Object(m.fields.iter().map(entry).collect::<Result<_, EvalError>>()?)
+            }
+            Self::Timestamp(t) => t.to_string().into(),
+            Self::Duration(_) => match crate::library::convert::call("string", std::slice::from_ref(self))? {
+                Val::String(s) => s.into_owned().into(),
+                _ => return Err(EvalError::overload()),
+            },
+            Self::Optional(Some(v)) => v.to_json()?,
+            other => return Err(EvalError::text(format!("{} has no JSON form", other.type_name()))),
+        })
     }
 
     /// Equality across types: values of different kinds are unequal.
@@ -309,6 +402,11 @@ impl<'a> Val<'a> {
             (Url(a), Url(b)) => a == b,
             (Semver(a), Semver(b)) => a == b,
             (Val::Json(a, x), Val::Json(b, y)) if x == y && a == b => true,
+            (Val::Message(a), Val::Message(b)) => {
+                a.name == b.name
+                    && a.fields.len() == b.fields.len()
+                    && a.fields.iter().all(|(k, v)| b.fields.get(k).is_some_and(|w| v.equals(w)))
+            }
             _ => match (self.items(), other.items(), self.entries(), other.entries()) {
                 (Some(a), Some(b), _, _) => a.len() == b.len() && a.iter().zip(&b).all(|(x, y)| x.equals(y)),
                 (_, _, Some(a), Some(b)) => {

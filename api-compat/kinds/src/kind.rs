@@ -281,6 +281,20 @@ pub trait Rules: Send + Sync {
         false
     }
 
+    /// The webhook that converts documents between the versions of a custom kind. Then [`Rules::from_storage`] and
+    /// [`Rules::to_storage`] leave the version as it is: whoever reads or writes calls the webhook.
+    fn conversion(&self) -> Option<&Conversion> {
+        None
+    }
+
+    /// What a conversion webhook returned, brought to what this version describes.
+    ///
+    /// # Errors
+    /// A value of a wrong type.
+    fn converted(&self, obj: Value) -> Result<Value, ApiError> {
+        Ok(obj)
+    }
+
     /// What the first delete of an object does to it before anything else (finalizers, conditions); false for
     /// nothing.
     fn begin_delete(&self, obj: &mut Value, now: &str) -> bool {
@@ -292,6 +306,17 @@ pub trait Rules: Send + Sync {
     fn scale_paths(&self) -> Option<ScalePaths> {
         None
     }
+}
+
+/// How documents of a custom kind are converted by a webhook.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversion {
+    /// Name of the definition.
+    pub definition: String,
+    /// `spec.conversion.webhook.clientConfig`.
+    pub client: Value,
+    /// `spec.conversion.webhook.conversionReviewVersions`.
+    pub review_versions: Vec<String>,
 }
 
 /// Where `scale` finds its values; dotted JSON paths such as `spec.replicas`.

@@ -41,8 +41,10 @@ mod scheduling;
 mod storage;
 mod storagemigration;
 
+pub use admissionregistration::expressions;
 pub use kind::{
-    Column, Ctx, DeletePlan, Kind, KindInfo, Rules, ScalePaths, Scope, Storage, Subresource, Verb, Warnings,
+    Column, Conversion, Ctx, DeletePlan, Kind, KindInfo, Rules, ScalePaths, Scope, Storage, Subresource,
+    Verb, Warnings,
 };
 pub use ruleset::plain_rules;
 pub use table::{builtins, find};

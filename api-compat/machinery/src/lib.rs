@@ -16,6 +16,7 @@ pub mod labels;
 pub(crate) mod managers;
 pub mod meta;
 pub mod names;
+pub mod overlay;
 pub mod patch;
 pub mod quantity;
 pub mod status;

@@ -405,6 +405,46 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// Paths of the atomic lists, maps and structs in a document.
+    pub fn atomics(self, node: Node<'a>, v: &Value) -> Vec<String> {
+        let mut found = Vec::new();
+        self.find_atomics(node, v, "", &mut found);
+        found
+    }
+
+    fn find_atomics(self, node: Node<'a>, v: &Value, path: &str, found: &mut Vec<String>) {
+        match (node, v) {
+            (Node::Typed(Type::Struct(id)), Value::Object(map)) => {
+                let s = self.set.get(*id);
+                if s.atomic {
+                    found.push(path.to_string());
+                }
+                for (k, child) in map {
+                    if let Some(f) = s.field(k) {
+                        self.find_atomics(Node::Typed(&f.ty), child, &format!("{path}.{k}"), found);
+                    }
+                }
+            }
+            (Node::Typed(Type::Map(m)), Value::Object(map)) => {
+                if m.atomic {
+                    found.push(path.to_string());
+                }
+                for (k, child) in map {
+                    self.find_atomics(Node::Typed(&m.value), child, &format!("{path}.{k}"), found);
+                }
+            }
+            (Node::Typed(Type::List(l)), Value::Array(list)) => {
+                if l.kind == ListKind::Atomic {
+                    found.push(path.to_string());
+                }
+                for (i, child) in list.iter().enumerate() {
+                    self.find_atomics(Node::Typed(&l.item), child, &format!("{path}[{i}]"), found);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Fills in what Go writes for a built-in type even when nobody set it: struct fields that are no pointers.
     pub fn with_zeros(self, node: Node<'a>, v: &mut Value) {
         match (node, v) {

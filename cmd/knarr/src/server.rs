@@ -122,7 +122,15 @@ fn api_config(
         Box::new(move || own.client("kube-apiserver", "system:apiserver", &["system:masters"])),
         Box::new(|_| Ok(())),
     )?;
+    let own = pki.clone();
+    let front_proxy = renewal::keep(
+        process,
+        "client certificate for aggregated APIs",
+        Box::new(move || own.auth_proxy()),
+        Box::new(|_| Ok(())),
+    )?;
     Ok(knarr_apiserver::Config {
+        proxy_client: Some(front_proxy),
         service_cidr: config.service_cidr.to_string(),
         node_ports: config.service_node_port_range,
         cluster_domain: config.cluster_domain.clone(),

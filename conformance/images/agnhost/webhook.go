@@ -47,9 +47,9 @@ var verdicts = map[string]func(request object) verdict{
 	"/pods":                     pods,
 	"/pods/attach":              attach,
 	"/mutating-pods":            mutatePods,
-	"/configmaps":               denyData("the configmap contains unwanted key and value"),
+	"/configmaps":               denyData("the configmap contains unwanted key and value", "the configmap cannot be deleted because it contains unwanted key and value"),
 	"/mutating-configmaps":      mutateData,
-	"/custom-resource":          denyData("the custom resource contains unwanted data"),
+	"/custom-resource":          denyData("the custom resource contains unwanted data", "the custom resource cannot be deleted because it contains unwanted key and value"),
 	"/mutating-custom-resource": mutateData,
 	"/crd":                      crd,
 }
@@ -98,14 +98,17 @@ func mutatePods(request object) verdict {
 	return verdict{allowed: true, patch: []object{add("/spec/initContainers", added)}}
 }
 
-func denyData(message string) func(object) verdict {
+// denyData refuses data that is not wanted, and the deletion of what says that it stays.
+func denyData(unwanted, stays string) func(object) verdict {
 	return func(request object) verdict {
-		subject := request["object"]
 		if request["operation"] == "DELETE" {
-			subject = request["oldObject"]
+			if at(request, "oldObject", "data", "webhook-e2e-test") == "webhook-nondeletable" {
+				return deny(stays)
+			}
+			return allow()
 		}
-		if at(subject, "data", "webhook-e2e-test") == "webhook-disallow" {
-			return deny(message)
+		if at(request, "object", "data", "webhook-e2e-test") == "webhook-disallow" {
+			return deny(unwanted)
 		}
 		return allow()
 	}

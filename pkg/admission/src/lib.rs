@@ -6,25 +6,38 @@
 
 mod certificates;
 mod default_classes;
+mod evaluate;
 mod limit_ranger;
 mod limits;
+pub mod metrics;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taint;
 mod not_implemented;
+mod params;
 mod pod_security;
 mod pod_security_checks;
 mod pod_topology_labels;
+mod policies;
+mod policy_mutating;
+mod policy_validating;
 mod priority;
 mod quota_usage;
+mod ready;
 mod request;
 mod resource_quota;
+mod review;
+mod rules;
 mod runtime_class;
 mod service_account;
 mod state;
 mod storage_protection;
 mod tolerations;
+mod versions;
 mod volume_resize;
+mod webhook_mutating;
+mod webhook_validating;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -32,8 +45,8 @@ use async_trait::async_trait;
 use knarr_machinery::ApiError;
 
 pub use priority::system_priority_classes;
-pub use request::{Operation, Request};
-pub use state::{Api, Context};
+pub use request::{Notes, Operation, Request, Rounds};
+pub use state::{Api, CallError, Context, Server};
 
 /// One admission plugin.
 #[async_trait]
@@ -84,6 +97,10 @@ pub const CHAIN: &[(&str, Make)] = &[
     ("CertificateSubjectRestriction", |_| Arc::new(certificates::CertificateSubjectRestriction)),
     ("DefaultIngressClass", |c| Arc::new(default_classes::DefaultIngressClass::new(c))),
     ("PodTopologyLabels", |c| Arc::new(pod_topology_labels::PodTopologyLabels::new(c))),
+    ("MutatingAdmissionPolicy", |c| Arc::new(policy_mutating::MutatingPolicies::new(c))),
+    ("MutatingAdmissionWebhook", |c| Arc::new(webhook_mutating::MutatingAdmissionWebhook::new(c))),
+    ("ValidatingAdmissionPolicy", |c| Arc::new(policy_validating::ValidatingPolicies::new(c))),
+    ("ValidatingAdmissionWebhook", |c| Arc::new(webhook_validating::ValidatingAdmissionWebhook::new(c))),
     ("NotImplemented", |_| Arc::new(not_implemented::NotImplemented)),
     ("ResourceQuota", |c| Arc::new(resource_quota::ResourceQuotaPlugin::new(c))),
 ];
@@ -100,11 +117,20 @@ impl Chain {
         Self { plugins: on.map(|(_, make)| make(context)).collect() }
     }
 
-    /// Lets every plugin change the object.
+    /// Lets every plugin change the object; once more when a webhook or a policy did.
     ///
     /// # Errors
     /// The first refusal.
     pub async fn mutate(&self, request: &mut Request<'_>) -> Result<(), ApiError> {
+        self.round(request).await?;
+        if request.rounds.wanted {
+            request.rounds.second = true;
+            self.round(request).await?;
+        }
+        Ok(())
+    }
+
+    async fn round(&self, request: &mut Request<'_>) -> Result<(), ApiError> {
         let operation = request.operation;
         for plugin in self.plugins.iter().filter(|p| p.handles(operation)) {
             plugin.mutate(request).await?;

@@ -1,6 +1,10 @@
 //! A write as plugins see it.
 
+use std::collections::BTreeSet;
+
+use knarr_kinds::Kind;
 use knarr_machinery::{ApiError, GroupVersionKind, GroupVersionResource, UserInfo, meta};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 /// What a write does.
@@ -43,6 +47,57 @@ pub struct Request<'a> {
     pub options: &'a Value,
     /// Warnings for the client.
     pub warnings: Vec<String>,
+    /// The kind of the main resource, in the version of the request.
+    pub served: Option<&'a Kind>,
+    /// What is kept between the two rounds of mutation.
+    pub rounds: Rounds,
+    /// Warnings of validation, which only looks at the request.
+    pub noted: Notes,
+}
+
+/// Warnings that come up while a request is only looked at.
+#[derive(Debug, Default)]
+pub struct Notes(Mutex<Vec<String>>);
+
+impl Notes {
+    /// Adds one.
+    pub fn add(&self, warning: String) {
+        self.0.lock().push(warning);
+    }
+
+    /// Takes them all.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+/// The rounds of mutation: when a webhook or policy changes an object, plugins see it once more.
+#[derive(Debug, Default)]
+pub struct Rounds {
+    /// Whether this is the second one.
+    pub second: bool,
+    /// Whether a second one is needed.
+    pub wanted: bool,
+    pub(crate) webhooks: Called,
+    pub(crate) policies: Called,
+}
+
+/// Who was called in the first round.
+#[derive(Debug, Default)]
+pub(crate) struct Called {
+    /// The object when the last one was done.
+    pub output: Option<Value>,
+    /// Those who want to be called again when the object changes after them.
+    pub willing: BTreeSet<String>,
+    /// Those after whom it did.
+    pub due: BTreeSet<String>,
+}
+
+impl Called {
+    /// The object changed: all willing ones are due.
+    pub fn changed(&mut self) {
+        self.due.append(&mut self.willing);
+    }
 }
 
 impl Request<'_> {
@@ -73,6 +128,11 @@ impl Request<'_> {
             .into_iter()
             .find(|n| !n.is_empty())
             .unwrap_or_default()
+    }
+
+    /// The name: of the request, or of the object; "" where it is yet to be made.
+    pub fn object_name(&self) -> &str {
+        if self.name.is_empty() { meta::name(self.new_object()) } else { self.name }
     }
 
     /// 403 naming resource and object: `pods "x" is forbidden: <cause>`.
@@ -137,6 +197,9 @@ pub(crate) mod testing {
                 dry_run: false,
                 options: &Value::Null,
                 warnings: Vec::new(),
+                served: None,
+                rounds: Rounds::default(),
+                noted: Notes::default(),
             }
         }
     }

@@ -34,7 +34,8 @@ impl ApiServer {
 
     /// Puts the admission plugins in force, except those named.
     pub fn enable_admission(&self, disabled: &[String]) {
-        let context = knarr_admission::Context::new(self.own_client(), self.informers());
+        let server = Arc::new(self.inner().surroundings().clone());
+        let context = knarr_admission::Context::new(self.own_client(), self.informers(), server);
         self.set_admission(Arc::new(ChainHooks(knarr_admission::Chain::new(&context, disabled))));
     }
 

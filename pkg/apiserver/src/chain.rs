@@ -41,6 +41,9 @@ fn request<'a, 'b: 'a>(admission: &mut Admission<'b>, resource: &'a GroupVersion
         dry_run: admission.dry_run,
         options: admission.options,
         warnings: std::mem::take(&mut admission.warnings),
+        served: Some(admission.kind),
+        rounds: knarr_admission::Rounds::default(),
+        noted: knarr_admission::Notes::default(),
     }
 }
 
@@ -51,8 +54,10 @@ impl Hooks for ChainHooks {
         let mut lent = request(admission, &resource);
         let outcome = self.0.mutate(&mut lent).await;
         let (object, warnings) = (lent.object.take(), std::mem::take(&mut lent.warnings));
+        let noted = lent.noted.take();
         admission.object = object;
         admission.warnings = warnings;
+        admission.warnings.extend(noted);
         outcome
     }
 
@@ -61,8 +66,10 @@ impl Hooks for ChainHooks {
         let mut lent = request(admission, &resource);
         let outcome = self.0.validate(&lent).await;
         let (object, warnings) = (lent.object.take(), std::mem::take(&mut lent.warnings));
+        let noted = lent.noted.take();
         admission.object = object;
         admission.warnings = warnings;
+        admission.warnings.extend(noted);
         outcome
     }
 }

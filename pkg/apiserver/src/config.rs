@@ -20,6 +20,8 @@ pub struct Config {
     pub port: u16,
     /// TLS for connections to kubelets: client certificate and CA.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// The front proxy's certificate, for connections to aggregated APIs.
+    pub proxy_client: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
     /// CA of client certificates (PEM), told to extension servers. Empty tells nothing.
     pub client_ca_pem: String,
     /// CA of the front proxy (PEM), told to extension servers. Empty tells nothing.
@@ -38,6 +40,7 @@ impl Default for Config {
             advertise_address: IpAddr::from([127, 0, 0, 1]),
             port: 6443,
             kubelet_tls: None,
+            proxy_client: None,
             client_ca_pem: String::new(),
             request_header_ca_pem: String::new(),
             git_version: "v1.37.0+knarr1".into(),

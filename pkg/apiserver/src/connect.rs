@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::connect_admission::{admit, admit_options};
 use crate::insecure::insecure_tls;
 use crate::proxy_links::{Place, rewrite};
 use crate::respond;
@@ -31,15 +32,35 @@ const DEFAULT_KUBELET_PORT: u16 = 10250;
 const MAX_ERROR: usize = 50_000;
 
 /// Where a stream goes.
-struct Target {
+pub(crate) struct Target {
     /// Node on which it is; its tunnel is used if it has one.
     node: String,
     host: String,
     port: u16,
     tls: Option<Arc<rustls::ClientConfig>>,
+    /// Name in the certificate, where that is not the host's.
+    name: Option<String>,
 }
 
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl Target {
+    /// The same place over TLS.
+    pub(crate) fn with_tls(self, tls: Arc<rustls::ClientConfig>, name: String) -> Self {
+        Self { tls: Some(tls), name: Some(name), ..self }
+    }
+
+    /// `host:port`.
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// A place that is on no node of ours.
+    pub(crate) fn straight(host: &str, port: u16) -> Self {
+        Self { node: String::new(), host: host.to_string(), port, tls: None, name: None }
+    }
+}
+
+/// A connection.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// `pods/log`, `exec`, `attach`, `portforward`.
@@ -104,52 +125,6 @@ async fn log_socket(
         }
     });
     Ok(response)
-}
-
-/// A stream by WebSocket begins with GET: as upstream, it needs the right to create as well. Then admission is asked.
-async fn admit(server: &Arc<Inner>, pods: &Kind, call: &Call) -> Result<(), ApiError> {
-    let kind = match call.info.subresource.as_str() {
-        "exec" => "PodExecOptions",
-        "attach" => "PodAttachOptions",
-        "portforward" => "PodPortForwardOptions",
-        _ => return Ok(()),
-    };
-    if call.info.verb == "get" {
-        let mut attributes = crate::access::attributes(&call.user, &call.info, &call.query);
-        attributes.verb = "create".into();
-        knarr_auth::authorize(&*server.authorizer(), &attributes).await?;
-    }
-    let gvk = knarr_machinery::GroupVersionKind::new("", "v1", kind);
-    let mut options = serde_json::json!({"kind": kind, "apiVersion": "v1"});
-    for field in ["stdin", "stdout", "stderr", "tty"] {
-        if call.query.flag(field) {
-            options[field] = true.into();
-        }
-    }
-    if !call.query.text("container").is_empty() {
-        options["container"] = call.query.text("container").into();
-    }
-    let command: Vec<&str> = call.query.all("command").collect();
-    if !command.is_empty() {
-        options["command"] = command.into();
-    }
-    let hooks = server.hooks();
-    let mut admission = knarr_registry::Admission {
-        operation: knarr_registry::Operation::Connect,
-        kind: pods,
-        gvk: &gvk,
-        subresource: Some(&call.info.subresource),
-        namespace: &call.info.namespace,
-        name: &call.info.name,
-        user: &call.user,
-        object: Some(options),
-        old: None,
-        dry_run: false,
-        options: &Value::Null,
-        warnings: Vec::new(),
-    };
-    hooks.mutate(&mut admission).await?;
-    hooks.validate(&mut admission).await
 }
 
 /// The kubelet's names of the exec and attach options.
@@ -217,7 +192,7 @@ async fn kubelet(server: &Inner, node: &str) -> Result<Target, ApiError> {
     let tls = server.config.kubelet_tls.clone();
     let tls =
         Some(tls.ok_or_else(|| ApiError::unavailable("the server has no client certificate for kubelets"))?);
-    Ok(Target { node: node.to_string(), host, port, tls })
+    Ok(Target { node: node.to_string(), host, port, tls, name: None })
 }
 
 /// `nodes/proxy`, `pods/proxy`, `services/proxy`.
@@ -232,6 +207,13 @@ pub(crate) async fn proxy(server: &Arc<Inner>, kind: &Kind, call: Call) -> Resul
         return Ok(redirect(&call.parts.uri));
     }
     let (scheme, name, port) = split_name(&call.info.name)?;
+    let options = match &*kind.info.plural {
+        "nodes" => "NodeProxyOptions",
+        "pods" => "PodProxyOptions",
+        _ => "ServiceProxyOptions",
+    };
+    let document = serde_json::json!({"kind": options, "apiVersion": "v1", "path": call.info.rest});
+    admit_options(server, kind, &call, options, document).await?;
     let target = match &*kind.info.plural {
         "nodes" => {
             let mut target = kubelet(server, &name).await?;
@@ -301,10 +283,11 @@ async fn pod_target(
         return Err(ApiError::bad_request("address not allowed"));
     }
     let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or("").to_string();
-    Ok(Target { node, host, port: chosen, tls: tls.then(insecure_tls).transpose()? })
+    Ok(Target { node, host, port: chosen, tls: tls.then(insecure_tls).transpose()?, name: None })
 }
 
-async fn service_target(
+/// A ready endpoint of a service.
+pub(crate) async fn service_target(
     server: &Inner,
     services: &Kind,
     namespace: &str,
@@ -350,11 +333,11 @@ async fn service_target(
         return Err(none());
     }
     let (node, host, port) = found.swap_remove(rand::rng().random_range(0..found.len()));
-    Ok(Target { node, host, port, tls: tls.then(insecure_tls).transpose()? })
+    Ok(Target { node, host, port, tls: tls.then(insecure_tls).transpose()?, name: None })
 }
 
 /// A connection to the target: through the tunnel of its node if that is an agent's, else straight.
-async fn connect(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, ApiError> {
+pub(crate) async fn connect(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, ApiError> {
     let (host, port) = (target.host.as_str(), target.port);
     if let Some(tunnels) = server.tunnels.load_full()
         && !target.node.is_empty()
@@ -397,7 +380,8 @@ async fn open(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, ApiErr
     // Upgrades exist in HTTP/1.1 only.
     let mut tls = (**tls).clone();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let name = ServerName::try_from(host.to_string()).map_err(|e| failed(&e))?;
+    let name = target.name.clone().unwrap_or_else(|| host.to_string());
+    let name = ServerName::try_from(name).map_err(|e| failed(&e))?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream))
         .await
@@ -407,7 +391,12 @@ async fn open(server: &Inner, target: &Target) -> Result<Box<dyn Duplex>, ApiErr
 }
 
 /// Sends the request on and the answer back; an upgrade joins the two connections.
-async fn forward(server: &Inner, target: &Target, call: Call, path: &str) -> Result<Response, ApiError> {
+pub(crate) async fn forward(
+    server: &Inner,
+    target: &Target,
+    call: Call,
+    path: &str,
+) -> Result<Response, ApiError> {
     let stream = open(server, target).await?;
     let failed = |e: &dyn std::fmt::Display| ApiError::new(500, "", format!("error dialing backend: {e}"));
     let (mut sender, connection) =

@@ -223,7 +223,7 @@ impl Definitions {
             kind: self.kind.clone(),
             name: name.to_string(),
             established: status::is_true(&known.crd, "Established"),
-            instances: known.compiled.as_ref().and_then(|c| c.kinds(true).into_iter().next()),
+            instances: known.compiled.as_ref().and_then(|c| c.kinds(true).into_iter().next()).map(as_stored),
         };
         let (leaving, shutdown) = (self.leaving.clone(), self.shutdown.clone());
         tokio::spawn(async move {
@@ -236,6 +236,15 @@ impl Definitions {
             leaving.lock().remove(&leave.name);
         });
     }
+}
+
+/// The kind of the stored documents as they are: they must go also when nobody can convert them any more.
+fn as_stored(kind: Kind) -> Kind {
+    let mut info = (*kind.info).clone();
+    if let Some(storage) = &info.storage {
+        info.gvk.version = storage.version.clone();
+    }
+    Kind { info: Arc::new(info), rules: knarr_kinds::plain_rules() }
 }
 
 /// Served means told as established: who sees the kind sees the condition too.

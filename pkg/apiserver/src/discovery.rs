@@ -139,11 +139,14 @@ fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<
             Encoding::Protobuf => Format::Protobuf,
         };
         match bytes_of(&document, format) {
-            Ok(body) => Ok((discovery::content_type(form, encoding), respond::line(format, body))),
+            Ok(body) if format == Format::Json => {
+                Ok((discovery::content_type(form, encoding), respond::line(body)))
+            }
+            Ok(body) => Ok((discovery::content_type(form, encoding), body)),
             // Aggregated discovery has no protobuf form here: JSON is what every client reads.
             Err(_) => Ok((
                 discovery::content_type(form, Encoding::Json),
-                respond::line(Format::Json, bytes_of(&document, Format::Json)?),
+                respond::line(bytes_of(&document, Format::Json)?),
             )),
         }
     })?;
@@ -192,7 +195,8 @@ fn send(kept: &Kept, headers: &HeaderMap) -> Response {
 
 fn catalog<T>(table: &KindTable, version: &str, run: impl FnOnce(&Catalog<'_>) -> T) -> T {
     let schema = |info: &KindInfo| table.find_kind(&info.gvk).and_then(|k| k.rules.openapi().cloned());
-    run(&Catalog { kinds: table.all(), version, custom_schema: &schema })
+    // Types of aggregated APIs are described by those who serve them.
+    run(&Catalog { kinds: table.own(), version, custom_schema: &schema })
 }
 
 fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiError> {

@@ -7,6 +7,7 @@ use knarr_auth::{Authorizer, Rbac, escalation};
 use knarr_kinds::Kind;
 use knarr_machinery::ApiError;
 use knarr_registry::{Admission, Hooks, Settle};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::services::ServiceAllocator;
@@ -17,6 +18,8 @@ pub(crate) struct WriteHooks {
     pub services: ServiceAllocator,
     pub authorizer: Arc<dyn Authorizer>,
     pub rbac: Option<Arc<Rbac>>,
+    /// Warnings of a write that was refused: the client sees them beside the refusal.
+    pub refused: Mutex<Vec<String>>,
 }
 
 fn is_service(kind: &Kind) -> bool {
@@ -26,12 +29,14 @@ fn is_service(kind: &Kind) -> bool {
 #[async_trait]
 impl Hooks for WriteHooks {
     async fn mutate(&self, admission: &mut Admission<'_>) -> Result<(), ApiError> {
-        self.admission.mutate(admission).await
+        let outcome = self.admission.mutate(admission).await;
+        self.note(admission, outcome)
     }
 
     async fn validate(&self, admission: &mut Admission<'_>) -> Result<(), ApiError> {
         self.check_escalation(admission).await?;
-        self.admission.validate(admission).await
+        let outcome = self.admission.validate(admission).await;
+        self.note(admission, outcome)
     }
 
     async fn allocate(&self, admission: &mut Admission<'_>) -> Result<Option<Settle>, ApiError> {
@@ -51,6 +56,13 @@ impl Hooks for WriteHooks {
 }
 
 impl WriteHooks {
+    fn note(&self, admission: &mut Admission<'_>, outcome: Result<(), ApiError>) -> Result<(), ApiError> {
+        if outcome.is_err() {
+            self.refused.lock().append(&mut admission.warnings);
+        }
+        outcome
+    }
+
     /// Nobody grants by roles and bindings what they do not have.
     async fn check_escalation(&self, admission: &Admission<'_>) -> Result<(), ApiError> {
         let info = &admission.kind.info;

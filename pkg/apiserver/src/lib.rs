@@ -5,12 +5,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod access;
+mod aggregated;
+mod aggregation;
 pub mod auth;
 pub mod body;
 pub mod bootstrap;
 pub mod chain;
 pub mod config;
 mod connect;
+mod connect_admission;
 mod custom;
 pub mod discovery;
 pub mod encode;
@@ -24,6 +27,7 @@ pub mod listing;
 pub mod metrics;
 pub mod negotiate;
 pub mod options;
+mod outbound;
 mod proxy_links;
 pub mod resource;
 pub mod respond;
@@ -33,6 +37,7 @@ pub mod server;
 pub mod services;
 pub mod special;
 pub mod supervisor;
+mod surroundings;
 pub mod tokens;
 pub mod tunnel;
 pub mod virtual_kinds;

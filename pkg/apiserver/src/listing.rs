@@ -38,7 +38,7 @@ pub fn respond(encoder: &Encoder, page: ListPage, headers: &HeaderMap) -> Result
         let response = respond::bytes(200, media, Bytes::new());
         return Ok(respond::compress(response, out.freeze(), headers));
     }
-    let body = respond::line(encoder.accepted().format, encode(encoder, &page)?);
+    let body = encode(encoder, &page)?;
     Ok(respond::compress(respond::bytes(200, media, Bytes::new()), body, headers))
 }
 

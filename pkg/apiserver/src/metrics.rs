@@ -105,6 +105,8 @@ impl Metrics {
              # HELP apiserver_storage_revision Newest revision of the datastore.\n# TYPE apiserver_storage_revision gauge\napiserver_storage_revision {}\n",
             registry.store().revision()
         );
+        out.push('\n');
+        out.push_str(&knarr_admission::metrics::render());
         out
     }
 }

@@ -145,11 +145,7 @@ async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, 
     let entry = server.registry.get_at(kind, namespace(kind, call), &call.info.name, version).await?;
     let media = encoder.accepted().format.media_type();
     let response = respond::bytes(200, media, bytes::Bytes::new());
-    Ok(respond::compress(
-        response,
-        respond::line(encoder.accepted().format, encoder.entry(&entry)?),
-        &call.parts.headers,
-    ))
+    Ok(respond::compress(response, encoder.entry(&entry)?, &call.parts.headers))
 }
 
 async fn list(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {

@@ -25,7 +25,7 @@ const WARNINGS_MAX: usize = 4096;
 
 /// A response with a body of a known type.
 pub fn bytes(status: u16, media_type: &str, body: Bytes) -> Response {
-    let body = if media_type.starts_with("application/json") { with_line(body) } else { body };
+    let body = if media_type.starts_with("application/json") { line(body) } else { body };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(value) = HeaderValue::from_str(media_type) {
@@ -35,7 +35,7 @@ pub fn bytes(status: u16, media_type: &str, body: Bytes) -> Response {
 }
 
 /// JSON documents end with a line break, as those of a Go server.
-fn with_line(body: Bytes) -> Bytes {
+pub fn line(body: Bytes) -> Bytes {
     // Indented documents have none.
     if body.is_empty() || body.last() == Some(&b'\n') || body.ends_with(b"\n}") {
         return body;
@@ -53,23 +53,12 @@ pub fn text(status: u16, body: impl Into<String>) -> Response {
     response
 }
 
-/// A document as it goes out: JSON on one line ends with a line break, as upstream's encoder writes it.
-pub fn line(format: Format, body: Bytes) -> Bytes {
-    if format != Format::Json {
-        return body;
-    }
-    let mut out = BytesMut::with_capacity(body.len() + 1);
-    out.extend_from_slice(&body);
-    out.extend_from_slice(b"\n");
-    out.freeze()
-}
-
 /// A document that is no resource (discovery, version).
 ///
 /// # Errors
 /// When it cannot be encoded.
 pub fn document(status: u16, value: &Value, format: Format) -> Result<Response, ApiError> {
-    Ok(bytes(status, format.media_type(), line(format, bytes_of(value, format)?)))
+    Ok(bytes(status, format.media_type(), bytes_of(value, format)?))
 }
 
 /// An error as a Status in the client's encoding, JSON if that cannot tell it.
@@ -82,7 +71,7 @@ pub fn error(error: &ApiError, accepted: Accepted) -> Response {
     move_continue(&mut value);
     let encoded = bytes_of(&value, accepted.format).map(|b| (accepted.format, b));
     let (format, body) = encoded.unwrap_or_else(|_| (Format::Json, Bytes::from(value.to_string())));
-    let mut response = bytes(error.code, format.media_type(), line(format, body));
+    let mut response = bytes(error.code, format.media_type(), body);
     if let Some(seconds) = error.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -147,7 +136,7 @@ pub fn takes_gzip(headers: &HeaderMap) -> bool {
 pub fn compress(response: Response, body: Bytes, headers: &HeaderMap) -> Response {
     let json =
         response.headers().get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
-    compress_exact(response, if json { with_line(body) } else { body }, headers)
+    compress_exact(response, if json { line(body) } else { body }, headers)
 }
 
 /// As [`compress`], for a body that goes out byte for byte.

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::access;
+use crate::aggregation::Aggregation;
 use crate::config::Config;
 use crate::discovery::Documents;
 use crate::hooks::WriteHooks;
@@ -27,10 +28,11 @@ use crate::info::{Query, RequestInfo};
 use crate::metrics::Metrics;
 use crate::negotiate;
 use crate::services::ServiceAllocator;
+use crate::surroundings::Surroundings;
 use crate::tokens;
 use crate::tunnel::Tunnels;
 use crate::virtual_kinds::Sources;
-use crate::{bootstrap, custom, health, identity, resource, respond};
+use crate::{aggregated, aggregation, bootstrap, custom, health, identity, resource, respond};
 
 /// Ordinary requests end after this time, as upstream's `--request-timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -58,6 +60,8 @@ pub(crate) struct Inner {
     tokens: ArcSwapOption<Tokens>,
     rbac: ArcSwapOption<Rbac>,
     pub tunnels: ArcSwapOption<Tunnels>,
+    surroundings: OnceLock<Surroundings>,
+    pub aggregation: Aggregation,
 }
 
 /// One authorized request.
@@ -103,10 +107,14 @@ impl ApiServer {
             tokens: ArcSwapOption::empty(),
             rbac: ArcSwapOption::empty(),
             tunnels: ArcSwapOption::empty(),
+            surroundings: OnceLock::new(),
+            aggregation: Aggregation::default(),
         };
         let server = Self { inner: Arc::new(inner) };
+        server.inner.registry.set_conversion_caller(Arc::new(server.inner.surroundings().clone()));
         bootstrap::run(&server.inner).await?;
         custom::start(server.inner.registry.clone(), server.inner.shutdown.clone()).await?;
+        aggregation::start(server.inner.clone()).await?;
         Ok(server)
     }
 
@@ -266,6 +274,9 @@ fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 async fn route(server: &Arc<Inner>, call: Call, permit: &Permit) -> Result<Response, ApiError> {
+    if let Some(remote) = server.aggregation.find(&call.info) {
+        return aggregated::proxy(server, &remote, call).await;
+    }
     if call.info.is_resource {
         return resource::handle(server, call, permit).await;
     }
@@ -300,13 +311,19 @@ impl Inner {
         }
     }
 
+    /// The server as admission and conversion see it.
+    pub fn surroundings(self: &Arc<Self>) -> &Surroundings {
+        self.surroundings.get_or_init(|| Surroundings::new(self))
+    }
+
     /// What writes pass: admission in force, and allocation.
-    pub fn hooks(&self) -> Arc<dyn Hooks> {
+    pub fn hooks(&self) -> Arc<WriteHooks> {
         Arc::new(WriteHooks {
             admission: self.admission.load().as_ref().clone(),
             services: self.services.clone(),
             authorizer: self.authorizer(),
             rbac: self.rbac.load_full(),
+            refused: Mutex::default(),
         })
     }
 }

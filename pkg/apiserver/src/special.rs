@@ -93,11 +93,7 @@ fn not_implemented(kind: &Kind, subresource: &str) -> ApiError {
 async fn get(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response, ApiError> {
     let encoder = crate::resource::encoder(kind, call)?;
     let entry = server.registry.get(kind, namespace(kind, call), &call.info.name).await?;
-    Ok(respond::bytes(
-        200,
-        encoder.accepted().format.media_type(),
-        respond::line(encoder.accepted().format, encoder.entry(&entry)?),
-    ))
+    Ok(respond::bytes(200, encoder.accepted().format.media_type(), encoder.entry(&entry)?))
 }
 
 /// A kind that stands for a document type which is no resource (Scale): its facts come from the schema.

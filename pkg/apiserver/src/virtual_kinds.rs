@@ -59,11 +59,7 @@ pub(crate) async fn read(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Resul
     if named {
         let found = items.iter().find(|i| obj::name(i) == call.info.name);
         let found = found.ok_or_else(|| ApiError::not_found(&kind.info.group_resource(), &call.info.name))?;
-        return Ok(respond::bytes(
-            200,
-            media,
-            respond::line(encoder.accepted().format, encoder.document(found)?),
-        ));
+        return Ok(respond::bytes(200, media, encoder.document(found)?));
     }
     let selector = call.query.text("labelSelector");
     if !selector.is_empty() {
@@ -77,11 +73,7 @@ pub(crate) async fn read(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Resul
         items.retain(|i| obj::name(i) == call.info.name);
     }
     let revision = server.registry.store().revision();
-    Ok(respond::bytes(
-        200,
-        media,
-        respond::line(encoder.accepted().format, listing::encode_values(&encoder, &items, revision)?),
-    ))
+    Ok(respond::bytes(200, media, listing::encode_values(&encoder, &items, revision)?))
 }
 
 fn is_component_status(kind: &Kind) -> bool {

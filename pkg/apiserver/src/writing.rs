@@ -10,10 +10,11 @@ use knarr_machinery::{ApiError, GroupVersionKind, decode};
 use knarr_registry::delete::DeleteOptions;
 use knarr_registry::patch::{Checks, FieldValidation, Patch};
 use knarr_registry::update::Change;
-use knarr_registry::{Hooks, Outcome, WriteContext};
+use knarr_registry::{Outcome, WriteContext};
 use serde_json::{Value, json};
 
 use crate::encode::Encoder;
+use crate::hooks::WriteHooks;
 use crate::info::Query;
 use crate::resource::{encoder, namespace};
 use crate::server::{Call, Inner};
@@ -26,7 +27,7 @@ pub(crate) struct Writing {
     pub dry_run: bool,
     pub validation: FieldValidation,
     pub options: Value,
-    pub hooks: Arc<dyn Hooks>,
+    pub hooks: Arc<WriteHooks>,
 }
 
 impl Writing {
@@ -90,6 +91,7 @@ impl Writing {
     pub fn refuse(&self, error: &ApiError, warnings: &[String]) -> Response {
         let mut response = respond::error(error, self.encoder.accepted());
         respond::warn(&mut response, warnings);
+        respond::warn(&mut response, &self.hooks.refused.lock());
         response
     }
 
@@ -108,7 +110,7 @@ impl Writing {
         let own = gvk.kind == self.encoder.kind().info.gvk.kind;
         let body = if own { self.encoder.document(object)? } else { self.encoder.plain(object, &gvk)? };
         let format = self.encoder.accepted().format;
-        let mut response = respond::bytes(status, format.media_type(), respond::line(format, body));
+        let mut response = respond::bytes(status, format.media_type(), body);
         respond::warn(&mut response, then);
         respond::warn(&mut response, first);
         Ok(response)
@@ -195,11 +197,11 @@ pub(crate) async fn patch_part(
     let sent = SentPatch::parse(kind, &call, &bytes, writing.validation)?;
     writing.options["force"] = call.query.flag("force").into();
     let context = writing.context(kind, &call, subresource);
-    let outcome = server
-        .registry
-        .change(&context, Change::Patch(sent.patch(&call.query, &bytes, writing.validation)))
-        .await?;
-    writing.respond(&outcome, &sent.warnings)
+    let patch = Change::Patch(sent.patch(&call.query, &bytes, writing.validation));
+    match server.registry.change(&context, patch).await {
+        Ok(outcome) => writing.respond(&outcome, &sent.warnings),
+        Err(error) => Ok(writing.refuse(&error, &sent.warnings)),
+    }
 }
 
 /// The type of a patch.
@@ -380,7 +382,10 @@ pub(crate) async fn delete(server: &Arc<Inner>, kind: &Kind, mut call: Call) -> 
     let (document, options) = delete_options(&mut call).await?;
     writing.dry_run = options::dry_run(&call.query, Some(&document), "DeleteOptions")?;
     writing.options = document;
-    let outcome = server.registry.delete(&writing.context(kind, &call, None), &options).await?;
+    let outcome = match server.registry.delete(&writing.context(kind, &call, None), &options).await {
+        Ok(outcome) => outcome,
+        Err(error) => return Ok(writing.refuse(&error, &[])),
+    };
     let accepted = !outcome.deleted && options.orphan_dependents == Some(false);
     writing.respond_as(if accepted { 202 } else { 200 }, &outcome.object, &outcome.warnings, &[])
 }

@@ -95,19 +95,7 @@ impl Entry {
     /// One of a kind whose stored form is read through its schema: pruned and defaulted.
     fn through(kind: &Kind, key: &str, stored: &[u8], revision: Revision) -> Result<Self, ApiError> {
         let value = kind.rules.from_storage(codec::parse(stored)?)?;
-        let fields =
-            if kind.info.selectable_fields.is_empty() { Vec::new() } else { kind.rules.fields(&value) };
-        let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
-        let pair = |(k, v): (&String, &Value)| (k.clone().into_boxed_str(), v.as_str().unwrap_or("").into());
-        Ok(Self {
-            key: key.into(),
-            revision,
-            bytes: codec::to_sorted(&value, revision)?,
-            name: crate::obj::name(&value).into(),
-            namespace: crate::obj::namespace(&value).into(),
-            labels: labels.into_iter().flatten().map(pair).collect(),
-            fields: fields.into_iter().map(|(n, v)| (n, v.into_boxed_str())).collect(),
-        })
+        Self::of(kind, key, &value, revision)
     }
 
     /// The same object told at another revision (deletions, selector transitions).

@@ -142,12 +142,22 @@ impl Registry {
         let lease = if is_event(w) { self.leases().event_lease().await? } else { 0 };
         match self.put(w.kind, &key, object, 0, lease).await? {
             Some(revision) => {
-                as_read(w, object)?;
+                self.as_read(w, object).await?;
                 obj::set_meta(object, "resourceVersion", &revision.to_string());
                 Ok(())
             }
             None => Err(self.exists(w, &key, &name).await?),
         }
+    }
+
+    /// What was written as it will be read: a custom resource that is stored in another version loses what that one
+    /// does not know.
+    pub(crate) async fn as_read(&self, w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiError> {
+        if w.kind.info.custom && !crate::registry::is_stored_version(w.kind) {
+            let stored = self.to_stored(w.kind, object).await?;
+            *object = self.to_version(w.kind, stored).await?;
+        }
+        Ok(())
     }
 
     /// AlreadyExists; for an object that is on its way out a text that says so.
@@ -174,16 +184,6 @@ pub(crate) fn tidy(w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiEr
     }
     if !w.kind.info.custom && has_null(object) {
         w.kind.rules.prune(&w.kind.info.types, object)?;
-    }
-    Ok(())
-}
-
-/// What was written as it will be read: a custom resource that is stored in another version loses what that one
-/// does not know.
-pub(crate) fn as_read(w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiError> {
-    if w.kind.info.custom && !crate::registry::is_stored_version(w.kind) {
-        let stored = w.kind.rules.to_storage(std::mem::take(object))?;
-        *object = w.kind.rules.from_storage(stored)?;
     }
     Ok(())
 }

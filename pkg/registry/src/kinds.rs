@@ -14,6 +14,8 @@ use tokio::sync::watch;
 #[derive(Debug, Default)]
 pub struct KindTable {
     kinds: Vec<Kind>,
+    /// How many of them this server answers for itself; the others come after.
+    own: usize,
     by_resource: HashMap<GroupVersionResource, usize>,
     by_kind: HashMap<GroupVersionKind, usize>,
     by_storage: HashMap<Storage, usize>,
@@ -23,8 +25,8 @@ pub struct KindTable {
 }
 
 impl KindTable {
-    fn build(kinds: Vec<Kind>, generation: u64) -> Self {
-        let mut table = Self { generation, ..Self::default() };
+    fn build(kinds: Vec<Kind>, own: usize, generation: u64) -> Self {
+        let mut table = Self { generation, own, ..Self::default() };
         for (i, kind) in kinds.iter().enumerate() {
             let info = &kind.info;
             let resource = GroupVersionResource::new(
@@ -52,6 +54,11 @@ impl KindTable {
     /// All kinds.
     pub fn all(&self) -> &[Kind] {
         &self.kinds
+    }
+
+    /// The kinds that this server answers for itself.
+    pub fn own(&self) -> &[Kind] {
+        &self.kinds[..self.own]
     }
 
     /// The kind served at a group, version and plural.
@@ -85,6 +92,7 @@ impl KindTable {
 pub struct Kinds {
     fixed: Mutex<Vec<Kind>>,
     custom: Mutex<Vec<Kind>>,
+    remote: Mutex<Vec<Kind>>,
     table: ArcSwap<KindTable>,
     changes: watch::Sender<u64>,
 }
@@ -92,10 +100,11 @@ pub struct Kinds {
 impl Kinds {
     /// A set that begins with the built-in kinds.
     pub fn new(builtin: &[Kind]) -> Arc<Self> {
-        let table = ArcSwap::from_pointee(KindTable::build(builtin.to_vec(), 1));
+        let table = ArcSwap::from_pointee(KindTable::build(builtin.to_vec(), builtin.len(), 1));
         Arc::new(Self {
             fixed: Mutex::new(builtin.to_vec()),
             custom: Mutex::default(),
+            remote: Mutex::default(),
             table,
             changes: watch::Sender::new(1),
         })
@@ -112,6 +121,12 @@ impl Kinds {
         self.rebuild();
     }
 
+    /// Replaces all kinds that other servers answer for; their groups and versions are theirs alone.
+    pub fn set_remote(&self, remote: Vec<Kind>) {
+        *self.remote.lock() = remote;
+        self.rebuild();
+    }
+
     /// Adds kinds that a component of this process serves (metrics).
     pub fn add(&self, kinds: Vec<Kind>) {
         self.fixed.lock().extend(kinds);
@@ -123,7 +138,12 @@ impl Kinds {
             *generation += 1;
             let mut kinds = self.fixed.lock().clone();
             kinds.extend(self.custom.lock().iter().cloned());
-            self.table.store(Arc::new(KindTable::build(kinds, *generation)));
+            let remote = self.remote.lock().clone();
+            let same = |a: &Kind, b: &Kind| a.info.gvk.group_version() == b.info.gvk.group_version();
+            kinds.retain(|k| !remote.iter().any(|r| same(k, r)));
+            let own = kinds.len();
+            kinds.extend(remote);
+            self.table.store(Arc::new(KindTable::build(kinds, own, *generation)));
         });
     }
 

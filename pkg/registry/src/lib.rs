@@ -7,6 +7,7 @@
 
 pub mod cache;
 pub mod codec;
+pub mod convert;
 pub mod create;
 pub mod delete;
 pub mod error;
@@ -28,6 +29,7 @@ pub mod update;
 pub mod watch;
 
 pub use cache::Entry;
+pub use convert::ConversionCaller;
 pub use hooks::{Admission, AllowAll, Hooks, Operation, Settle};
 pub use kinds::{KindTable, Kinds};
 pub use list::{ListOptions, ListPage, VersionMatch};

@@ -89,6 +89,44 @@ impl Registry {
         namespace: &str,
         options: &ListOptions,
     ) -> Result<ListPage, ApiError> {
+        if kind.rules.conversion().is_some() {
+            return self.list_converted(kind, namespace, options).await;
+        }
+        self.list_stored(kind, namespace, options).await
+    }
+
+    /// As [`Registry::list`], for a kind that a webhook converts: fields are selected by the version asked for.
+    async fn list_converted(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<ListPage, ApiError> {
+        let (stored, selected) = options.selection.clone().without_fields();
+        if !selected {
+            let page = self.list_stored(kind, namespace, options).await?;
+            return Ok(ListPage { entries: self.told(kind, page.entries).await?, ..page });
+        }
+        // What a page holds is known only after conversion: all are converted, then counted.
+        let whole = ListOptions { selection: stored, limit: 0, ..options.clone() };
+        let page = self.list_stored(kind, namespace, &whole).await?;
+        let mut entries = self.told(kind, page.entries).await?;
+        entries.retain(|e| options.selection.matches(e));
+        let beyond = (options.limit > 0 && entries.len() > options.limit).then_some(1);
+        if beyond.is_some() {
+            entries.truncate(options.limit);
+        }
+        let cache = self.cache(kind).await?;
+        let prefix = self.list_prefix(kind, &cache, namespace);
+        Ok(finish_page(entries, page.revision, &prefix, beyond, false))
+    }
+
+    async fn list_stored(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<ListPage, ApiError> {
         let cache = self.cache(kind).await?;
         let prefix = self.list_prefix(kind, &cache, namespace);
         let (state, start) = requested_state(options, &prefix)?;

@@ -1,6 +1,6 @@
 //! [`Registry`]: the door to all verbs, and what they share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use knarr_datastore::{Compare, Datastore, Op, Revision, Txn, TxnResult};
@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Entry};
+use crate::convert::ConversionCaller;
 use crate::feed::{Feed, ROOT, directory};
 use crate::hooks::{Admission, Hooks, Operation};
 use crate::kinds::Kinds;
@@ -28,6 +29,7 @@ pub struct Registry {
     store: Datastore,
     feed: Arc<Feed>,
     leases: Leases,
+    conversion: OnceLock<Arc<dyn ConversionCaller>>,
 }
 
 /// Who writes what, and how.
@@ -87,7 +89,13 @@ impl Registry {
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, knarr_datastore::Error> {
         let feed = Feed::start(store.clone(), shutdown).await?;
-        Ok(Arc::new(Self { kinds, leases: Leases::new(store.clone()), store, feed }))
+        Ok(Arc::new(Self {
+            kinds,
+            leases: Leases::new(store.clone()),
+            store,
+            feed,
+            conversion: OnceLock::new(),
+        }))
     }
 
     /// The kinds.
@@ -117,6 +125,10 @@ impl Registry {
         &self.leases
     }
 
+    pub(crate) fn conversion_caller(&self) -> &OnceLock<Arc<dyn ConversionCaller>> {
+        &self.conversion
+    }
+
     /// Waits until the caches hold everything that was committed before now.
     pub(crate) async fn catch_up(&self) -> Result<(), ApiError> {
         self.feed.wait(self.store.revision()).await
@@ -136,7 +148,9 @@ impl Registry {
         if kind.info.custom {
             // The definition may have changed since the request began: caches follow the newest one.
             let table = self.kinds.load();
-            let newest = table.find_kind(&kind.info.gvk).ok_or_else(ApiError::path_not_found)?;
+            let alike = || table.all().iter().find(|k| k.info.custom && k.info.storage == kind.info.storage);
+            let newest =
+                table.find_kind(&kind.info.gvk).or_else(alike).ok_or_else(ApiError::path_not_found)?;
             return Ok(newest.rules.storage_kind().unwrap_or_else(|| newest.clone()));
         }
         if is_stored_version(kind) {
@@ -214,7 +228,11 @@ impl Registry {
             self.wait_reached(revision).await?;
         }
         self.catch_up().await?;
-        cache.get(&key).ok_or_else(|| ApiError::not_found(&kind.info.group_resource(), name))
+        let entry = cache.get(&key).ok_or_else(|| ApiError::not_found(&kind.info.group_resource(), name))?;
+        if kind.rules.conversion().is_none() {
+            return Ok(entry);
+        }
+        Ok(self.told(kind, vec![entry]).await?.remove(0))
     }
 
     /// One object as a document in the kind's version.
@@ -235,20 +253,21 @@ impl Registry {
     ) -> Result<Option<Current>, ApiError> {
         if fresh {
             let Some(kv) = self.store.get(key).await.map_err(error::from_store)? else { return Ok(None) };
-            return self.decode_current(w.kind, &kv).map(Some);
+            return self.decode_current(w.kind, &kv).await.map(Some);
         }
         let cache = self.cache(w.kind).await?;
         self.catch_up().await?;
         match cache.get(key) {
             Some(entry) => {
+                let entry = self.told(w.kind, vec![entry]).await?.remove(0);
                 Ok(Some(Current { value: read(w.kind, &entry)?, revision: entry.revision, lease: 0 }))
             }
             None => Ok(None),
         }
     }
 
-    fn decode_current(&self, kind: &Kind, kv: &knarr_datastore::KeyValue) -> Result<Current, ApiError> {
-        let mut value = kind.rules.from_storage(codec::parse(&kv.value)?)?;
+    async fn decode_current(&self, kind: &Kind, kv: &knarr_datastore::KeyValue) -> Result<Current, ApiError> {
+        let mut value = self.to_version(kind, codec::parse(&kv.value)?).await?;
         obj::set_meta(&mut value, "resourceVersion", &kv.mod_revision.to_string());
         Ok(Current { value, revision: kv.mod_revision, lease: kv.lease })
     }
@@ -265,7 +284,7 @@ impl Registry {
         let value = if is_stored_version(kind) {
             codec::to_stored(object)?
         } else {
-            codec::to_stored(&kind.rules.to_storage(object.clone())?)?
+            codec::to_stored(&self.to_stored(kind, object).await?)?
         };
         self.commit(key, expected, Op::Put { key: key.to_string(), value, lease }).await
     }
@@ -341,7 +360,11 @@ impl WriteContext<'_> {
 /// # Errors
 /// Damaged bytes, or a form that this version cannot tell.
 pub fn read(kind: &Kind, entry: &Entry) -> Result<Value, ApiError> {
-    if is_stored_version(kind) { entry.value() } else { kind.rules.from_storage(entry.value()?) }
+    // What a webhook converts has left the registry converted.
+    if is_stored_version(kind) || kind.rules.conversion().is_some() {
+        return entry.value();
+    }
+    kind.rules.from_storage(entry.value()?)
 }
 
 /// Whether documents of this kind are stored as they are.
@@ -350,6 +373,12 @@ pub fn is_stored_version(kind: &Kind) -> bool {
     info.storage
         .as_ref()
         .is_some_and(|s| s.version == info.gvk.version && s.resource == info.group_resource())
+}
+
+/// `group/version, Kind=kind` of a document.
+pub(crate) fn type_text(document: &Value) -> String {
+    let text = |f: &str| document.get(f).and_then(Value::as_str).unwrap_or("");
+    format!("{}, Kind={}", text("apiVersion"), text("kind"))
 }
 
 /// Now, RFC 3339 with seconds.

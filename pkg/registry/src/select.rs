@@ -52,7 +52,8 @@ impl Selection {
                 }
             }
             let stored = crate::registry::is_stored_version(kind);
-            if foreign && !stored {
+            // What a webhook converts is converted before it is judged.
+            if foreign && !stored && kind.rules.conversion().is_none() {
                 selection.convert = Some(kind.clone());
             }
             selection.fields = Some(selector);
@@ -65,6 +66,14 @@ impl Selection {
     pub fn with_name(mut self, name: &str) -> Self {
         self.name = Some(name.to_string());
         self
+    }
+
+    /// The selection without what depends on the version of an object, and whether there was such a thing.
+    #[must_use]
+    pub fn without_fields(mut self) -> (Self, bool) {
+        let selected = self.fields.take().is_some();
+        self.convert = None;
+        (self, selected)
     }
 
     /// Whether nothing is left out.

@@ -208,7 +208,7 @@ impl Registry {
         let Some(revision) = self.put(w.kind, key, object, current.revision, lease).await? else {
             return Ok(false);
         };
-        crate::create::as_read(w, object)?;
+        self.as_read(w, object).await?;
         obj::set_meta(object, "resourceVersion", &revision.to_string());
         Ok(true)
     }

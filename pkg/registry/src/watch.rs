@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cache::{Cache, CacheEvent, Cursor, Entry};
+use crate::convert::Converter;
 use crate::error;
 use crate::feed::Feed;
 use crate::list::parse_version;
@@ -88,6 +89,7 @@ pub struct WatchStream {
     cursor: Cursor,
     prefix: String,
     selection: Selection,
+    converter: Option<Converter>,
     initial: VecDeque<Arc<Entry>>,
     /// Events that are older than the cache.
     history: VecDeque<Arc<CacheEvent>>,
@@ -124,6 +126,7 @@ impl Registry {
             cache: cache.clone(),
             prefix: prefix.clone(),
             selection: options.selection,
+            converter: self.converter(kind),
             initial: VecDeque::new(),
             history: VecDeque::new(),
             initial_end: None,
@@ -143,7 +146,7 @@ impl Registry {
             let (entries, cursor, newest) = cache.snapshot(&prefix);
             stream.cursor = cursor;
             stream.told = before.max(newest);
-            stream.initial = entries.into();
+            stream.initial = self.told(kind, entries).await?.into();
             stream.initial_end = (options.initial_events == Some(true)).then_some(stream.told);
         } else {
             let from = match version {
@@ -184,7 +187,7 @@ impl WatchStream {
             if !self.history.is_empty() {
                 let count = self.history.len().min(BATCH);
                 let events: Vec<_> = self.history.drain(..count).collect();
-                let told: Vec<Watched> = events.into_iter().filter_map(|e| self.judge(e)).collect();
+                let told = self.tell(events).await;
                 if told.is_empty() {
                     continue;
                 }
@@ -208,11 +211,31 @@ impl WatchStream {
                     }
                 }
                 Ok(events) => {
-                    let told: Vec<Watched> = events.into_iter().filter_map(|e| self.judge(e)).collect();
+                    let told = self.tell(events).await;
                     if !told.is_empty() {
                         return Some(told);
                     }
                 }
+            }
+        }
+    }
+
+    /// What of these events is told, in the version that is watched.
+    async fn tell(&mut self, events: Vec<Arc<CacheEvent>>) -> Vec<Watched> {
+        let Some(converter) = self.converter.clone() else {
+            return events.into_iter().filter_map(|e| self.judge(e)).collect();
+        };
+        let (last, prefix) = (events.last().map(|e| e.revision), self.prefix.clone());
+        let ours = events.into_iter().filter(|e| e.entry.key.starts_with(&prefix)).collect();
+        match converter.events(ours).await {
+            Ok(events) => {
+                let told = events.into_iter().filter_map(|e| self.judge(e)).collect();
+                self.told = last.unwrap_or(self.told);
+                told
+            }
+            Err(error) => {
+                self.ended = true;
+                vec![Watched::Error(error)]
             }
         }
     }
@@ -272,7 +295,9 @@ impl WatchStream {
             (true, false) if event.deleted => (EventType::Deleted, event.entry.clone()),
             (true, false) => (EventType::Deleted, event.left()?),
         };
-        Some(Watched::Event { event: kind, entry, source: Some(event) })
+        // Encodings are shared by those who watch what is stored.
+        let source = self.converter.is_none().then_some(event);
+        Some(Watched::Event { event: kind, entry, source })
     }
 }
 

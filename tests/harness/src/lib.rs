@@ -4,6 +4,8 @@
 //! [`TestServer::client`] gives a `kube::Client` for an identity.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod webhook;
+
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! `admissionregistration.k8s.io/v1`.
 
+mod conditions;
+pub mod expressions;
 pub(crate) mod mutatingadmissionpolicy;
 pub(crate) mod mutatingadmissionpolicybinding;
 pub(crate) mod mutatingwebhookconfiguration;

@@ -10,7 +10,8 @@ use crate::value::{fill_text, with};
 
 static RULES: RuleSet = RuleSet {
     default,
-    validate: |_, obj| policy::validate_policy(obj, "mutations"),
+    validate: |_, obj| policy::validate_policy(obj, None, "mutations"),
+    validate_update: Some(|_, obj, old| policy::validate_policy(obj, Some(old), "mutations")),
     row: |obj, now| policy::policy_row(obj, "mutations", now),
     ..PLAIN
 };

@@ -7,7 +7,8 @@ use crate::ruleset::{PLAIN, RuleSet};
 
 static RULES: RuleSet = RuleSet {
     default: |obj| webhooks::default(obj, true),
-    validate: |_, obj| webhooks::validate(obj, true),
+    validate: |_, obj| webhooks::validate(obj, None, true),
+    validate_update: Some(|_, obj, old| webhooks::validate(obj, Some(old), true)),
     row: webhooks::row,
     ..PLAIN
 };

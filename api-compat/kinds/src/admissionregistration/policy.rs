@@ -3,6 +3,7 @@
 use knarr_machinery::{FieldError, Path};
 use serde_json::{Value, json};
 
+use super::conditions;
 use crate::check::{self, Errors};
 use crate::value::{age, each, fill, fill_text, list, name, text, with};
 
@@ -34,8 +35,8 @@ pub(crate) fn default_binding(obj: &mut Value) {
     });
 }
 
-/// Checks of a policy that do not need expressions.
-pub(crate) fn validate_policy(obj: &Value, rules: &str) -> Errors {
+/// Checks of a policy; `old` is what it was before an update.
+pub(crate) fn validate_policy(obj: &Value, old: Option<&Value>, rules: &str) -> Errors {
     let mut errors = Vec::new();
     let spec = Path::new("spec");
     let failure = text(obj, "/spec/failurePolicy");
@@ -56,12 +57,7 @@ pub(crate) fn validate_policy(obj: &Value, rules: &str) -> Errors {
         };
         errors.push(FieldError::required(&spec.child(rules), detail));
     }
-    for (i, item) in list(obj, &format!("/spec/{rules}")).iter().enumerate() {
-        if rules == "validations" && text(item, "/expression").trim().is_empty() {
-            let path = spec.child(rules).index(i).child("expression");
-            errors.push(FieldError::required(&path, "expression is not specified"));
-        }
-    }
+    conditions::policy(&mut errors, obj, old, rules);
     errors
 }
 

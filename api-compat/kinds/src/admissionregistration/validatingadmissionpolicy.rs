@@ -8,7 +8,8 @@ use crate::ruleset::{PLAIN, RuleSet, empty_status};
 static RULES: RuleSet = RuleSet {
     default: policy::default_policy,
     status: Some(empty_status),
-    validate: |_, obj| policy::validate_policy(obj, "validations"),
+    validate: |_, obj| policy::validate_policy(obj, None, "validations"),
+    validate_update: Some(|_, obj, old| policy::validate_policy(obj, Some(old), "validations")),
     row: |obj, now| policy::policy_row(obj, "validations", now),
     ..PLAIN
 };

@@ -7,7 +7,8 @@ use crate::ruleset::{PLAIN, RuleSet};
 
 static RULES: RuleSet = RuleSet {
     default: |obj| webhooks::default(obj, false),
-    validate: |_, obj| webhooks::validate(obj, false),
+    validate: |_, obj| webhooks::validate(obj, None, false),
+    validate_update: Some(|_, obj, old| webhooks::validate(obj, Some(old), false)),
     row: webhooks::row,
     ..PLAIN
 };

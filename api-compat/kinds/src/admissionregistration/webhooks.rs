@@ -3,6 +3,8 @@
 use knarr_machinery::{FieldError, Path, names};
 use serde_json::{Value, json};
 
+use super::conditions;
+use super::expressions::Environment;
 use crate::check::{self, Errors};
 use crate::value::{age, each, fill, fill_text, int, list, name, text, with};
 
@@ -22,9 +24,13 @@ pub(crate) fn default(obj: &mut Value, mutating: bool) {
     });
 }
 
-/// All errors of a webhook configuration.
-pub(crate) fn validate(obj: &Value, mutating: bool) -> Errors {
+/// All errors of a webhook configuration. Match conditions that an update leaves alone are not judged again.
+pub(crate) fn validate(obj: &Value, old: Option<&Value>, mutating: bool) -> Errors {
     let mut errors = Vec::new();
+    let given = |o: &Value| -> Vec<Value> {
+        list(o, "/webhooks").iter().map(|h| h.get("matchConditions").cloned().unwrap_or_default()).collect()
+    };
+    let judged = old.is_none_or(|o| given(o) != given(obj));
     let mut seen: Vec<&str> = Vec::new();
     for (i, hook) in list(obj, "/webhooks").iter().enumerate() {
         let path = Path::new("webhooks").index(i);
@@ -40,6 +46,15 @@ pub(crate) fn validate(obj: &Value, mutating: bool) -> Errors {
         }
         seen.push(hook_name);
         validate_hook(&mut errors, hook, &path, mutating);
+        if judged {
+            let all = list(hook, "/matchConditions");
+            conditions::validate(
+                &mut errors,
+                all,
+                &Environment::conditions(false),
+                &path.child("matchConditions"),
+            );
+        }
     }
     errors
 }
@@ -94,7 +109,7 @@ fn validate_hook(errors: &mut Errors, hook: &Value, path: &Path, mutating: bool)
     validate_client_config(errors, hook, &path.child("clientConfig"));
 }
 
-fn validate_client_config(errors: &mut Errors, hook: &Value, config: &Path) {
+pub(crate) fn validate_client_config(errors: &mut Errors, hook: &Value, config: &Path) {
     let url = text(hook, "/clientConfig/url");
     match hook.pointer("/clientConfig/service").filter(|s| !s.is_null()) {
         Some(service) => {

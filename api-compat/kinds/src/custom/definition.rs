@@ -212,16 +212,9 @@ fn conversion(errors: &mut Errors, crd: &Value, path: &Path) {
         Some(c) if c.get("url").is_some() == c.get("service").is_some() => {
             errors.push(FieldError::required(&config, "exactly one of url or service is required"));
         }
-        Some(_) => {}
+        Some(c) => parts::client_config(errors, c, &config),
     }
     parts::review_versions(errors, reviews, &path.child("conversionReviewVersions"));
-    if client.is_some() {
-        // Nothing here calls conversion webhooks yet: a definition that needs one is refused, not half served.
-        errors.push(FieldError::forbidden(
-            &path.child("strategy"),
-            "conversion webhooks are not supported by this server yet; use strategy None",
-        ));
-    }
 }
 
 /// Errors of `status.storedVersions`.

@@ -4,6 +4,7 @@
 //! establishment; `definition` (used by the kind CustomResourceDefinition) tells what is wrong with a definition.
 
 pub(crate) mod cel;
+pub mod conversion;
 pub(crate) mod definition;
 mod embedded;
 pub(crate) mod formats;
@@ -27,10 +28,10 @@ use knarr_machinery::{GroupResource, GroupVersionKind, Str};
 use serde_json::Value;
 
 use self::jsonpath::JsonPath;
-use self::rules::{Cell, CustomRules};
+use self::rules::{Cell, Converted, CustomRules};
 use self::schema::Schema;
 use crate::facts::{ALL_VERBS, GET_PATCH_UPDATE};
-use crate::kind::{Column, Kind, KindInfo, ScalePaths, Scope, Storage, Subresource, Verb};
+use crate::kind::{Column, Conversion, Kind, KindInfo, ScalePaths, Scope, Storage, Subresource, Verb};
 use crate::value::{flag, is_empty, list, text};
 
 const NAME_COLUMN: &str = "Name of the object, unique in its scope.";
@@ -56,14 +57,20 @@ impl Definition {
         let versions = list(crd, "/spec/versions");
         let stored = versions.iter().find(|v| flag(v, "/storage")).ok_or("no storage version")?;
         let stored_schema = parse(stored);
-        let (info, rules) = one(crd, stored, stored, &stored_schema, None);
+        let conversion = conversion(crd).map(|c| {
+            let schemas = versions.iter().map(|v| (api_version(crd, v), parse(v))).collect();
+            Arc::new(Converted { conversion: c, schemas })
+        });
+        let (info, mut rules) = one(crd, stored, stored, &stored_schema, None);
+        rules.conversion = conversion.clone();
         let stored_kind = Kind { info: Arc::new(info.clone()), rules: Arc::new(rules.clone()) };
         let mut served = Vec::new();
         for version in versions.iter().filter(|v| flag(v, "/served")) {
             served.push(if flag(version, "/storage") {
                 (info.clone(), rules.clone())
             } else {
-                one(crd, version, stored, &stored_schema, Some(stored_kind.clone()))
+                let (info, rules) = one(crd, version, stored, &stored_schema, Some(stored_kind.clone()));
+                (info, CustomRules { conversion: conversion.clone(), ..rules })
             });
         }
         Ok(Self { served })
@@ -80,6 +87,23 @@ impl Definition {
         };
         self.served.iter().map(entry).collect()
     }
+}
+
+fn api_version(crd: &Value, version: &Value) -> String {
+    format!("{}/{}", text(crd, "/spec/group"), text(version, "/name"))
+}
+
+/// The webhook of a definition whose versions differ in more than their name.
+fn conversion(crd: &Value) -> Option<Conversion> {
+    if text(crd, "/spec/conversion/strategy") != "Webhook" {
+        return None;
+    }
+    let review = list(crd, "/spec/conversion/webhook/conversionReviewVersions");
+    Some(Conversion {
+        definition: text(crd, "/metadata/name").to_string(),
+        client: crd.pointer("/spec/conversion/webhook/clientConfig").cloned().unwrap_or_default(),
+        review_versions: review.iter().filter_map(Value::as_str).map(str::to_string).collect(),
+    })
 }
 
 fn parse(version: &Value) -> Arc<Schema> {
@@ -157,7 +181,7 @@ fn one(
         schema,
         published: version.pointer("/schema/openAPIV3Schema").cloned().map(Arc::new),
         metadata: types::metadata_types(),
-        api_version: format!("{group}/{name}"),
+        api_version: api_version(crd, version),
         stored_version: format!("{group}/{storage_version}"),
         stored_schema: stored_schema.clone(),
         stored: stored_kind,
@@ -166,6 +190,7 @@ fn one(
         cells,
         selectable,
         terminating: false,
+        conversion: None,
         deprecation: deprecation(crd, version),
     };
     (info, rules)

@@ -1,5 +1,6 @@
 //! [`CustomRules`]: the behaviour of one version of a custom resource, driven by its schema.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use knarr_machinery::decode::Finding;
@@ -12,9 +13,9 @@ use crate::custom::cel::CelRules;
 use crate::custom::jsonpath::JsonPath;
 use crate::custom::schema::Schema;
 use crate::custom::{embedded, lists, prune, values};
-use crate::kind::{Ctx, Kind, Rules, ScalePaths, Warnings};
+use crate::kind::{Conversion, Ctx, Kind, Rules, ScalePaths, Warnings};
 use crate::ruleset::keep;
-use crate::value::{list, name, since};
+use crate::value::{list, name, since, text};
 
 /// A printer column with its path.
 #[derive(Debug, Clone)]
@@ -43,6 +44,15 @@ pub(super) struct CustomRules {
     pub terminating: bool,
     pub deprecation: Option<String>,
     pub cel: Option<Arc<CelRules>>,
+    /// The webhook between the versions, if there is one.
+    pub conversion: Option<Arc<Converted>>,
+}
+
+/// What a kind with a conversion webhook knows besides.
+pub(super) struct Converted {
+    pub conversion: Conversion,
+    /// The schemas of all versions by `apiVersion`: stored documents may be of any.
+    pub schemas: BTreeMap<String, Arc<Schema>>,
 }
 
 impl CustomRules {
@@ -292,7 +302,18 @@ impl Rules for CustomRules {
     }
 
     fn from_storage(&self, mut obj: Value) -> Result<Value, ApiError> {
+        if let Some(converted) = &self.conversion {
+            let of = text(&obj, "/apiVersion");
+            let schema = converted.schemas.get(of).unwrap_or(&self.stored_schema).clone();
+            self.coerce(&mut obj, &schema)?;
+            prune::default(&mut obj, &schema);
+            return Ok(obj);
+        }
         if self.api_version == self.stored_version {
+            // The storage version may have been another one when this was written.
+            if text(&obj, "/apiVersion") != self.api_version {
+                obj["apiVersion"] = self.api_version.as_str().into();
+            }
             self.coerce(&mut obj, &self.schema)?;
             prune::default(&mut obj, &self.schema);
             return Ok(obj);
@@ -305,10 +326,19 @@ impl Rules for CustomRules {
     }
 
     fn to_storage(&self, mut obj: Value) -> Result<Value, ApiError> {
-        if self.api_version != self.stored_version {
+        if self.api_version != self.stored_version && self.conversion.is_none() {
             obj["apiVersion"] = self.stored_version.as_str().into();
             self.coerce(&mut obj, &self.stored_schema)?;
         }
+        Ok(obj)
+    }
+
+    fn conversion(&self) -> Option<&Conversion> {
+        self.conversion.as_ref().map(|c| &c.conversion)
+    }
+
+    fn converted(&self, mut obj: Value) -> Result<Value, ApiError> {
+        self.coerce(&mut obj, &self.schema)?;
         Ok(obj)
     }
 

@@ -8,6 +8,69 @@ use crate::custom::schema::Schema;
 use crate::value::{flag, list, text};
 
 const SELECTABLE_MAX: usize = 8;
+const URL_FORM: &str = "; desired format: https://host[/path]";
+
+/// The client of a conversion webhook, which names either a URL or a service.
+pub(super) fn client_config(errors: &mut Errors, client: &Value, path: &Path) {
+    if let Some(service) = client.get("service").filter(|s| !s.is_null()) {
+        service_reference(errors, service, &path.child("service"));
+        return;
+    }
+    let at = path.child("url");
+    let url = text(client, "/url");
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    if scheme != "https" {
+        let text = format!("'https' is the only allowed URL scheme{URL_FORM}");
+        errors.push(FieldError::invalid(&at, scheme, text));
+    }
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let host = rest.split('/').next().unwrap_or_default();
+    let (user, host) = host.rsplit_once('@').unwrap_or(("", host));
+    if host.is_empty() || scheme.is_empty() {
+        errors.push(FieldError::invalid(&at, "", format!("host must be specified{URL_FORM}")));
+    }
+    for (found, what) in [
+        (user, "user information is not permitted in the URL"),
+        (fragment, "fragments are not permitted in the URL"),
+        (query, "query parameters are not permitted in the URL"),
+    ] {
+        if !found.is_empty() {
+            errors.push(FieldError::invalid(&at, found, what));
+        }
+    }
+}
+
+fn service_reference(errors: &mut Errors, service: &Value, path: &Path) {
+    for key in ["name", "namespace"] {
+        if text(service, &format!("/{key}")).is_empty() {
+            errors.push(FieldError::required(&path.child(key), ""));
+        }
+    }
+    if let Some(port) = service.get("port").and_then(Value::as_i64).filter(|p| !(1..=65535).contains(p)) {
+        let text = "port is not valid: must be between 1 and 65535, inclusive";
+        errors.push(FieldError::invalid(&path.child("port"), port, text));
+    }
+    let given = text(service, "/path");
+    let at = path.child("path");
+    if given.is_empty() || given == "/" {
+        return;
+    }
+    if !given.starts_with('/') {
+        errors.push(FieldError::invalid(&at, given, "must start with a '/'"));
+    }
+    let inner = given.strip_prefix('/').unwrap_or(given);
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
+    for (i, step) in inner.split('/').enumerate() {
+        if step.is_empty() {
+            errors.push(FieldError::invalid(&at, given, format!("segment[{i}] may not be empty")));
+            continue;
+        }
+        for failure in names::is_dns1123_subdomain(step) {
+            errors.push(FieldError::invalid(&at, given, format!("segment[{i}]: {failure}")));
+        }
+    }
+}
 
 /// `subresources.scale`.
 pub(super) fn subresources(errors: &mut Errors, doc: &Value, path: &Path) {
