@@ -304,9 +304,14 @@ impl Runtime for Fake {
     async fn update_container_resources(
         &self,
         id: &str,
-        _: v1::LinuxContainerResources,
+        resources: v1::LinuxContainerResources,
     ) -> Result<(), Error> {
-        self.begin("UpdateContainerResources", id)
+        self.begin("UpdateContainerResources", id)?;
+        let mut state = self.state.lock();
+        let container =
+            state.containers.get_mut(id).ok_or_else(|| unknown("UpdateContainerResources", id))?;
+        container.config.linux.get_or_insert_default().resources = Some(resources);
+        Ok(())
     }
 
     async fn reopen_container_log(&self, id: &str) -> Result<(), Error> {

@@ -185,6 +185,7 @@ impl Worker {
     async fn clean_up(&mut self, pod: &Pod, observed: &Observed, update: &Update) -> Result<(), String> {
         let node = self.node.clone();
         node.refs.remove(&self.uid);
+        node.allocations.release(&self.uid);
         self.volumes = None;
         let mut errors = Vec::new();
         for sandbox in &observed.sandboxes {

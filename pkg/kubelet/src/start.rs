@@ -11,7 +11,7 @@ use crate::{
     env::{self, Facts},
     hooks, images,
     observed::{Observed, State},
-    spec::{self, Unit},
+    spec::{self, Role, Unit},
     worker::Worker,
 };
 
@@ -126,6 +126,10 @@ impl Worker {
             .await
             .map_err(|e| Refusal::new("CreateContainerError", e.message))?;
         node.owners.lock().insert(id.clone(), self.uid.clone());
+        if matches!(unit.role, Role::App | Role::Sidecar) {
+            let resources = unit.container.resources.clone().unwrap_or_default();
+            node.allocations.set_actuated(&self.uid, name, &resources);
+        }
         node.event(pod, Some(name), "Normal", "Created", &format!("Created container: {name}"));
         node.runtime.start_container(&id).await.map_err(|e| Refusal::new("RunContainerError", e.message))?;
         node.event(pod, Some(name), "Normal", "Started", &format!("Started container {name}"));

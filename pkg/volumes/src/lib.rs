@@ -3,10 +3,12 @@
 //! Setting up is idempotent and is also how changed ConfigMaps, Secrets and expiring tokens reach running pods.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod certificates;
 pub mod downward;
 mod local;
 mod payload;
 mod source;
+mod trust;
 mod writer;
 
 use std::{
@@ -18,6 +20,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
+pub use certificates::{Credentials, Place};
 pub use source::{ApiSource, Source, Token};
 
 /// What failed for which volume.

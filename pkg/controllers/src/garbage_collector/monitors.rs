@@ -39,7 +39,7 @@ pub async fn run(collector: Arc<Collector>, shutdown: CancellationToken) {
     let (changed, mut changes) = mpsc::channel::<()>(1);
     let mut monitors: HashMap<ServedResource, CancellationToken> = HashMap::new();
     let mut retry = RETRY;
-    let mut looks = 0;
+    let mut looks = 0_u32;
     loop {
         let outcome = discover(&collector.ctx.client).await;
         let incomplete = match outcome {
