@@ -67,6 +67,16 @@ cnitool_test() {
     return 1
 }
 
+conformance_slice() {
+    local p f
+    conformance/slice.sh
+    local code=$?
+    if read -r p f <<<"$(sed -n 's/^conformance: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$work/conformance.log")" && [ -n "$p" ]; then
+        passed=$((passed + p)) failed=$((failed + f))
+    fi
+    return $code
+}
+
 step "test needs" needs
 step "rules of the house (cargo xtask tidy)" cargo xtask tidy
 step "format" cargo fmt --all --check
@@ -81,6 +91,7 @@ if [ "${1:-}" != quick ]; then
             read -r p f s <"$work/e2e-counts"
             passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
         fi
+        step "a slice of the official behaviours" conformance_slice
     else
         echo "end to end: skipped, it needs root"
         skipped=$((skipped + 1))

@@ -35,6 +35,12 @@ struct Cli {
     /// One test after the other.
     #[arg(long)]
     serial: bool,
+    /// Only tests that --expected has as passing.
+    #[arg(long, requires = "expected")]
+    passing: bool,
+    /// How often a test may be tried before it counts as failed; tries after the first run alone, at the end.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    flake_attempts: u32,
     /// Lists the selected official tests, with their state, and runs none.
     #[arg(long)]
     list: bool,
@@ -62,33 +68,34 @@ struct Cli {
 }
 
 impl Cli {
-    fn selects(&self, name: &str) -> bool {
+    fn selects(&self, name: &str, states: &expected::States) -> bool {
         let sig = sig(name);
         let fits = |s: &String| s == sig || sig.strip_prefix("sig-") == Some(s);
         self.focus.as_ref().is_none_or(|f| f.is_match(name))
             && !self.skip.as_ref().is_some_and(|s| s.is_match(name))
             && (self.sig.is_empty() || self.sig.iter().any(fits))
+            && (!self.passing || states.get(name).is_some_and(|s| s == "pass"))
     }
 }
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let written: BTreeSet<&str> = all().iter().map(|t| t.name).collect();
-    if cli.list {
-        for name in names().filter(|n| cli.selects(n)) {
-            println!("{} {name}", if written.contains(name) { "written  " } else { "unwritten" });
-        }
-        return Ok(());
-    }
     let states = match &cli.expected {
         Some(path) => {
             expected::parse(&std::fs::read_to_string(path).with_context(|| path.display().to_string())?)?
         }
         None => expected::States::new(),
     };
+    let written: BTreeSet<&str> = all().iter().map(|t| t.name).collect();
+    if cli.list {
+        for name in names().filter(|n| cli.selects(n, &states)) {
+            println!("{} {name}", if written.contains(name) { "written  " } else { "unwritten" });
+        }
+        return Ok(());
+    }
     let start = Instant::now();
     let runtime = tokio::runtime::Runtime::new().context("tokio")?;
-    let outcomes = runtime.block_on(outcomes(&cli))?;
+    let outcomes = runtime.block_on(outcomes(&cli, &states))?;
     let time = start.elapsed();
     if let Some(path) = &cli.report {
         std::fs::write(path, junit(&outcomes, time)).with_context(|| path.display().to_string())?;
@@ -102,11 +109,12 @@ fn main() -> Result<()> {
     for name in &lost {
         println!("lost: {name}");
     }
-    let failed = outcomes.values().any(|r| r.outcome != Outcome::Passed);
-    std::process::exit(i32::from(failed));
+    let failed = outcomes.values().filter(|r| r.outcome != Outcome::Passed).count();
+    println!("conformance: {} passed, {failed} failed", outcomes.len() - failed);
+    std::process::exit(i32::from(failed > 0));
 }
 
-async fn outcomes(cli: &Cli) -> Result<Outcomes> {
+async fn outcomes(cli: &Cli, states: &expected::States) -> Result<Outcomes> {
     let path = cli.kubeconfig.as_ref().context("no kubeconfig: give --kubeconfig or set KUBECONFIG")?;
     let kubeconfig = kube::config::Kubeconfig::read_from(path).with_context(|| path.display().to_string())?;
     let config =
@@ -117,7 +125,7 @@ async fn outcomes(cli: &Cli) -> Result<Outcomes> {
     let kubeconfig = path.display().to_string();
     if let Some(program) = &cli.e2e_test {
         let nodes = rest.get("/api/v1/nodes").await?["items"].as_array().map_or(0, Vec::len);
-        let selected: Vec<&str> = names().filter(|n| cli.selects(n)).collect();
+        let selected: Vec<&str> = names().filter(|n| cli.selects(n, states)).collect();
         return stock::run(program, &kubeconfig, &selected, nodes).await;
     }
     let settings = Settings {
@@ -126,9 +134,13 @@ async fn outcomes(cli: &Cli) -> Result<Outcomes> {
         kubectl: cli.kubectl.clone(),
         dns_domain: cli.dns_domain.clone(),
     };
-    let tests: Vec<Test> = all().into_iter().filter(|t| cli.selects(t.name)).collect();
+    let tests: Vec<Test> = all().into_iter().filter(|t| cli.selects(t.name, states)).collect();
     println!("{} of {} written tests selected", tests.len(), all().len());
-    let options =
-        Options { parallel: cli.parallel, timeout: Duration::from_secs(cli.timeout), serial: cli.serial };
+    let options = Options {
+        parallel: cli.parallel,
+        timeout: Duration::from_secs(cli.timeout),
+        serial: cli.serial,
+        attempts: cli.flake_attempts,
+    };
     Ok(run(&rest, &settings, &tests, &options).await)
 }

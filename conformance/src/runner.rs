@@ -19,6 +19,8 @@ pub struct Options {
     pub timeout: Duration,
     /// One after the other, all of them.
     pub serial: bool,
+    /// Tries before a test counts as failed, at least 1.
+    pub attempts: u32,
 }
 
 /// Runs the tests and prints a line as each ends.
@@ -35,7 +37,23 @@ pub async fn run(rest: &Rest, settings: &Settings, tests: &[Test], options: &Opt
             progress(&outcomes, test.name);
         }
     }
+    again(rest, settings, tests, options, &mut outcomes).await;
     outcomes
+}
+
+/// Tries failed tests again, alone; a test that passes then is named as flaky.
+async fn again(rest: &Rest, settings: &Settings, tests: &[Test], options: &Options, outcomes: &mut Outcomes) {
+    for attempt in 2..=options.attempts {
+        let failed = |t: &&Test| outcomes.get(t.name).is_some_and(|r| r.outcome != Outcome::Passed);
+        for test in tests.iter().filter(failed).copied().collect::<Vec<_>>() {
+            let (test, result) = one(rest.clone(), settings.clone(), test, options.timeout).await;
+            if result.outcome == Outcome::Passed {
+                println!("flaky: passed at attempt {attempt}: {}", test.name);
+            }
+            outcomes.insert(test.name.to_string(), result);
+            progress(outcomes, test.name);
+        }
+    }
 }
 
 fn progress(outcomes: &Outcomes, name: &str) {

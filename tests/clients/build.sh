@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the stock clients that the tests drive: kubectl 1.37 and 1.27, helm 3, helm 4, cnitool.
-# Usage: build.sh DIR     puts kubectl, kubectl-1.27, helm3, helm4, cnitool into DIR; does nothing for those that are there.
+# Builds the stock clients that the tests drive: kubectl 1.37 and 1.27, helm 3, helm 4, cnitool, crane (a registry and its client).
+# Usage: build.sh DIR     puts kubectl, kubectl-1.27, helm3, helm4, cnitool, crane into DIR; does nothing for those that are there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?usage: build.sh DIR}
@@ -16,7 +16,8 @@ for pair in "kubectl v1.37.0" "kubectl-1.27 v1.27.16"; do
     (cd "$here/$name" && CGO_ENABLED=0 go build -mod=readonly -trimpath -ldflags "-s -w $set_version" -o "$out/$name" .)
 done
 for triple in "helm3 helm helm.sh/helm/v3/cmd/helm@v3.22.0" "helm4 helm helm.sh/helm/v4/cmd/helm@v4.3.0" \
-    "cnitool cnitool github.com/containernetworking/cni/cnitool@v1.3.0"; do
+    "cnitool cnitool github.com/containernetworking/cni/cnitool@v1.3.0" \
+    "crane crane github.com/google/go-containerregistry/cmd/crane@v0.20.6"; do
     read -r name program module <<<"$triple"
     [ -x "$out/$name" ] && continue
     scratch=$(mktemp -d "$out/.$name.XXXXXX")

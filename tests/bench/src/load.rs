@@ -9,12 +9,14 @@ use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt as _;
 
-use crate::process::{Usage, resident_mb, usage};
+use crate::process::{Usage, children, resident_mb, usage};
 use crate::side::{Recipe, Side};
 use crate::wire::{Connection, Target};
 
-const JSON: (&str, &str) = ("content-type", "application/json");
-const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
+/// Body of an object.
+pub const JSON: (&str, &str) = ("content-type", "application/json");
+/// Body of a merge patch.
+pub const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -77,10 +79,12 @@ pub struct Figure {
     pub less: bool,
 }
 
-struct Sheet(Vec<Figure>);
+/// The figures of one side, in order.
+pub struct Sheet(Vec<Figure>);
 
 impl Sheet {
-    fn put(&mut self, what: impl Into<String>, unit: &'static str, value: f64, less: bool) {
+    /// Adds a figure and prints it.
+    pub fn put(&mut self, what: impl Into<String>, unit: &'static str, value: f64, less: bool) {
         let what = what.into();
         println!("  {what}: {value:.3} {unit}");
         self.0.push(Figure { what, unit, value, less });
@@ -93,9 +97,13 @@ impl Sheet {
 /// A request fails, or the side ends.
 pub async fn all(recipe: &Recipe, plan: &Plan) -> anyhow::Result<Vec<Figure>> {
     let mut sheet = Sheet(Vec::new());
-    let side = recipe.start(None).await?;
+    let mut side = recipe.start(None).await?;
     sheet.put("start, empty store -> ready", "ms", side.started_ms, true);
-    let side = match loads(&side, plan, &mut sheet).await {
+    let mut outcome = loads(&side, plan, &mut sheet).await;
+    if outcome.is_ok() {
+        outcome = crate::custom::all(&mut side, recipe, plan, &mut sheet).await;
+    }
+    let side = match outcome {
         Ok(()) => side.restart(recipe).await?,
         Err(error) => {
             side.stop();
@@ -142,6 +150,10 @@ async fn idle(side: &Side, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<()>
     let used = usage(&side.pids)?.since(before);
     let seconds = plan.idle.as_secs_f64();
     sheet.put("idle, resident memory", "MB", resident_mb(&side.pids)?.iter().sum(), true);
+    let below = children(&side.pids)?;
+    if !below.is_empty() {
+        sheet.put("idle, containerd that the node runs", "MB", resident_mb(&below)?.iter().sum(), true);
+    }
     sheet.put("idle, CPU of one core", "%", used.cpu_ms / seconds / 10.0, true);
     sheet.put("idle, wake-ups", "/s", used.wakeups as f64 / seconds, true);
     sheet.put("idle, written", "KB/s", used.written as f64 / seconds / 1e3, true);
@@ -165,22 +177,25 @@ fn pod(name: &str, number: usize) -> Bytes {
 }
 
 /// What a closed loop of clients brought.
-struct Run {
+pub struct Run {
     latencies: Vec<f64>,
     seconds: f64,
     used: Usage,
 }
 
 impl Run {
-    fn per_second(&self) -> f64 {
+    /// Requests in a second.
+    pub fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.seconds
     }
 
-    fn at(&self, share: f64) -> f64 {
+    /// Latency in milliseconds that a share of the requests did not exceed.
+    pub fn at(&self, share: f64) -> f64 {
         percentile(&self.latencies, share)
     }
 
-    fn cpu_each(&self) -> f64 {
+    /// CPU of the side for one request, in milliseconds.
+    pub fn cpu_each(&self) -> f64 {
         self.used.cpu_ms / self.latencies.len().max(1) as f64
     }
 
@@ -197,12 +212,21 @@ pub fn percentile(values: &[f64], share: f64) -> f64 {
     sorted.get(at).copied().unwrap_or(f64::NAN)
 }
 
-/// Each client sends the next request as soon as it has an answer. `request` gets client and number.
-async fn closed_loop<F>(side: &Side, clients: usize, length: Duration, request: F) -> anyhow::Result<Run>
+/// Each client sends the next request to `target` as soon as it has an answer. `request` gets client and number.
+///
+/// # Errors
+/// A request fails, or the side ends.
+pub async fn closed_loop<F>(
+    side: &Side,
+    target: &Target,
+    clients: usize,
+    length: Duration,
+    request: F,
+) -> anyhow::Result<Run>
 where
     F: Fn(usize, usize) -> (Method, String, Vec<(&'static str, &'static str)>, Bytes) + Send + Sync + 'static,
 {
-    let connections = side.target.connections(clients).await?;
+    let connections = target.connections(clients).await?;
     let request = Arc::new(request);
     let before = usage(&side.pids)?;
     let begun = Instant::now();
@@ -231,12 +255,12 @@ where
 }
 
 async fn writes(side: &Side, plan: &Plan, clients: usize, sheet: &mut Sheet) -> anyhow::Result<()> {
-    let created = closed_loop(side, clients, plan.each, move |client, number| {
+    let created = closed_loop(side, &side.target, clients, plan.each, move |client, number| {
         let body = config_map(&format!("w{clients}-{client}-{number}"), 1024, number);
         (Method::POST, MAPS.to_owned(), vec![JSON], body)
     })
     .await?;
-    let gotten = closed_loop(side, clients, plan.each, move |client, _| {
+    let gotten = closed_loop(side, &side.target, clients, plan.each, move |client, _| {
         (Method::GET, format!("{MAPS}/w{clients}-{client}-0"), vec![], Bytes::new())
     })
     .await?;
@@ -246,12 +270,12 @@ async fn writes(side: &Side, plan: &Plan, clients: usize, sheet: &mut Sheet) -> 
         let body = config_map(&format!("u{clients}-{client}"), 200, 0);
         one.done(Method::POST, MAPS, &[JSON], body).await?;
     }
-    let updated = closed_loop(side, clients, plan.each, move |client, number| {
+    let updated = closed_loop(side, &side.target, clients, plan.each, move |client, number| {
         let name = format!("u{clients}-{client}");
         (Method::PUT, format!("{MAPS}/{name}"), vec![JSON], config_map(&name, 200, number + 1))
     })
     .await?;
-    let patched = closed_loop(side, clients, plan.each, move |client, number| {
+    let patched = closed_loop(side, &side.target, clients, plan.each, move |client, number| {
         let body = Bytes::from(format!(r#"{{"data":{{"salt":"p{number}"}}}}"#));
         (Method::PATCH, format!("{MAPS}/u{clients}-{client}"), vec![MERGE], body)
     })
@@ -279,7 +303,7 @@ async fn writes(side: &Side, plan: &Plan, clients: usize, sheet: &mut Sheet) -> 
 async fn mixed(side: &Side, plan: &Plan, sheet: &mut Sheet) -> anyhow::Result<()> {
     // Four reads, one write; the objects are those of the first round of updates.
     let first = plan.clients[0];
-    let run = closed_loop(side, 32, plan.each, move |client, number| {
+    let run = closed_loop(side, &side.target, 32, plan.each, move |client, number| {
         let path = format!("{MAPS}/u{first}-0");
         if number % 5 == 4 {
             let body = Bytes::from(format!(r#"{{"data":{{"c{client}":"{number}"}}}}"#));

@@ -4,6 +4,7 @@
 //! [`report`] prints them next to each other with ratios. Nothing here has a threshold: it measures.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod custom;
 mod load;
 mod process;
 mod report;

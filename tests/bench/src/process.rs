@@ -67,6 +67,28 @@ pub fn usage(pids: &[u32]) -> anyhow::Result<Usage> {
     Ok(sum)
 }
 
+/// Processes that these have started, and theirs.
+///
+/// # Errors
+/// One of them has ended.
+pub fn children(pids: &[u32]) -> anyhow::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    let mut open = pids.to_vec();
+    while let Some(pid) = open.pop() {
+        for task in
+            std::fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid}"))?
+        {
+            let path = task?.path().join("children");
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            for child in text.split_whitespace().filter_map(|c| c.parse().ok()) {
+                found.push(child);
+                open.push(child);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Resident memory of each process, in MB.
 ///
 /// # Errors

@@ -31,6 +31,8 @@ pub struct Side {
     /// Process ids.
     pub pids: Vec<u32>,
     children: Vec<Child>,
+    /// Upstream's store.
+    endpoint: Option<String>,
     knarr: Option<PathBuf>,
     dir: tempfile::TempDir,
 }
@@ -80,9 +82,9 @@ impl Recipe {
         let outcome = self.launch(dir.path(), &mut children).await;
         let knarr = if let Self::Knarr(path) = self { Some(path.clone()) } else { None };
         match outcome {
-            Ok((target, started_ms)) => {
+            Ok((target, started_ms, endpoint)) => {
                 let pids = children.iter().map(Child::id).collect();
-                Ok(Side { target, started_ms, pids, children, knarr, dir })
+                Ok(Side { target, endpoint, started_ms, pids, children, knarr, dir })
             }
             Err(error) => {
                 let logs: Vec<String> = ["store.log", "server.log"]
@@ -91,13 +93,26 @@ impl Recipe {
                     .map(|t| t.lines().rev().take(8).collect::<Vec<_>>().join("\n"))
                     .collect();
                 let placeholder = Target::new(0, None)?;
-                Side { target: placeholder, started_ms: 0.0, pids: Vec::new(), children, knarr, dir }.stop();
+                Side {
+                    target: placeholder,
+                    endpoint: None,
+                    started_ms: 0.0,
+                    pids: Vec::new(),
+                    children,
+                    knarr,
+                    dir,
+                }
+                .stop();
                 Err(error.context(logs.join("\n")))
             }
         }
     }
 
-    async fn launch(&self, dir: &Path, children: &mut Vec<Child>) -> anyhow::Result<(Target, f64)> {
+    async fn launch(
+        &self,
+        dir: &Path,
+        children: &mut Vec<Child>,
+    ) -> anyhow::Result<(Target, f64, Option<String>)> {
         let begun = Instant::now();
         let port = free_port()?;
         if let Self::Knarr(binary) = self {
@@ -110,7 +125,7 @@ impl Recipe {
             children.push(spawn(command, dir, "server.log")?);
             let target = Target::new(port, Some(identity(&kubeconfig).await?))?;
             target.ready("/readyz").await?;
-            return Ok((target, begun.elapsed().as_secs_f64() * 1e3));
+            return Ok((target, begun.elapsed().as_secs_f64() * 1e3, None));
         }
         let (Self::Stock(stock) | Self::Kine(stock, _)) = self else { bail!("no such side") };
         let endpoint = format!("http://127.0.0.1:{}", free_port()?);
@@ -125,7 +140,7 @@ impl Recipe {
         children.push(spawn(command, dir, "server.log")?);
         let target = Target::new(port, None)?;
         target.ready("/readyz").await?;
-        Ok((target, begun.elapsed().as_secs_f64() * 1e3))
+        Ok((target, begun.elapsed().as_secs_f64() * 1e3, Some(endpoint)))
     }
 
     fn store(&self, dir: &Path, endpoint: &str) -> anyhow::Result<Command> {
@@ -157,6 +172,64 @@ impl Recipe {
             Self::Knarr(_) => bail!("knarr has its store inside"),
         }
     }
+}
+
+/// Upstream's server of custom resources over the same store. It insists on authentication, so it gets a client CA
+/// and a certificate of `system:masters`; the core API that it would ask is not there, and what asks it is left out.
+async fn extensions(
+    stock: &Path,
+    dir: &Path,
+    endpoint: &str,
+    children: &mut Vec<Child>,
+) -> anyhow::Result<Target> {
+    let nowhere = dir.join("nowhere.kubeconfig");
+    std::fs::write(
+        &nowhere,
+        "{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: x, user: x}}], \
+         users: [{name: x, user: {}}], clusters: [{name: x, cluster: {server: 'http://127.0.0.1:1'}}]}",
+    )?;
+    let (ca, chain, key) = masters()?;
+    std::fs::write(dir.join("ca.crt"), ca)?;
+    let port = free_port()?;
+    let mut command = Command::new(stock);
+    command.arg("apiextensions").args([
+        format!("--etcd-servers={endpoint}"),
+        format!("--secure-port={port}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--cert-dir={}", dir.join("extensions").display()),
+        format!("--client-ca-file={}", dir.join("ca.crt").display()),
+        "--authentication-skip-lookup".to_owned(),
+        "--enable-priority-and-fairness=false".to_owned(),
+        "--disable-admission-plugins=NamespaceLifecycle,MutatingAdmissionPolicy,MutatingAdmissionWebhook,ValidatingAdmissionPolicy,ValidatingAdmissionWebhook".to_owned(),
+    ]);
+    for flag in ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"] {
+        command.arg(format!("--{flag}={}", nowhere.display()));
+    }
+    children.push(spawn(command, dir, "extensions.log")?);
+    let target = Target::new(port, Some((chain, key)))?;
+    target.ready("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").await?;
+    Ok(target)
+}
+
+/// A CA in PEM, and a client certificate of `system:masters` with its key.
+fn masters() -> anyhow::Result<(String, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    };
+    let ca_key = KeyPair::generate()?;
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "bench");
+    let certificate = ca.self_signed(&ca_key)?;
+    let issuer = Issuer::new(ca, ca_key);
+    let key = KeyPair::generate()?;
+    let mut client = CertificateParams::default();
+    client.distinguished_name.push(DnType::CommonName, "bench");
+    client.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    client.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    let signed = client.signed_by(&key, &issuer)?;
+    let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| anyhow::anyhow!("client key: {e}"))?;
+    Ok((certificate.pem(), vec![signed.der().clone()], key))
 }
 
 fn spawn(mut command: Command, dir: &Path, log: &str) -> anyhow::Result<Child> {
@@ -195,6 +268,22 @@ async fn identity(
 }
 
 impl Side {
+    /// The API of custom resources. Upstream's comes from a server of its own over the same store, which is started
+    /// here and counts as part of the side from now on.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn custom(&mut self, recipe: &Recipe) -> anyhow::Result<Target> {
+        let (Recipe::Stock(stock) | Recipe::Kine(stock, _), Some(endpoint)) = (recipe, &self.endpoint) else {
+            return Ok(self.target.clone());
+        };
+        let outcome = extensions(stock, self.dir.path(), endpoint, &mut self.children).await;
+        self.pids = self.children.iter().map(Child::id).collect();
+        outcome.with_context(|| {
+            std::fs::read_to_string(self.dir.path().join("extensions.log")).unwrap_or_default()
+        })
+    }
+
     fn end(&mut self) {
         for child in self.children.iter_mut().rev() {
             let pid = rustix::process::Pid::from_child(child);

@@ -106,6 +106,8 @@ func runCore(args []string) error {
 	config.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(generated.GetOpenAPIDefinitions, namer)
 	config.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
 	config.FeatureGate = utilfeature.DefaultFeatureGate
+	// The defaults refuse the 201st write at a time with 429; the load has 256 clients.
+	config.MaxRequestsInFlight, config.MaxMutatingRequestsInFlight = 4096, 4096
 	config.LegacyAPIGroupPrefixes.Insert("/api")
 	if err := o.ApplyTo(config); err != nil {
 		return err
