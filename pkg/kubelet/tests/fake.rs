@@ -370,3 +370,44 @@ async fn resources_change_in_place() {
     }
     world.stop.cancel();
 }
+
+#[tokio::test]
+async fn an_image_is_a_read_only_volume() {
+    let world = World::start();
+    let contents = world.dir.path().join("contents");
+    std::fs::create_dir_all(contents.join("sub")).unwrap();
+    std::fs::write(contents.join("sub/data.json"), "{}").unwrap();
+    world.runtime.add_to_registry("data:1");
+    world.runtime.set_contents("data:1", &contents);
+    world.api.until("/api/v1/nodes/n1", "ready", ready).await;
+    let mounts =
+        json!([{"name": "v", "mountPath": "/all"}, {"name": "v", "mountPath": "/part", "subPath": "sub"}]);
+    let path = world.api.pod(
+        "p",
+        spec(json!({
+            "containers": [{"name": "c", "image": "demo:1", "volumeMounts": mounts}],
+            "volumes": [{"name": "v", "image": {"reference": "data:1", "pullPolicy": "Always"}}],
+        })),
+    );
+    world.api.until(&path, "ready", ready).await;
+    let config = world.runtime.container_config("c").unwrap();
+    let at = |path: &str| config.mounts.iter().find(|m| m.container_path == path).unwrap().clone();
+    assert!(at("/all").readonly && at("/part").readonly);
+    assert!(std::path::Path::new(&at("/part").host_path).join("data.json").exists());
+    assert!(std::fs::write(format!("{}/new", at("/all").host_path), "").is_err(), "nobody writes there");
+    world.api.delete_gracefully(&path, 1);
+    world.api.until(&path, "gone", |o| o.is_none()).await;
+    assert!(contents.join("sub/data.json").exists() && !std::path::Path::new(&at("/all").host_path).exists());
+    assert!(world.runtime.calls().iter().any(|c| c.starts_with("ReleaseImages")));
+    // One that nobody has.
+    let path = world.api.pod(
+        "q",
+        spec(json!({
+            "containers": [{"name": "c", "image": "demo:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "volumes": [{"name": "v", "image": {"reference": "gone:1"}}],
+        })),
+    );
+    let reason = |o: Option<&Value>| state(o)["state"]["waiting"]["reason"].as_str().unwrap_or("").to_owned();
+    world.api.until(&path, "waiting for the image", |o| reason(o) == "ImagePullBackOff").await;
+    world.stop.cancel();
+}

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
 pub use certificates::{Credentials, Place};
+pub use local::mount_read_only;
 pub use source::{ApiSource, Source, Token};
 
 /// What failed for which volume.
@@ -104,6 +105,7 @@ pub const PLUGINS: &[&dyn Plugin] = &[
     &payload::Downward,
     &local::EmptyDir,
     &local::HostPath,
+    &local::Image,
     &payload::Projected,
     &payload::Secret,
 ];
