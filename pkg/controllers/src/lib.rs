@@ -30,6 +30,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod node_password;
+mod pod_certificate_cleaner;
 mod pod_gc;
 mod pods;
 mod replicas;
@@ -73,6 +74,7 @@ pub const CONTROLLERS: &[Controller] = &[
     node_ipam::CONTROLLER,
     node_lifecycle::CONTROLLER,
     node_password::CONTROLLER,
+    pod_certificate_cleaner::CONTROLLER,
     pod_gc::CONTROLLER,
     replicaset::CONTROLLER,
     replicationcontroller::CONTROLLER,
