@@ -192,13 +192,11 @@ EOF
     esac
 }
 
-# Whether the nodes are Ready; an agent may ask for its own alone.
-ask() { # [--wait SECONDS]
-    if [ "$role" = server ]; then
-        "$bin_dir/knarr" status --kubeconfig "$kubeconfig" "$@"
-    else
-        "$bin_dir/knarr" status --kubeconfig "${KNARR_DATA_DIR:-/var/lib/knarr}/agent/kubelet.kubeconfig" \
-            --node "$(node_name)" "$@"
+# The command that tells whether the nodes are Ready; an agent may ask for its own alone.
+ask() { # sets `asked`
+    asked=("$bin_dir/knarr" status)
+    if [ "$role" = server ]; then asked+=(--kubeconfig "$kubeconfig")
+    else asked+=(--kubeconfig "${KNARR_DATA_DIR:-/var/lib/knarr}/agent/kubelet.kubeconfig" --node "$(node_name)")
     fi
 }
 
@@ -231,9 +229,25 @@ start() {
         )
         ;;
     esac
-    if ! ask --wait "$wait_seconds"; then
-        not_started "the node did not become Ready in $wait_seconds s"
-    fi
+    wait_ready
+}
+
+# Waits for the node; where nobody starts a program again that ended at once, its end is the end of waiting.
+wait_ready() {
+    local asking
+    ask
+    "${asked[@]}" --wait "$wait_seconds" &
+    asking=$!
+    while [ "$(init_system)" = none ] && kill -0 "$asking" 2>/dev/null; do
+        # A program that has ended and is not waited for has no file.
+        if ! readlink "/proc/$(cat "$pid_file")/exe" >/dev/null 2>&1; then
+            kill "$asking" 2>/dev/null || true
+            rm -f "$pid_file"
+            not_started "knarr $role has ended"
+        fi
+        sleep 0.2
+    done
+    wait "$asking" || not_started "the node did not become Ready in $wait_seconds s"
 }
 
 not_started() {
@@ -275,6 +289,7 @@ status() {
         say "running, pid $pid" ;;
     esac
     ask
+    "${asked[@]}"
 }
 
 uninstall() {

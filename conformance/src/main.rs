@@ -47,6 +47,9 @@ struct Cli {
     /// Limit of one test in seconds.
     #[arg(long, default_value_t = 1200)]
     timeout: u64,
+    /// Limit of one test that is marked [Slow] in seconds: two of them wait for five and ten minutes.
+    #[arg(long, default_value_t = 1200)]
+    slow_timeout: u64,
     /// Writes a JUnit report.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -139,6 +142,7 @@ async fn outcomes(cli: &Cli, states: &expected::States) -> Result<Outcomes> {
     let options = Options {
         parallel: cli.parallel,
         timeout: Duration::from_secs(cli.timeout),
+        slow_timeout: Duration::from_secs(cli.slow_timeout),
         serial: cli.serial,
         attempts: cli.flake_attempts,
     };

@@ -17,20 +17,30 @@ pub struct Options {
     pub parallel: usize,
     /// Limit of one test.
     pub timeout: Duration,
+    /// Limit of a test that is marked [Slow], if that is longer.
+    pub slow_timeout: Duration,
     /// One after the other, all of them.
     pub serial: bool,
     /// Tries before a test counts as failed, at least 1.
     pub attempts: u32,
 }
 
+impl Options {
+    fn limit(&self, test: &Test) -> Duration {
+        if test.slow() { self.slow_timeout.max(self.timeout) } else { self.timeout }
+    }
+}
+
 /// Runs the tests and prints a line as each ends.
 pub async fn run(rest: &Rest, settings: &Settings, tests: &[Test], options: &Options) -> Outcomes {
     let width = if options.serial { 1 } else { options.parallel.max(1) };
-    let (alone, together): (Vec<Test>, Vec<Test>) = tests.iter().partition(|t| t.serial());
+    let (alone, mut together): (Vec<Test>, Vec<Test>) = tests.iter().partition(|t| t.serial());
+    // The slow ones go beside all others instead of coming last.
+    together.sort_by_key(|t| !t.slow());
     let mut outcomes = Outcomes::new();
     for (tests, width) in [(together, width), (alone, 1)] {
         let mut ended = stream::iter(tests)
-            .map(|t| one(rest.clone(), settings.clone(), t, options.timeout))
+            .map(|t| one(rest.clone(), settings.clone(), t, options.limit(&t)))
             .buffer_unordered(width);
         while let Some((test, result)) = ended.next().await {
             outcomes.insert(test.name.to_string(), result);
@@ -46,7 +56,7 @@ async fn again(rest: &Rest, settings: &Settings, tests: &[Test], options: &Optio
     for attempt in 2..=options.attempts {
         let failed = |t: &&Test| outcomes.get(t.name).is_some_and(|r| r.outcome != Outcome::Passed);
         for test in tests.iter().filter(failed).copied().collect::<Vec<_>>() {
-            let (test, result) = one(rest.clone(), settings.clone(), test, options.timeout).await;
+            let (test, result) = one(rest.clone(), settings.clone(), test, options.limit(&test)).await;
             if result.outcome == Outcome::Passed {
                 println!("flaky: passed at attempt {attempt}: {}", test.name);
             }

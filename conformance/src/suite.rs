@@ -25,6 +25,11 @@ impl Test {
     pub fn serial(&self) -> bool {
         self.name.contains("[Serial]")
     }
+
+    /// Whether it is known to take minutes.
+    pub fn slow(&self) -> bool {
+        self.name.contains("[Slow]")
+    }
 }
 
 /// The official list, one name a line.

@@ -84,6 +84,19 @@ pub(crate) fn drop_key(obj: &mut Value, key: &str) {
     }
 }
 
+/// A struct as upstream prints it in errors: all fields by their internal names, in their order. A field is its
+/// internal name, its JSON name and what is printed where it is absent.
+pub(crate) fn go_form(value: &Value, fields: &[(&str, &str, &str)]) -> String {
+    let parts: Vec<String> = fields
+        .iter()
+        .map(|(go, json, absent)| match value.get(json).filter(|v| !v.is_null()) {
+            Some(given) => format!("\"{go}\":{given}"),
+            None => format!("\"{go}\":{absent}"),
+        })
+        .collect();
+    format!("{{{}}}", parts.join(","))
+}
+
 /// The name cell.
 pub(crate) fn name(obj: &Value) -> Value {
     text(obj, "/metadata/name").into()

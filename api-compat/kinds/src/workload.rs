@@ -1,12 +1,49 @@
 //! What the workload kinds share: selector and template, counts, rolling updates.
 
 use knarr_machinery::labels::Selector;
-use knarr_machinery::{FieldError, Path, names};
-use serde_json::Value;
+use knarr_machinery::{FieldError, Path, Str, names};
+use serde_json::{Value, json};
 
 use crate::check::{self, Errors};
+use crate::facts::{AGE, CONTAINERS, Col, IMAGES, NAME, SELECTOR};
 use crate::podspec;
-use crate::value::{container_cells, int, is_empty, selector_text, text};
+use crate::value::{age, container_cells, int, is_empty, name, number, selector_text, text};
+
+/// Path of wanted and observed replicas and of the selector, for `scale`.
+pub(crate) const SCALE: Option<(&str, &str, &str)> =
+    Some(("spec.replicas", "status.replicas", "spec.selector"));
+
+/// Columns of the kinds that keep a number of pods.
+pub(crate) const REPLICA_COLUMNS: &[Col] = &[
+    NAME,
+    ("Desired", "integer", 0, "Pods that are wanted."),
+    ("Current", "integer", 0, "Pods that exist."),
+    ("Ready", "integer", 0, "Pods that are ready."),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
+
+/// Cells of [`REPLICA_COLUMNS`]; `last` are those of the template and the selector.
+pub(crate) fn replica_cells(obj: &Value, now: &str, last: [Value; 3]) -> Vec<Value> {
+    let counts = ["/spec/replicas", "/status/replicas", "/status/readyReplicas"];
+    let mut cells = vec![name(obj)];
+    cells.extend(counts.iter().map(|c| number(obj, c)));
+    cells.push(age(obj, now));
+    cells.extend(last);
+    cells
+}
+
+/// The status of one that was just made.
+pub(crate) fn no_replicas() -> Value {
+    json!({"replicas": 0})
+}
+
+/// What selects by `status.replicas`.
+pub(crate) fn replica_fields(obj: &Value) -> Vec<(Str, String)> {
+    vec![(Str::from("status.replicas"), int(obj, "/status/replicas").unwrap_or(0).to_string())]
+}
 
 /// Selector (a LabelSelector) and template of `spec`, which must fit each other.
 /// `old` is the object that is replaced.

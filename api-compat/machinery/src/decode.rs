@@ -44,7 +44,9 @@ pub fn cannot_handle(gvk: &GroupVersionKind, cause: &str) -> ApiError {
 pub fn parse_json(bytes: &[u8]) -> Result<(Value, Vec<Finding>), ApiError> {
     let mut findings = Vec::new();
     let mut path = String::new();
-    let mut de = serde_json::Deserializer::from_slice(bytes);
+    // As Go does, what is no UTF-8 becomes the replacement character.
+    let text = String::from_utf8_lossy(bytes);
+    let mut de = serde_json::Deserializer::from_str(&text);
     let value = Seed { path: &mut path, findings: &mut findings }
         .deserialize(&mut de)
         .and_then(|v| de.end().map(|()| v))

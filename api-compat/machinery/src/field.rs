@@ -110,13 +110,15 @@ pub struct FieldError {
     pub field: String,
     /// The value that was given; `None` where upstream prints none (Required, Forbidden, TooLong).
     pub value: Option<Value>,
+    /// The value as it is printed, where that is not its JSON form.
+    pub shown: Option<String>,
     /// What would be right.
     pub detail: String,
 }
 
 impl FieldError {
     fn make(kind: ErrorType, path: &Path, value: Option<Value>, detail: impl Into<String>) -> Self {
-        Self { kind, field: path.to_string(), value, detail: detail.into() }
+        Self { kind, field: path.to_string(), value, shown: None, detail: detail.into() }
     }
 
     /// A value is missing.
@@ -193,9 +195,18 @@ impl FieldError {
         Self::make(ErrorType::Internal, path, None, detail)
     }
 
+    /// The same error with another print of its value: upstream shows some structs by their internal names.
+    #[must_use]
+    pub fn shown_as(self, text: String) -> Self {
+        Self { shown: Some(text), ..self }
+    }
+
     /// The message without the field name, as in `causes[].message`.
     pub fn body(&self) -> String {
         let head = match &self.value {
+            _ if self.shown.is_some() => {
+                format!("{}: {}", self.kind.text(), self.shown.as_deref().unwrap_or_default())
+            }
             None => self.kind.text().to_string(),
             Some(Value::String(s)) => format!("{}: {s:?}", self.kind.text()),
             Some(Value::Null) => format!("{}: null", self.kind.text()),

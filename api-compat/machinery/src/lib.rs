@@ -20,6 +20,7 @@ pub mod patch;
 pub mod quantity;
 pub mod status;
 pub mod strategic;
+pub mod strict;
 pub mod syntax;
 pub mod table;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub(crate) mod typed;
 pub mod types;
 pub mod user;
 pub mod version;
+pub mod yaml;
 
 pub use field::{FieldError, Path};
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};

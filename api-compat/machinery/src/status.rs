@@ -121,6 +121,14 @@ impl ApiError {
     /// 422 Invalid with all field errors at once.
     pub fn invalid(gk: &GroupKind, name: &str, errors: &[FieldError]) -> Self {
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        // Each is told once; the causes are all of them.
+        let mut told: Vec<String> = Vec::new();
+        for text in texts {
+            if !told.contains(&text) {
+                told.push(text);
+            }
+        }
+        let texts = told;
         let list = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
         let causes = errors
             .iter()
@@ -202,6 +210,11 @@ impl ApiError {
     /// 503 ServiceUnavailable.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)
+    }
+
+    /// 500 without a reason, as upstream answers what it has no name for.
+    pub fn unexplained(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
     }
 
     /// 500 InternalError.

@@ -94,13 +94,16 @@ fn gvk_list(info: &KindInfo, kind: &str) -> Value {
     json!([{"group": info.gvk.group, "version": info.gvk.version, "kind": kind}])
 }
 
+/// What upstream says of the three fields that every published custom resource has: `kubectl explain` prints it, and
+/// clients and the official tests look for it.
+const API_VERSION_TEXT: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
+const KIND_TEXT: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+const METADATA_TEXT: &str = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
 fn type_meta() -> [(String, Value); 2] {
     [
-        (
-            "apiVersion".into(),
-            json!({"type": "string", "description": "Group and version of this document."}),
-        ),
-        ("kind".into(), json!({"type": "string", "description": "Kind of this document."})),
+        ("apiVersion".into(), json!({"type": "string", "description": API_VERSION_TEXT})),
+        ("kind".into(), json!({"type": "string", "description": KIND_TEXT})),
     ]
 }
 
@@ -129,7 +132,7 @@ fn custom_schema(info: &KindInfo, schema: Option<Value>) -> Value {
 }
 
 fn object_meta() -> Value {
-    json!({"$ref": format!("{V3_PREFIX}{OBJECT_META}"), "description": "Object metadata."})
+    json!({"$ref": format!("{V3_PREFIX}{OBJECT_META}"), "description": METADATA_TEXT})
 }
 
 /// Whole objects inside an object have their kind and metadata too.
@@ -169,7 +172,7 @@ fn custom_list(info: &KindInfo) -> Value {
     properties.insert("items".into(), items);
     json!({
         "type": "object",
-        "description": format!("A list of {}.", info.gvk.kind),
+        "description": format!("{} is a list of {}", info.list_kind, info.gvk.kind),
         "required": ["items"],
         "properties": properties,
         "x-kubernetes-group-version-kind": gvk_list(info, &info.list_kind),

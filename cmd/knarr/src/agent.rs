@@ -53,6 +53,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let begun = Instant::now();
     let host = Host::new(&config);
     let _lock = host.lock()?;
+    node::check(&config)?;
     let process = Process::start()?;
     let node_name = match &config.node_name {
         Some(name) => name.clone(),

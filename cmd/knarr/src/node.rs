@@ -61,6 +61,17 @@ pub struct Node {
     pub serving_tls: knarr_kubelet::ServingTls,
 }
 
+/// Finds out before anything runs what a node could not start with.
+///
+/// # Errors
+/// The file of registries is not valid.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    if config.container_runtime_endpoint.is_none() {
+        Registries::read(&config.private_registry)?;
+    }
+    Ok(())
+}
+
 /// Starts everything a node needs.
 ///
 /// # Errors

@@ -14,9 +14,9 @@ use knarr_pki::{ClusterPki, ServingNames};
 use tokio::net::TcpListener;
 
 use crate::host::Host;
-use crate::node::{Clients, Node};
+use crate::node::{self, Clients, Node};
 use crate::process::Process;
-use crate::{VERSION, access, joining, node, renewal, tls};
+use crate::{VERSION, access, joining, renewal, tls};
 
 /// What the parts of the process share.
 pub struct Wiring {
@@ -60,6 +60,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let begun = Instant::now();
     let host = Host::new(&config);
     let _lock = host.lock()?;
+    node::check(&config)?;
     let process = Process::start()?;
     let shutdown = process.shutdown.clone();
     let node_name = match &config.node_name {

@@ -67,12 +67,17 @@ async fn measure(binary: &Path, options: &Options) -> anyhow::Result<()> {
     let (dir, kubeconfig) = (scratch.path().join("data"), scratch.path().join("kubeconfig"));
     println!("binary: {:.1} MB", binary.metadata()?.len() as f64 / 1e6);
     let log = std::fs::File::create(scratch.path().join("log"))?;
+    // What is kept beside the configuration stays in this directory, too.
+    let config = scratch.path().join("config.yaml");
+    std::fs::write(&config, "")?;
     let begun = Instant::now();
     let child = Command::new(binary)
         .args(["server", "--https-listen-port", "16443", "--data-dir"])
         .arg(&dir)
         .arg("--write-kubeconfig")
         .arg(&kubeconfig)
+        .arg("--config")
+        .arg(&config)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -7,11 +7,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use knarr_kinds::Kind;
 use knarr_machinery::types::TypeRef;
-use knarr_machinery::{ApiError, GroupVersionKind, decode, syntax};
+use knarr_machinery::{ApiError, GroupVersionKind, decode, strict, syntax, yaml};
 use knarr_registry::patch::FieldValidation;
 use serde_json::Value;
 
-use crate::info::Query;
 use crate::negotiate::{JSON, PROTOBUF, YAML};
 
 /// Largest request body, as upstream.
@@ -33,28 +32,14 @@ pub async fn read(body: Body) -> Result<Bytes, ApiError> {
 
 /// The media type of the body without parameters; JSON when none is given.
 pub fn media_type(headers: &HeaderMap) -> String {
-    let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let media = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    if media.is_empty() { JSON.to_string() } else { media }
+    media_type_as_sent(headers).to_ascii_lowercase()
 }
 
-/// `fieldValidation`.
-///
-/// # Errors
-/// 422 for another value.
-pub fn field_validation(query: &Query, options_kind: &str) -> Result<FieldValidation, ApiError> {
-    match query.text("fieldValidation") {
-        "" | "Warn" => Ok(FieldValidation::Warn),
-        "Ignore" => Ok(FieldValidation::Ignore),
-        "Strict" => Ok(FieldValidation::Strict),
-        other => {
-            let path = knarr_machinery::Path::new("fieldValidation");
-            let error =
-                knarr_machinery::FieldError::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]);
-            let kind = knarr_machinery::GroupKind::new("meta.k8s.io", options_kind.to_string());
-            Err(ApiError::invalid(&kind, "", &[error]))
-        }
-    }
+/// As [`media_type`], in the letters of the client.
+pub fn media_type_as_sent(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let media = text.split(';').next().unwrap_or("").trim();
+    if media.is_empty() { JSON.to_string() } else { media.to_string() }
 }
 
 /// A decoded document.
@@ -65,7 +50,7 @@ pub struct Decoded {
     pub warnings: Vec<String>,
 }
 
-/// Decodes a document of a kind.
+/// Decodes a document of a kind. `typed`: the types of a kind that is no custom resource.
 ///
 /// # Errors
 /// 415 for unknown encodings, 400 for what does not decode or is refused by Strict.
@@ -73,6 +58,7 @@ pub fn object(
     headers: &HeaderMap,
     bytes: &[u8],
     gvk: &GroupVersionKind,
+    typed: Option<&TypeRef>,
     prune: &dyn Fn(&mut Value) -> Result<Vec<decode::Finding>, ApiError>,
     lookup: &dyn Fn(&GroupVersionKind) -> Option<TypeRef>,
     validation: FieldValidation,
@@ -88,18 +74,31 @@ pub fn object(
                 decode::parse_json(bytes).map_err(|e| unrecognized(gvk, &e.message, bytes))?;
             (value, found.into_iter().map(|f| f.message).collect::<Vec<_>>())
         }
-        YAML | "application/x-yaml" => yaml(bytes).map_err(|e| unrecognized(gvk, &e.message, bytes))?,
+        YAML | "application/x-yaml" => {
+            let read = yaml(bytes).map_err(|e| unrecognized(gvk, &e, bytes))?;
+            let found = match validation {
+                FieldValidation::Strict => read.strict_error().into_iter().collect(),
+                _ => read.duplicates,
+            };
+            (read.value, found)
+        }
         PROTOBUF => {
             if !bytes.starts_with(b"k8s\0") {
                 let text =
                     "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
                 return Err(unrecognized(gvk, text, bytes));
             }
-            let (_, value) = knarr_schema::proto::decode(bytes, lookup).map_err(|e| {
-                ApiError::bad_request(format!(
+            if bytes.len() == 4 {
+                return Err(unrecognized(gvk, "empty body", bytes));
+            }
+            let (_, value) = knarr_schema::proto::decode_as(bytes, Some(gvk), lookup).map_err(|e| match e
+                .is_envelope()
+            {
+                true => unrecognized(gvk, "unexpected EOF", bytes),
+                false => ApiError::bad_request(format!(
                     "{} in version \"{}\" cannot be handled as a {}: {e}",
                     gvk.kind, gvk.version, gvk.kind
-                ))
+                )),
             })?;
             return Ok(Decoded { value, warnings: Vec::new() });
         }
@@ -125,6 +124,9 @@ pub fn object(
         if told { e } else { handled(&e.to_string()) }
     })?;
     findings.extend(pruned.into_iter().map(|f| f.message));
+    if let Some(types) = typed.filter(|_| !findings.is_empty() && media_type(headers) == JSON) {
+        findings = strict::findings(types, bytes).into_iter().map(|f| f.message).collect();
+    }
     let mut warnings = Vec::new();
     match validation {
         FieldValidation::Ignore => {}
@@ -194,7 +196,8 @@ pub fn kind_object(
         }
         kind.rules.prune(&kind.info.types, value)
     };
-    object(headers, bytes, &kind.info.gvk, &prune, &lookup, validation)
+    let typed = Some(&kind.info.types).filter(|_| !own);
+    object(headers, bytes, &kind.info.gvk, typed, &prune, &lookup, validation)
 }
 
 /// The 400 for a body whose kind cannot be told.
@@ -232,22 +235,20 @@ fn check_type_meta(value: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// YAML as JSON; duplicate keys are told.
+/// YAML as JSON; repeated keys are told.
 ///
 /// # Errors
-/// 400 for what is no YAML.
-pub fn yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), ApiError> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")))?;
+/// What is no YAML, in the words of [`yaml::read`].
+pub fn yaml(bytes: &[u8]) -> Result<yaml::Document, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "yaml: invalid leading UTF-8 octet".to_string())?;
     // A document that is JSON already keeps its exact numbers.
     if text.trim_start().starts_with('{')
         && let Ok((value, found)) = decode::parse_json(bytes)
+        && found.is_empty()
     {
-        return Ok((value, found.into_iter().map(|f| f.message).collect()));
+        return Ok(yaml::Document { value, duplicates: Vec::new() });
     }
-    serde_saphyr::from_str::<Value>(text)
-        .map(|v| (v, Vec::new()))
-        .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: yaml: {e}")))
+    yaml::read(text)
 }
 
 /// A small options document (DeleteOptions), JSON, YAML or protobuf.
@@ -265,7 +266,7 @@ pub fn options(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, ApiError> {
                 .map(|(_, v)| v)
                 .map_err(|e| ApiError::bad_request(format!("cannot decode DeleteOptions: {e}")))
         }
-        YAML => yaml(bytes).map(|(v, _)| v),
+        YAML => yaml(bytes).map(|d| d.value).map_err(ApiError::bad_request),
         JSON => decode::parse_json(bytes).map(|(v, _)| v),
         _ => Err(unknown_format()),
     }?;

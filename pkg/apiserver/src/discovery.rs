@@ -93,7 +93,9 @@ pub(crate) fn serve(server: &Arc<Inner>, call: &Call, _: &Permit) -> Result<Resp
                 let index = catalog(table, &server.config.git_version, |c| c.v3_index());
                 Ok(("application/json".into(), Bytes::from(index.to_string())))
             })?;
-            Ok(send(&index, headers))
+            let mut response = send(&index, headers);
+            response.headers_mut().remove(VARY);
+            Ok(response)
         }
         ["openapi", "v3", rest @ ..] => openapi_v3(server, call, rest),
         ["api" | "apis", ..] => discover(server, headers, &parts),
@@ -149,7 +151,29 @@ fn discover(server: &Arc<Inner>, headers: &HeaderMap, parts: &[&str]) -> Result<
         // The documents of one group or version carry no tag.
         return Ok(respond::compress(respond::bytes(200, &kept.media, Bytes::new()), kept.body, headers));
     }
-    Ok(send(&kept, headers))
+    let mut response = send(&kept, headers);
+    if form == Form::V2 {
+        // Whoever keeps it asks with its tag.
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    }
+    Ok(response)
+}
+
+/// The answer to a client that takes none of the forms of an OpenAPI document.
+fn not_acceptable(headers: &HeaderMap, offered: &[&str]) -> Option<Response> {
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let takes = |media: &str| {
+        media.is_empty()
+            || matches!(media, "*/*" | "application/*" | "application/json")
+            || offered.iter().any(|o| media.starts_with(o))
+    };
+    if accept.split(',').any(|clause| takes(clause.split(';').next().unwrap_or("").trim())) {
+        return None;
+    }
+    let mut response = Response::new(axum::body::Body::empty());
+    *response.status_mut() = http::StatusCode::NOT_ACCEPTABLE;
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    Some(response)
 }
 
 fn send(kept: &Kept, headers: &HeaderMap) -> Response {
@@ -172,6 +196,11 @@ fn catalog<T>(table: &KindTable, version: &str, run: impl FnOnce(&Catalog<'_>) -
 }
 
 fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiError> {
+    if let Some(mut refusal) = not_acceptable(headers, &["application/com.github."]) {
+        refusal.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        refusal.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+        return Ok(refusal);
+    }
     let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     let protobuf = accept.split(',').any(|clause| {
         let media = clause.split(';').next().unwrap_or("").trim();
@@ -196,6 +225,9 @@ fn openapi_v3(server: &Arc<Inner>, call: &Call, rest: &[&str]) -> Result<Respons
         ["apis", group, version] => GroupVersion::new((*group).to_string(), (*version).to_string()),
         _ => return Err(ApiError::path_not_found()),
     };
+    if let Some(refusal) = not_acceptable(&call.parts.headers, &["application/com.github."]) {
+        return Ok(refusal);
+    }
     let table = server.registry.kinds().load();
     let version = &server.config.git_version;
     let hash = catalog(&table, version, |c| c.v3_hash(&gv)).ok_or_else(ApiError::path_not_found)?;

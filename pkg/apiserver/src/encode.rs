@@ -272,7 +272,7 @@ pub fn bytes_of(value: &Value, format: Format) -> Result<Bytes, ApiError> {
     match format {
         Format::Json => serde_json::to_vec(value).map(Bytes::from).map_err(ApiError::internal),
         Format::Pretty => serde_json::to_vec_pretty(value).map(Bytes::from).map_err(ApiError::internal),
-        Format::Yaml => serde_saphyr::to_string(value).map(Bytes::from).map_err(ApiError::internal),
+        Format::Yaml => Ok(Bytes::from(knarr_machinery::yaml::write(value))),
         Format::Protobuf => {
             let text = |f: &str| value.get(f).and_then(Value::as_str).unwrap_or("").to_string();
             let version = text("apiVersion");

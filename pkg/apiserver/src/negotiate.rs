@@ -106,7 +106,7 @@ pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept
             if let Shape::Table(include) = &mut accepted.shape {
                 *include = include_object(query)?;
             }
-            if accepted.format == Format::Json && pretty(headers, query) {
+            if accepted.format == Format::Json && (clause.pretty || pretty(headers, query)) {
                 accepted.format = Format::Pretty;
             }
             return Ok(accepted);
@@ -116,6 +116,13 @@ pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Accept
     Err(ApiError::not_acceptable(format!(
         "only the following media types are accepted: {JSON}, {YAML}, {PROTOBUF}"
     )))
+}
+
+/// How an error is told.
+pub fn of_errors(headers: &HeaderMap, query: &Query) -> Accepted {
+    accept(headers, query, Offer { protobuf: true, transforms: false })
+        // A client whose terms cannot be met is told so in indented JSON, as upstream does.
+        .unwrap_or(Accepted { format: Format::Pretty, ..Accepted::JSON })
 }
 
 fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
@@ -144,6 +151,7 @@ struct Clause<'a> {
     group: &'a str,
     version: &'a str,
     weight: f32,
+    pretty: bool,
 }
 
 impl<'a> Clause<'a> {
@@ -156,6 +164,7 @@ impl<'a> Clause<'a> {
                 Some(("as", v)) => clause.transform = v,
                 Some(("g", v)) => clause.group = v,
                 Some(("v", v)) => clause.version = v,
+                Some(("pretty", v)) => clause.pretty = v == "1",
                 Some(("q", v)) => clause.weight = v.parse().unwrap_or(1.0),
                 _ => {}
             }

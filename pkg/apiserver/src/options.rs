@@ -5,6 +5,7 @@ use std::time::Duration;
 use knarr_kinds::Kind;
 use knarr_machinery::field::{FieldError, Path};
 use knarr_machinery::{ApiError, GroupKind};
+use knarr_registry::patch::FieldValidation;
 use knarr_registry::{ListOptions, Selection, VersionMatch, WatchOptions};
 use rand::Rng as _;
 use serde_json::{Value, json};
@@ -82,7 +83,13 @@ pub fn watch(kind: &Kind, query: &Query) -> Result<WatchOptions, ApiError> {
                 "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
             )),
             "NotOlderThan" => {}
-            other => errors.push(FieldError::not_supported(&path, other, &["NotOlderThan"])),
+            other => {
+                errors.push(FieldError::forbidden(
+                    &path,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ));
+                errors.push(FieldError::not_supported(&path, other, &["NotOlderThan"]));
+            }
         }
         if !query.text("continue").is_empty() {
             errors.push(FieldError::forbidden(
@@ -139,28 +146,87 @@ pub fn watch_timeout(query: &Query) -> Result<Duration, ApiError> {
     })
 }
 
-/// `dryRun`.
+/// The options that all writes share.
+pub struct WriteOptions {
+    /// Who owns the fields that are written.
+    pub manager: String,
+    /// Whether nothing is stored.
+    pub dry_run: bool,
+    /// What to do about unknown and repeated fields.
+    pub validation: FieldValidation,
+}
+
+/// The options of a write, all checked at once. `kind` is that of the options.
+///
+/// # Errors
+/// 422 with all that are wrong.
+pub fn write(query: &Query, headers: &http::HeaderMap, kind: &str) -> Result<WriteOptions, ApiError> {
+    let mut errors = Vec::new();
+    if kind == "PatchOptions" {
+        patch(query, headers, &mut errors);
+    }
+    let options = WriteOptions {
+        manager: field_manager(query, headers, &mut errors),
+        dry_run: dry_run_of(query, None, &mut errors),
+        validation: field_validation(query, &mut errors),
+    };
+    if errors.is_empty() {
+        return Ok(options);
+    }
+    Err(ApiError::invalid(&GroupKind::new("meta.k8s.io", kind.to_string()), "", &errors))
+}
+
+/// Apply has a manager, and only apply may be forced.
+fn patch(query: &Query, headers: &http::HeaderMap, errors: &mut Vec<FieldError>) {
+    let apply = crate::body::media_type(headers) == "application/apply-patch+yaml";
+    if !apply && query.get("force").is_some() {
+        let path = Path::new("force");
+        errors.push(FieldError::forbidden(&path, "may not be specified for non-apply patch"));
+    }
+    if apply && query.text("fieldManager").is_empty() {
+        errors.push(FieldError::required(&Path::new("fieldManager"), "is required for apply patch"));
+    }
+}
+
+fn field_validation(query: &Query, errors: &mut Vec<FieldError>) -> FieldValidation {
+    match query.text("fieldValidation") {
+        "" | "Warn" => FieldValidation::Warn,
+        "Ignore" => FieldValidation::Ignore,
+        "Strict" => FieldValidation::Strict,
+        other => {
+            let valid = ["", "Ignore", "Strict", "Warn"];
+            errors.push(FieldError::not_supported(&Path::new("fieldValidation"), other, &valid));
+            FieldValidation::Strict
+        }
+    }
+}
+
+/// `dryRun` of the query and of the options in a body.
 ///
 /// # Errors
 /// 422 for another value than `All`.
 pub fn dry_run(query: &Query, body: Option<&Value>, kind: &str) -> Result<bool, ApiError> {
+    let mut errors = Vec::new();
+    let given = dry_run_of(query, body, &mut errors);
+    if errors.is_empty() {
+        return Ok(given);
+    }
+    Err(ApiError::invalid(&GroupKind::new("meta.k8s.io", kind.to_string()), "", &errors))
+}
+
+fn dry_run_of(query: &Query, body: Option<&Value>, errors: &mut Vec<FieldError>) -> bool {
     let in_body: Vec<String> = knarr_registry::obj::strings(body.and_then(|b| b.get("dryRun")));
     let given: Vec<&str> = query.all("dryRun").chain(in_body.iter().map(String::as_str)).collect();
     if let Some(wrong) = given.iter().find(|v| **v != "All") {
-        let error = FieldError::not_supported(&Path::new("dryRun"), json!([wrong]), &["All"]);
-        return Err(ApiError::invalid(&GroupKind::new("meta.k8s.io", kind.to_string()), "", &[error]));
+        errors.push(FieldError::not_supported(&Path::new("dryRun"), json!([wrong]), &["All"]));
     }
-    Ok(!given.is_empty())
+    !given.is_empty()
 }
 
 /// `fieldManager`, or what the user agent says before its first slash.
-///
-/// # Errors
-/// 422 for names that are too long or not printable.
-pub fn field_manager(query: &Query, headers: &http::HeaderMap, kind: &str) -> Result<String, ApiError> {
+fn field_manager(query: &Query, headers: &http::HeaderMap, errors: &mut Vec<FieldError>) -> String {
     let given = query.text("fieldManager");
     let path = Path::new("fieldManager");
-    let mut errors = Vec::new();
     if given.len() > 128 {
         errors.push(FieldError::too_long(&path, 128));
     }
@@ -168,14 +234,11 @@ pub fn field_manager(query: &Query, headers: &http::HeaderMap, kind: &str) -> Re
         let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
         errors.push(FieldError::invalid(&path, given, detail));
     }
-    if !errors.is_empty() {
-        return Err(ApiError::invalid(&GroupKind::new("meta.k8s.io", kind.to_string()), "", &errors));
-    }
     if !given.is_empty() {
-        return Ok(given.to_string());
+        return given.to_string();
     }
     let agent = headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
     let name: String =
         agent.split('/').next().unwrap_or("").chars().filter(|c| !c.is_control()).take(128).collect();
-    Ok(if name.is_empty() { "unknown".into() } else { name })
+    if name.is_empty() { "unknown".into() } else { name }
 }

@@ -24,11 +24,13 @@ pub(crate) async fn handle(server: &Arc<Inner>, call: Call, _: &Permit) -> Resul
     let gvr = GroupVersionResource::new(info.group.clone(), info.version.clone(), info.resource.clone());
     let kind = server.registry.kinds().load().find(&gvr).cloned().ok_or_else(ApiError::path_not_found)?;
     check_scope(&kind, &call)?;
-    let deprecated = deprecation(&kind).map(str::to_string);
-    let mut response = run(server, &kind, call).await?;
-    if let Some(text) = deprecated {
-        respond::warn(&mut response, &[text]);
-    }
+    let Some(text) = deprecation(&kind).map(str::to_string) else { return run(server, &kind, call).await };
+    let accepted = negotiate::of_errors(&call.parts.headers, &call.query);
+    let mut response = match run(server, &kind, call).await {
+        Ok(response) => response,
+        Err(error) => respond::error(&error, accepted),
+    };
+    respond::warn_first(&mut response, &text);
     Ok(response)
 }
 
@@ -171,9 +173,12 @@ async fn watch(server: &Arc<Inner>, kind: &Kind, call: &Call) -> Result<Response
         options.selection = options.selection.with_name(&call.info.name);
     }
     let timeout = options::watch_timeout(&call.query)?;
+    let streamed = options.initial_events == Some(true);
     let stream = match server.registry.watch(kind, namespace(kind, call), options).await {
         // As upstream, a start that is forgotten is told in the stream: that makes every client list anew.
-        Err(error) if error.code == 410 => return watching::respond_error(&encoder, &error),
+        Err(error) if error.code == 410 || (error.code == 504 && streamed) => {
+            return watching::respond_error(&encoder, &error);
+        }
         other => other?,
     };
     Ok(watching::respond(encoder, stream, timeout, server.shutdown.clone()))

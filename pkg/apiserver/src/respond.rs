@@ -121,6 +121,18 @@ pub fn warn(response: &mut Response, warnings: &[String]) {
     }
 }
 
+/// Adds a `Warning` header before the others.
+pub fn warn_first(response: &mut Response, warning: &str) {
+    let headers = response.headers_mut();
+    let others: Vec<HeaderValue> = headers.get_all(WARNING).iter().cloned().collect();
+    headers.remove(WARNING);
+    warn(response, &[warning.to_string()]);
+    let first = response.headers().get(WARNING).cloned();
+    for other in others.into_iter().filter(|o| Some(o) != first.as_ref()) {
+        response.headers_mut().append(WARNING, other);
+    }
+}
+
 /// Whether the client takes gzip.
 pub fn takes_gzip(headers: &HeaderMap) -> bool {
     headers

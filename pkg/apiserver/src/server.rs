@@ -25,7 +25,7 @@ use crate::discovery::Documents;
 use crate::hooks::WriteHooks;
 use crate::info::{Query, RequestInfo};
 use crate::metrics::Metrics;
-use crate::negotiate::{self, Accepted, Offer};
+use crate::negotiate;
 use crate::services::ServiceAllocator;
 use crate::tokens;
 use crate::tunnel::Tunnels;
@@ -185,9 +185,7 @@ async fn serve(State(server): State<Arc<Inner>>, request: Request) -> Response {
         .get("audit-id")
         .cloned()
         .or_else(|| HeaderValue::from_str(&knarr_registry::registry::new_uid()).ok());
-    let accepted = negotiate::accept(&parts.headers, &query, Offer { protobuf: true, transforms: false })
-        // A client whose terms cannot be met is told so in indented JSON, as upstream does.
-        .unwrap_or(Accepted { format: negotiate::Format::Pretty, ..Accepted::JSON });
+    let accepted = negotiate::of_errors(&parts.headers, &query);
     let label = server.metrics.begin(&info);
     // A panic must not take down the other requests of the connection.
     let handled = AssertUnwindSafe(handle(&server, info, query, parts, body)).catch_unwind().await;

@@ -35,8 +35,8 @@ impl Writing {
     /// # Errors
     /// 406, 422.
     pub fn new(server: &Inner, kind: &Kind, call: &Call, options_kind: &str) -> Result<Self, ApiError> {
-        let manager = options::field_manager(&call.query, &call.parts.headers, options_kind)?;
-        let dry_run = options::dry_run(&call.query, None, options_kind)?;
+        let options::WriteOptions { manager, dry_run, validation } =
+            options::write(&call.query, &call.parts.headers, options_kind)?;
         let mut document = json!({"kind": options_kind, "apiVersion": "meta.k8s.io/v1"});
         if dry_run {
             document["dryRun"] = json!(["All"]);
@@ -51,7 +51,7 @@ impl Writing {
             encoder: encoder(kind, call)?,
             manager,
             dry_run,
-            validation: body::field_validation(&call.query, options_kind)?,
+            validation,
             options: document,
             hooks: server.hooks(),
         })
@@ -193,9 +193,6 @@ pub(crate) async fn patch_part(
     let mut writing = Writing::new(server, kind, &call, "PatchOptions")?;
     let bytes = take_body(&mut call).await?;
     let sent = SentPatch::parse(kind, &call, &bytes, writing.validation)?;
-    if matches!(sent.form, Form::Apply) {
-        check_apply_manager(&call.query)?;
-    }
     writing.options["force"] = call.query.flag("force").into();
     let context = writing.context(kind, &call, subresource);
     let outcome = server
@@ -203,16 +200,6 @@ pub(crate) async fn patch_part(
         .change(&context, Change::Patch(sent.patch(&call.query, &bytes, writing.validation)))
         .await?;
     writing.respond(&outcome, &sent.warnings)
-}
-
-fn check_apply_manager(query: &Query) -> Result<(), ApiError> {
-    if !query.text("fieldManager").is_empty() {
-        return Ok(());
-    }
-    let path = knarr_machinery::Path::new("fieldManager");
-    let error = knarr_machinery::FieldError::required(&path, "is required for apply patch");
-    let kind = knarr_machinery::GroupKind::new("meta.k8s.io", "PatchOptions");
-    Err(ApiError::invalid(&kind, "", &[error]))
 }
 
 /// The type of a patch.
@@ -244,7 +231,9 @@ impl SentPatch {
         validation: FieldValidation,
     ) -> Result<Self, ApiError> {
         let custom = kind.info.custom;
-        let form = match body::media_type(&call.parts.headers).as_str() {
+        // The type of a patch is told apart to the letter.
+        let media = body::media_type_as_sent(&call.parts.headers);
+        let form = match media.as_str() {
             "application/json-patch+json" => Form::Json,
             "application/merge-patch+json" => Form::Merge,
             "application/strategic-merge-patch+json" if !custom => Form::Strategic,
@@ -256,18 +245,11 @@ impl SentPatch {
                 )));
             }
         };
-        if form != Form::Apply && call.query.get("force").is_some() {
-            let path = knarr_machinery::Path::new("force");
-            let error =
-                knarr_machinery::FieldError::forbidden(&path, "may not be specified for non-apply patch");
-            let kind = knarr_machinery::GroupKind::new("meta.k8s.io", "PatchOptions");
-            return Err(ApiError::invalid(&kind, "", &[error]));
-        }
         let mut warnings = Vec::new();
         let mut document = Value::Null;
         let mut found = Vec::new();
         match form {
-            Form::Json => check_operations(bytes)?,
+            Form::Json => found = check_operations(bytes)?,
             Form::Merge | Form::Strategic => {
                 let invalid = |_| ApiError::bad_request("invalid JSON patch");
                 let (value, duplicates) = decode::parse_json(bytes).map_err(invalid)?;
@@ -276,13 +258,22 @@ impl SentPatch {
                 check_map(&document, "")?;
             }
             Form::Apply => {
-                let wrong =
-                    |e: ApiError| ApiError::bad_request(format!("error decoding patch: {}", e.message));
-                let (value, duplicates) = body::yaml(bytes).map_err(wrong)?;
-                document = if value.is_null() { json!({}) } else { value };
+                let wrong = |during: &str, error: String| {
+                    ApiError::bad_request(format!(
+                        "error {during} patch: error converting YAML to JSON: {error}"
+                    ))
+                };
+                let read = body::yaml(bytes).map_err(|e| wrong("decoding", e))?;
+                let repeated = read.strict_error().filter(|_| validation == FieldValidation::Strict);
+                document = if read.value.is_null() { json!({}) } else { read.value };
                 check_map(&document, "error unmarshaling JSON: while decoding JSON: ")?;
                 check_applied_type(kind, &document)?;
-                knarr_registry::patch::report(duplicates.into_iter(), validation, &mut warnings)?;
+                if let Some(error) = repeated {
+                    return Err(wrong("strict decoding", error));
+                }
+                if validation == FieldValidation::Warn {
+                    warnings = read.duplicates;
+                }
             }
         }
         Ok(Self { form, document, found, warnings })
@@ -312,11 +303,18 @@ fn check_map(document: &Value, during: &str) -> Result<(), ApiError> {
     }
 }
 
-/// A JSON patch is a list.
-fn check_operations(bytes: &[u8]) -> Result<(), ApiError> {
-    let (value, _) = decode::parse_json(bytes).map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
-    if value.is_array() {
-        return Ok(());
+/// A JSON patch is a list. What its operations repeat, and what no operation has, is told.
+fn check_operations(bytes: &[u8]) -> Result<Vec<String>, ApiError> {
+    let (value, repeated) =
+        decode::parse_json(bytes).map_err(|_| ApiError::bad_request("invalid JSON patch"))?;
+    if let Value::Array(operations) = &value {
+        let mut found: Vec<String> = repeated.iter().map(|f| format!("json patch {}", f.message)).collect();
+        for (i, operation) in operations.iter().enumerate() {
+            let keys = operation.as_object().into_iter().flatten().map(|(key, _)| key);
+            let unknown = keys.filter(|k| !matches!(k.as_str(), "op" | "path" | "from" | "value"));
+            found.extend(unknown.map(|k| format!("json patch unknown field \"[{i}].{k}\"")));
+        }
+        return Ok(found);
     }
     Err(ApiError::bad_request(format!(
         "error decoding patch: json: cannot unmarshal {} into Go value of type []handlers.jsonPatchOp",

@@ -1,24 +1,21 @@
 //! Writes EndpointSlices for services with a selector.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use knarr_client::{Event, Store, WorkQueue};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, PostParams};
-use parking_lot::Mutex;
 
 use crate::claim::controller_ref;
 use crate::context::{Action, Controller, Ctx, work};
-use crate::error::{During, Error};
-use crate::index::Index;
+use crate::error::Error;
 use crate::pods;
 use crate::selector::has_all;
-use crate::services::{self, EndpointPortKey};
+use crate::services;
+use crate::slices::{self, Key, MANAGED_BY, Plan, Ports, SERVICE_NAME, Slices, port_of, ports_of};
 
 /// Table row.
 pub const CONTROLLER: Controller = Controller {
@@ -27,25 +24,11 @@ pub const CONTROLLER: Controller = Controller {
     start: |ctx| Box::pin(run(ctx)),
 };
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const OURS: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// Endpoints in one slice at most.
 const CAPACITY: usize = 100;
-
-type Key = (String, String);
-type Ports = Vec<EndpointPortKey>;
-
-/// Changes to the slices of one service and address family.
-#[derive(Debug, Default, PartialEq)]
-struct Plan {
-    create: Vec<EndpointSlice>,
-    update: Vec<EndpointSlice>,
-    /// Names.
-    delete: Vec<String>,
-}
 
 /// The endpoint of a pod.
 fn endpoint(service: &Service, pod: &Pod, address: String, zone: Option<String>) -> Endpoint {
@@ -101,31 +84,6 @@ fn empty_slice(service: &Service, family: &str, ports: &Ports) -> EndpointSlice 
         ports: Some(ports.iter().map(port_of).collect()),
         endpoints: None,
     }
-}
-
-fn port_of(key: &EndpointPortKey) -> EndpointPort {
-    EndpointPort {
-        name: Some(key.name.clone()),
-        port: Some(key.port),
-        protocol: Some(key.protocol.clone()),
-        app_protocol: key.app_protocol.clone(),
-    }
-}
-
-fn ports_of(slice: &EndpointSlice) -> Ports {
-    let mut ports: Ports = slice
-        .ports
-        .iter()
-        .flatten()
-        .map(|p| EndpointPortKey {
-            name: p.name.clone().unwrap_or_default(),
-            protocol: p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-            port: p.port.unwrap_or(0),
-            app_protocol: p.app_protocol.clone(),
-        })
-        .collect();
-    ports.sort();
-    ports
 }
 
 /// Compares the slices of one family with the endpoints there should be, by ports.
@@ -212,48 +170,18 @@ fn families(service: &Service) -> Vec<String> {
     if told.is_empty() { vec!["IPv4".to_owned()] } else { told }
 }
 
-struct Slices {
+/// What the worker reads.
+struct Services {
     ctx: Arc<Ctx>,
     services: Arc<Store<Service>>,
     nodes: Arc<Store<Node>>,
-    store: Arc<Store<EndpointSlice>>,
-    by_service: Arc<Index<EndpointSlice>>,
-    /// Slices that were created and not seen yet, by service.
-    unseen: Arc<Mutex<HashMap<Key, HashSet<String>>>>,
-}
-
-fn service_of(slice: &EndpointSlice) -> Option<Key> {
-    let labels = slice.metadata.labels.as_ref()?;
-    (labels.get(MANAGED_BY).map(String::as_str) == Some(OURS)).then_some(())?;
-    Some((slice.namespace().unwrap_or_default(), labels.get(SERVICE_NAME)?.clone()))
+    slices: Arc<Slices>,
 }
 
 async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
     let queue = WorkQueue::<Key>::new(ctx.shutdown.clone());
     let services = ctx.store::<Service>();
-    let store = ctx.store::<EndpointSlice>();
-    let by_service = Index::attach(&store, |s| {
-        service_of(s).map(|(ns, name)| format!("{ns}/{name}")).into_iter().collect()
-    });
-    let unseen = Arc::new(Mutex::new(HashMap::<Key, HashSet<String>>::new()));
-    {
-        let (queue, unseen) = (queue.clone(), unseen.clone());
-        store.on_event(move |event| {
-            let (slice, before) = match event {
-                Event::Applied { new, old } => (new, old.as_ref()),
-                Event::Deleted(old) => (old, None),
-            };
-            if let Some(key) = service_of(slice) {
-                if let Some(uids) = unseen.lock().get_mut(&key) {
-                    uids.remove(slice.metadata.uid.as_deref().unwrap_or_default());
-                }
-                queue.add(key);
-            }
-            if let Some(key) = before.and_then(|b| service_of(b)) {
-                queue.add(key);
-            }
-        });
-    }
+    let slices = Slices::attach(&ctx, &queue, OURS, |s| slices::index_keys(s, OURS));
     {
         let queue = queue.clone();
         services.on_event(move |event| {
@@ -267,13 +195,13 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
     follow_pods(&ctx, &queue, &services);
     let nodes = ctx.store::<Node>();
     services.synced().await;
-    store.synced().await;
+    slices.synced().await;
     nodes.synced().await;
     ctx.store::<Pod>().synced().await;
-    let slices = Arc::new(Slices { ctx: ctx.clone(), services, nodes, store, by_service, unseen });
+    let all = Arc::new(Services { ctx: ctx.clone(), services, nodes, slices });
     work(ctx, queue, 5, move |key| {
-        let slices = slices.clone();
-        async move { slices.reconcile(key).await }
+        let all = all.clone();
+        async move { all.reconcile(key).await }
     })
     .await;
     Ok(())
@@ -304,11 +232,11 @@ pub(crate) fn follow_pods(ctx: &Ctx, queue: &WorkQueue<Key>, services: &Arc<Stor
     });
 }
 
-impl Slices {
+impl Services {
     async fn reconcile(&self, key: Key) -> Result<Action, Error> {
         let Some(service) = self.services.get(&key.0, &key.1) else {
             // The slices go with their owner, by garbage collection.
-            self.unseen.lock().remove(&key);
+            self.slices.forget(&key);
             return Ok(Action::Done);
         };
         let Some(selector) = service.spec.as_ref().and_then(|s| s.selector.clone()).filter(|s| !s.is_empty())
@@ -320,9 +248,9 @@ impl Slices {
         {
             return Ok(Action::Done);
         }
-        if self.unseen.lock().get(&key).is_some_and(|uids| !uids.is_empty()) {
-            // The event of the new slice brings us back; the delay is for the case that it was lost.
-            return Ok(Action::After(Duration::from_secs(30)));
+        if !self.slices.are_seen(&key) {
+            // The event of the new slice brings us back.
+            return Ok(Action::After(slices::UNSEEN));
         }
         let pods: Vec<_> = self
             .ctx
@@ -331,7 +259,7 @@ impl Slices {
             .into_iter()
             .filter(|p| services::is_candidate(p) && has_all(&selector, p.metadata.labels.as_ref()))
             .collect();
-        let present = self.by_service.get(&format!("{}/{}", key.0, key.1));
+        let present = self.slices.of(&key);
         let families = families(&service);
         for family in &families {
             let mut wanted: BTreeMap<Ports, Vec<Endpoint>> = BTreeMap::new();
@@ -344,48 +272,12 @@ impl Slices {
                 wanted.entry(ports).or_default().push(endpoint(&service, pod, address, zone));
             }
             let ours: Vec<_> = present.iter().filter(|s| s.address_type == *family).cloned().collect();
-            self.perform(&key, decide(&service, family, wanted, &ours)).await?;
+            self.slices.perform(&key, decide(&service, family, wanted, &ours)).await?;
         }
         let stray =
             present.iter().filter(|s| !families.contains(&s.address_type)).map(|s| s.name_any()).collect();
-        self.perform(&key, Plan { delete: stray, ..Plan::default() }).await?;
+        self.slices.perform(&key, Plan { delete: stray, ..Plan::default() }).await?;
         Ok(Action::Done)
-    }
-
-    async fn perform(&self, key: &Key, plan: Plan) -> Result<(), Error> {
-        let namespace = &key.0;
-        let api = self.ctx.api::<EndpointSlice>(namespace);
-        for slice in plan.create {
-            let prefix = slice.metadata.generate_name.clone().unwrap_or_default();
-            let result = api.create(&PostParams::default(), &slice).await;
-            match result.during("create", "EndpointSlice", namespace, &prefix) {
-                Ok(made) => self.expect(key, &made),
-                Err(error) if error.is_namespace_terminating() => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        for slice in plan.update {
-            let name = slice.name_any();
-            let result = api.replace(&name, &PostParams::default(), &slice).await;
-            result.during("update", "EndpointSlice", namespace, &name)?;
-        }
-        for name in plan.delete {
-            let result = api.delete(&name, &DeleteParams::default()).await;
-            match result.during("delete", "EndpointSlice", namespace, &name) {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes a new slice until the informer shows it. The lock is shared with the event handler, so a slice that
-    /// is already in the store has been seen.
-    fn expect(&self, key: &Key, made: &EndpointSlice) {
-        let mut unseen = self.unseen.lock();
-        if self.store.get(&key.0, &made.name_any()).is_none() {
-            unseen.entry(key.clone()).or_default().insert(made.uid().unwrap_or_default());
-        }
     }
 }
 

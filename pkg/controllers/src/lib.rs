@@ -22,6 +22,7 @@ mod discovery;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslice_mirroring;
 mod expectations;
 mod garbage_collector;
 mod index;
@@ -33,6 +34,9 @@ mod node_password;
 mod pod_certificate_cleaner;
 mod pod_gc;
 mod pods;
+mod protection;
+mod pv_protection;
+mod pvc_protection;
 mod replicas;
 mod replicaset;
 mod replicationcontroller;
@@ -42,11 +46,13 @@ mod root_ca;
 mod selector;
 mod service_account;
 mod services;
+mod slices;
 mod statefulset;
 mod taint_eviction;
 mod template;
 mod token_cleaner;
 mod ttl_after_finished;
+mod vac_protection;
 
 pub use context::{ClientFor, Config};
 pub use error::Error;
@@ -68,6 +74,7 @@ pub const CONTROLLERS: &[Controller] = &[
     disruption::CONTROLLER,
     endpoints::CONTROLLER,
     endpointslice::CONTROLLER,
+    endpointslice_mirroring::CONTROLLER,
     garbage_collector::CONTROLLER,
     job::CONTROLLER,
     namespace::CONTROLLER,
@@ -76,6 +83,8 @@ pub const CONTROLLERS: &[Controller] = &[
     node_password::CONTROLLER,
     pod_certificate_cleaner::CONTROLLER,
     pod_gc::CONTROLLER,
+    pv_protection::CONTROLLER,
+    pvc_protection::CONTROLLER,
     replicaset::CONTROLLER,
     replicationcontroller::CONTROLLER,
     resource_quota::CONTROLLER,
@@ -85,6 +94,7 @@ pub const CONTROLLERS: &[Controller] = &[
     taint_eviction::CONTROLLER,
     token_cleaner::CONTROLLER,
     ttl_after_finished::CONTROLLER,
+    vac_protection::CONTROLLER,
 ];
 
 /// Runs every controller of [`CONTROLLERS`] until `shutdown`.

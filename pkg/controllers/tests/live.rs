@@ -9,10 +9,12 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use knarr_client::Informers;
 use knarr_controllers::{ClientFor, Config};
 use knarr_harness::TestServer;
@@ -567,4 +569,84 @@ async fn custom_resources_are_collected_like_others() {
         "{}",
         refused.text()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_without_a_selector_are_mirrored() {
+    let cluster = Cluster::start().await;
+    let ports = json!([{"port": 80, "protocol": "TCP"}]);
+    let spec =
+        json!({"clusterIP": "10.43.0.6", "clusterIPs": ["10.43.0.6"], "type": "ClusterIP", "ports": ports});
+    cluster.make::<Service>(json!({"metadata": {"name": "db"}, "spec": spec})).await;
+    let subsets = |ip: &str, port: i32| json!([{"addresses": [{"ip": ip}], "ports": [{"port": port, "protocol": "TCP"}]}]);
+    cluster.make::<Endpoints>(json!({"metadata": {"name": "db"}, "subsets": subsets("10.1.2.3", 80)})).await;
+    let shows = |ip: &'static str, port: i32| {
+        let cluster = &cluster;
+        async move {
+            let slices = cluster.list::<EndpointSlice>().await;
+            let fits = slices.len() == 1
+                && slices[0].endpoints.iter().flatten().all(|e| e.addresses == [ip])
+                && slices[0].ports.iter().flatten().all(|p| p.port == Some(port));
+            check(fits, slices)
+        }
+    };
+    until("a mirrored slice", || shows("10.1.2.3", 80)).await;
+    let name = cluster.list::<EndpointSlice>().await[0].name_any();
+    let patch = Patch::Merge(json!({"subsets": subsets("10.2.3.4", 9090)}));
+    cluster.api::<Endpoints>().patch("db", &PatchParams::default(), &patch).await.unwrap();
+    until("the slice follows", || shows("10.2.3.4", 9090)).await;
+    assert_eq!(cluster.list::<EndpointSlice>().await[0].name_any(), name, "the slice is used again");
+    cluster.api::<Endpoints>().delete("db", &DeleteParams::default()).await.unwrap();
+    until("no slice is left", || async {
+        let left = cluster.list::<EndpointSlice>().await;
+        check(left.is_empty(), left)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn storage_objects_stay_while_they_are_used() {
+    let cluster = Cluster::start().await;
+    let all = || Api::<VolumeAttributesClass>::all(cluster.admin.clone());
+    let class =
+        json!({"metadata": {"name": "gold"}, "driverName": "d.example.com", "parameters": {"iops": "1"}});
+    all().create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+    let claim = json!({"metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "", "volumeAttributesClassName": "gold",
+    }});
+    let made: PersistentVolumeClaim = cluster.make(claim).await;
+    assert_eq!(made.metadata.finalizers.unwrap(), ["kubernetes.io/pvc-protection"]);
+    // A pod with a node uses it, whether it runs or not.
+    let pod = json!({"metadata": {"name": "user"}, "spec": {
+        "nodeName": "node-1", "containers": [{"name": "c", "image": "one"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}],
+    }});
+    cluster.make::<Pod>(pod).await;
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    claims.delete("data", &DeleteParams::default()).await.unwrap();
+    all().delete("gold", &DeleteParams::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(claims.get("data").await.unwrap().metadata.deletion_timestamp.is_some());
+    assert!(all().get("gold").await.unwrap().metadata.deletion_timestamp.is_some());
+    cluster.api::<Pod>().delete("user", &DeleteParams::default()).await.unwrap();
+    until("the claim goes, then its class", || async {
+        let left = (claims.get_opt("data").await.unwrap(), all().get_opt("gold").await.unwrap());
+        check(left.0.is_none() && left.1.is_none(), left)
+    })
+    .await;
+
+    let volumes = Api::<PersistentVolume>::all(cluster.admin.clone());
+    let volume = json!({"metadata": {"name": "disk"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"},
+    }});
+    let made =
+        volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+    assert_eq!(made.metadata.finalizers.unwrap(), ["kubernetes.io/pv-protection"]);
+    volumes.delete("disk", &DeleteParams::default()).await.unwrap();
+    until("the volume goes", || async {
+        let left = volumes.get_opt("disk").await.unwrap();
+        check(left.is_none(), left)
+    })
+    .await;
 }

@@ -284,7 +284,7 @@ pub struct Options {
 /// Automatic compaction. An idle store runs no timer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compaction {
-    /// A revision is kept at least about this long ...
+    /// A revision is kept at least about this long, and at most half as long again ...
     pub retention: std::time::Duration,
     /// ... unless more revisions than this were written since.
     pub max_revisions: i64,

@@ -3,6 +3,7 @@
 use crate::api::{Compaction, Error, Revision};
 use crate::drivers::{last_position, position};
 use crate::store::Core;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -72,42 +73,48 @@ async fn sweep(core: &Core, swept: &mut i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Compacts after `retention`, or earlier when too many revisions came in.
+/// Compacts what is older than `retention`, and sooner when too many revisions came in. Between writes the age of
+/// revisions is known by marks, a fifth of the retention apart: none is kept much longer than it must be.
 pub(crate) async fn run(core: Arc<Core>, policy: Compaction, shutdown: CancellationToken) {
-    let alarm = &core.alarm;
+    let mut marks: VecDeque<(Instant, Revision)> = VecDeque::new();
     loop {
-        let target = core.hub.published();
-        if target <= core.compacted() {
-            alarm.waiting_for_write.store(true, Ordering::Release);
-            if core.hub.published() == target {
+        let published = core.hub.published();
+        let marked = marks.back().map_or_else(|| core.compacted(), |(_, revision)| *revision);
+        if published > marked {
+            marks.push_back((Instant::now(), published));
+        }
+        if marks.is_empty() {
+            core.alarm.waiting_for_write.store(true, Ordering::Release);
+            if core.hub.published() == published {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = alarm.notify.notified() => {}
+                    () = core.alarm.notify.notified() => {}
                 }
             }
             continue;
         }
-        let due = tokio::time::sleep(policy.retention);
-        tokio::pin!(due);
-        loop {
-            let goal = tokio::select! {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(policy.retention / 5) => {}
+            () = core.alarm.notify.notified() => {}
+        }
+        let goal = due(&marks, policy.retention).max(core.hub.published() - policy.max_revisions);
+        if goal > core.compacted()
+            && let Err(error) = compact(&core, goal).await
+            && !matches!(error, Error::Compacted { .. })
+        {
+            tracing::warn!(path = core.driver.path(), revision = goal, %error, "compaction failed");
+            tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = &mut due => target,
-                () = alarm.notify.notified() => core.hub.published() - policy.max_revisions,
-            };
-            if goal > core.compacted()
-                && let Err(error) = compact(&core, goal).await
-                && !matches!(error, Error::Compacted { .. })
-            {
-                tracing::warn!(path = core.driver.path(), revision = goal, %error, "compaction failed");
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(RETRY) => {}
-                }
-            }
-            if due.is_elapsed() || core.compacted() >= target {
-                break;
+                () = tokio::time::sleep(RETRY) => {}
             }
         }
+        let compacted = core.compacted();
+        marks.retain(|(_, revision)| *revision > compacted);
     }
+}
+
+/// The newest revision that has been there for the whole retention, 0 if there is none.
+fn due(marks: &VecDeque<(Instant, Revision)>, retention: Duration) -> Revision {
+    marks.iter().rev().find(|(at, _)| at.elapsed() >= retention).map_or(0, |(_, revision)| *revision)
 }

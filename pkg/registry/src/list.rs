@@ -72,7 +72,7 @@ pub fn parse_version(text: &str) -> Result<Option<Revision>, ApiError> {
         return Ok(None);
     }
     text.parse::<u64>().ok().and_then(|v| Revision::try_from(v).ok()).map(Some).ok_or_else(|| {
-        ApiError::bad_request(format!(
+        ApiError::unexplained(format!(
             "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
         ))
     })

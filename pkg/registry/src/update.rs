@@ -174,10 +174,13 @@ impl Registry {
         let check_name = |name: &str, prefix: bool| w.kind.rules.validate_name(name, prefix);
         let path = Path::new("metadata");
         let mut errors = meta::validate_object_meta(object, namespaced, &check_name, &path);
-        errors.extend(meta::validate_object_meta_update(object, old, &path));
+        let changed = meta::validate_object_meta_update(object, old, &path);
+        errors.extend(changed.iter().cloned());
+        dedup(&mut errors);
+        // Upstream's strategies look at the metadata once more; the message tells each error once.
+        errors.extend(changed);
         errors.extend(w.kind.rules.validate_update(ctx, object, old));
         if !errors.is_empty() {
-            dedup(&mut errors);
             return Err(w.invalid(w.name, &errors));
         }
         warnings.extend(w.kind.rules.warnings(ctx, object, Some(old)));
@@ -273,11 +276,13 @@ fn check_versions(
             let named = knarr_machinery::GroupKind::new(resource.group, resource.resource);
             return Err(ApiError::invalid(&named, w.name, &[error]));
         }
+    } else if given.parse::<u64>().is_err() {
+        return Err(ApiError::unexplained(format!("strconv.ParseUint: parsing \"{given}\": invalid syntax")));
     } else if given != obj::resource_version(old) && given != "0" {
         return Err(ApiError::modified(&w.resource(), w.name));
     }
     let uid = obj::uid(object);
-    if !uid.is_empty() && uid != obj::uid(old) {
+    if matches!(change, Change::Replace(_)) && !uid.is_empty() && uid != obj::uid(old) {
         return Err(ApiError::conflict(
             &w.resource(),
             w.name,
@@ -292,16 +297,14 @@ fn check_versions(
 
 /// Clients cannot change what the system sets.
 fn keep_system_fields(object: &mut Value, old: &Value) {
-    for field in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "resourceVersion",
-        "selfLink",
-        "generateName",
-    ] {
+    for field in ["creationTimestamp", "resourceVersion", "selfLink", "generateName"] {
         obj::copy_meta(object, old, field);
+    }
+    // Left out they are as they were; another value is refused.
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if object.pointer(&format!("/metadata/{field}")).is_none_or(Value::is_null) {
+            obj::copy_meta(object, old, field);
+        }
     }
 }
 

@@ -117,10 +117,14 @@ impl Recipe {
         let port = free_port()?;
         if let Self::Knarr(binary) = self {
             let kubeconfig = dir.join("kubeconfig");
+            // What is kept beside the configuration stays in this directory, too.
+            let config = dir.join("config.yaml");
+            std::fs::write(&config, "")?;
             let mut command = Command::new(binary);
             command
                 .args(["server", "--https-listen-port", &port.to_string(), "--data-dir"])
                 .arg(dir.join("data"));
+            command.arg("--config").arg(&config);
             command.arg("--write-kubeconfig").arg(&kubeconfig);
             children.push(spawn(command, dir, "server.log")?);
             let target = Target::new(port, Some(identity(&kubeconfig).await?))?;

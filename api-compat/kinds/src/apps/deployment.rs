@@ -8,7 +8,7 @@ use crate::facts::{AGE, CONTAINERS, Facts, IMAGES, NAME, SELECTOR};
 use crate::kind::{Ctx, Kind};
 use crate::podspec::default_template;
 use crate::ruleset::{PLAIN, RuleSet, empty_status, keep};
-use crate::value::{age, fill, fill_text, int, name, number, sub, text, with};
+use crate::value::{age, fill, fill_text, go_form, int, name, number, sub, text, with};
 use crate::workload;
 
 static RULES: RuleSet = RuleSet {
@@ -25,7 +25,7 @@ static RULES: RuleSet = RuleSet {
     validate_update: Some(validate_update),
     warnings: crate::podspec::warnings::for_template,
     row,
-    scale: Some(("spec.replicas", "status.replicas", "spec.selector")),
+    scale: workload::SCALE,
     ..PLAIN
 };
 
@@ -116,7 +116,12 @@ fn strategy(errors: &mut Errors, obj: &Value, at: &Path) {
             }
             workload::at_most_all(errors, unavailable, &path.child("maxUnavailable"));
         }
-        _ => errors.push(FieldError::not_supported(at, given.clone(), &["Recreate", "RollingUpdate"])),
+        _ => {
+            let shown =
+                go_form(&given, &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")]);
+            let error = FieldError::not_supported(at, given.clone(), &["Recreate", "RollingUpdate"]);
+            errors.push(error.shown_as(shown));
+        }
     }
 }
 

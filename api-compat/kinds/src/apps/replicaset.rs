@@ -1,13 +1,13 @@
 //! ReplicaSet.
 
-use knarr_machinery::{FieldError, Str};
-use serde_json::{Value, json};
+use knarr_machinery::FieldError;
+use serde_json::Value;
 
-use crate::facts::{AGE, CONTAINERS, Facts, IMAGES, NAME, SELECTOR};
+use crate::facts::Facts;
 use crate::kind::{Ctx, Kind};
 use crate::podspec::default_template;
 use crate::ruleset::{PLAIN, RuleSet};
-use crate::value::{age, fill, int, name, number, with};
+use crate::value::{fill, int, with};
 use crate::workload;
 
 static RULES: RuleSet = RuleSet {
@@ -17,13 +17,13 @@ static RULES: RuleSet = RuleSet {
             with(spec, "/template", default_template);
         });
     },
-    status: Some(|| json!({"replicas": 0})),
+    status: Some(workload::no_replicas),
     validate,
     validate_update: Some(validate_update),
     warnings: crate::podspec::warnings::for_template,
     row,
-    fields: |obj| vec![(Str::from("status.replicas"), int(obj, "/status/replicas").unwrap_or(0).to_string())],
-    scale: Some(("spec.replicas", "status.replicas", "spec.selector")),
+    fields: workload::replica_fields,
+    scale: workload::SCALE,
     ..PLAIN
 };
 
@@ -35,16 +35,7 @@ pub(crate) fn kind() -> Kind {
         .scale()
         .status()
         .generation()
-        .columns(&[
-            NAME,
-            ("Desired", "integer", 0, "Pods that are wanted."),
-            ("Current", "integer", 0, "Pods that exist."),
-            ("Ready", "integer", 0, "Pods that are ready."),
-            AGE,
-            CONTAINERS,
-            IMAGES,
-            SELECTOR,
-        ])
+        .columns(workload::REPLICA_COLUMNS)
         .selectable(&["status.replicas"])
         .build(&RULES)
 }
@@ -98,15 +89,5 @@ fn validate_update(ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> {
 }
 
 fn row(obj: &Value, now: &str) -> Vec<Value> {
-    let [names, images, selector] = workload::template_cells(obj);
-    vec![
-        name(obj),
-        number(obj, "/spec/replicas"),
-        number(obj, "/status/replicas"),
-        number(obj, "/status/readyReplicas"),
-        age(obj, now),
-        names,
-        images,
-        selector,
-    ]
+    workload::replica_cells(obj, now, workload::template_cells(obj))
 }

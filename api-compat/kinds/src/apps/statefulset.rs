@@ -18,7 +18,7 @@ static RULES: RuleSet = RuleSet {
     validate_update: Some(validate_update),
     warnings: crate::podspec::warnings::for_template,
     row,
-    scale: Some(("spec.replicas", "status.replicas", "spec.selector")),
+    scale: workload::SCALE,
     ..PLAIN
 };
 

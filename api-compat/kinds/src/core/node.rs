@@ -9,7 +9,7 @@ use crate::facts::{AGE, Facts, NAME, PROXY};
 use crate::kind::{Ctx, Kind};
 use crate::podspec::{canonical_quantities, resources, validate_effect};
 use crate::ruleset::{PLAIN, RuleSet, keep};
-use crate::value::{age, flag, list, map, name, or_none, text, with};
+use crate::value::{age, flag, go_form, list, map, name, or_none, text, with};
 
 const AVOIDED: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
 
@@ -102,7 +102,13 @@ fn taints(errors: &mut Errors, obj: &Value) {
         }
         validate_effect(errors, effect, Some(""), &at.child("effect"));
         if seen.contains(&(key, effect)) {
-            let mut e = FieldError::duplicate(&at, taint.clone());
+            let fields = [
+                ("Key", "key", "\"\""),
+                ("Value", "value", "\"\""),
+                ("Effect", "effect", "\"\""),
+                ("TimeAdded", "timeAdded", "null"),
+            ];
+            let mut e = FieldError::duplicate(&at, taint.clone()).shown_as(go_form(taint, &fields));
             e.detail = "taints must be unique by key and effect pair".to_string();
             errors.push(e);
         }
@@ -175,7 +181,8 @@ fn validate_update(_ctx: &Ctx<'_>, obj: &Value, old: &Value) -> Vec<FieldError> 
     let addresses = list(obj, "/status/addresses");
     for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
         let at = Path::new("status").child("addresses").index(i);
-        errors.push(FieldError::duplicate(&at, address.clone()));
+        let shown = go_form(address, &[("Type", "type", "\"\""), ("Address", "address", "\"\"")]);
+        errors.push(FieldError::duplicate(&at, address.clone()).shown_as(shown));
     }
     avoided(&mut errors, obj);
     let spec = Path::new("spec");

@@ -1,18 +1,18 @@
 //! ReplicationController.
 
-use knarr_machinery::{FieldError, Path, Str};
+use knarr_machinery::{FieldError, Path};
 use serde_json::{Value, json};
 
-use crate::facts::{AGE, CONTAINERS, Facts, IMAGES, NAME, SELECTOR};
+use crate::facts::Facts;
 use crate::kind::{Ctx, Kind};
 use crate::podspec::{self, default_template};
 use crate::ruleset::{PLAIN, RuleSet};
-use crate::value::{age, container_cells, fill, int, is_empty, labels_text, map, name, number, sub, with};
+use crate::value::{container_cells, fill, is_empty, labels_text, map, sub, with};
 use crate::workload;
 
 static RULES: RuleSet = RuleSet {
     default,
-    status: Some(|| json!({"replicas": 0})),
+    status: Some(workload::no_replicas),
     validate,
     validate_update: Some(|ctx, obj, _| {
         if ctx.subresource == Some("status") {
@@ -23,8 +23,8 @@ static RULES: RuleSet = RuleSet {
     }),
     warnings: crate::podspec::warnings::for_template,
     row,
-    fields: |obj| vec![(Str::from("status.replicas"), int(obj, "/status/replicas").unwrap_or(0).to_string())],
-    scale: Some(("spec.replicas", "status.replicas", "spec.selector")),
+    fields: workload::replica_fields,
+    scale: workload::SCALE,
     orphan: true,
     ..PLAIN
 };
@@ -37,16 +37,7 @@ pub(crate) fn kind() -> Kind {
         .scale()
         .status()
         .generation()
-        .columns(&[
-            NAME,
-            ("Desired", "integer", 0, "Pods that are wanted."),
-            ("Current", "integer", 0, "Pods that exist."),
-            ("Ready", "integer", 0, "Pods that are ready."),
-            AGE,
-            CONTAINERS,
-            IMAGES,
-            SELECTOR,
-        ])
+        .columns(workload::REPLICA_COLUMNS)
         .selectable(&["status.replicas"])
         .build(&RULES)
 }
@@ -98,14 +89,6 @@ fn validate(_ctx: &Ctx<'_>, obj: &Value) -> Vec<FieldError> {
 
 fn row(obj: &Value, now: &str) -> Vec<Value> {
     let (names, images) = container_cells(obj.pointer("/spec/template/spec"));
-    vec![
-        name(obj),
-        number(obj, "/spec/replicas"),
-        number(obj, "/status/replicas"),
-        number(obj, "/status/readyReplicas"),
-        age(obj, now),
-        names,
-        images,
-        labels_text(map(obj, "/spec/selector")).into(),
-    ]
+    let selector = labels_text(map(obj, "/spec/selector")).into();
+    workload::replica_cells(obj, now, [names, images, selector])
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::check::{self, Errors};
 use crate::custom::schema::Schema;
 use crate::custom::{cel, prune, structural};
-use crate::value::{flag, is_empty, list, text};
+use crate::value::{drop_key, flag, go_form, is_empty, list, text};
 
 mod openapi;
 pub(in crate::custom) mod parts;
@@ -39,7 +39,7 @@ pub(crate) fn validate(crd: &Value, old: Option<&Value>) -> Errors {
     for (i, version) in versions.iter().enumerate() {
         one_version(&mut errors, version, &spec.child("versions").index(i), &shared);
     }
-    version_list(&mut errors, versions, &spec.child("versions"));
+    version_list(&mut errors, crd, &spec.child("versions"));
     // Upstream's internal form repeats the first version's name.
     let first = versions.first().map(|v| text(v, "/name")).unwrap_or_default();
     let found = names::is_dns1035_label(first);
@@ -120,15 +120,46 @@ fn one_version(errors: &mut Errors, version: &Value, path: &Path, shared: &dyn F
     }
 }
 
-fn version_list(errors: &mut Errors, versions: &[Value], path: &Path) {
+fn version_list(errors: &mut Errors, crd: &Value, path: &Path) {
+    let versions = list(crd, "/spec/versions");
     let names: Vec<&str> = versions.iter().map(|v| text(v, "/name")).collect();
+    let mut tell = |detail: &str| {
+        let given = crd.pointer("/spec/versions").cloned().unwrap_or_default();
+        let error = FieldError::invalid(path, given, detail);
+        errors.push(if versions.is_empty() { error } else { error.shown_as(shown_versions(versions)) });
+    };
     if (1..names.len()).any(|i| names[..i].contains(&names[i])) {
-        errors.push(FieldError::invalid(path, versions.to_vec(), "must contain unique version names"));
+        tell("must contain unique version names");
     }
     if versions.iter().filter(|v| flag(v, "/storage")).count() != 1 {
-        let text = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid(path, versions.to_vec(), text));
+        tell("must have exactly one version marked as storage version");
     }
+}
+
+/// The versions as upstream shows them: what all have alike is not repeated in each.
+fn shown_versions(versions: &[Value]) -> String {
+    const ALIKE: [(&str, &str, &str); 4] = [
+        ("Schema", "schema", "null"),
+        ("Subresources", "subresources", "null"),
+        ("AdditionalPrinterColumns", "additionalPrinterColumns", "null"),
+        ("SelectableFields", "selectableFields", "null"),
+    ];
+    let mut fields = vec![
+        ("Name", "name", "\"\""),
+        ("Served", "served", "false"),
+        ("Storage", "storage", "false"),
+        ("Deprecated", "deprecated", "false"),
+        ("DeprecationWarning", "deprecationWarning", "null"),
+    ];
+    fields.extend(ALIKE);
+    let shown = versions.iter().map(|version| {
+        let mut version = version.clone();
+        for (_, key, _) in ALIKE.iter().filter(|(_, key, _)| shared(versions, key)) {
+            drop_key(&mut version, key);
+        }
+        go_form(&version, &fields)
+    });
+    format!("[{}]", shown.collect::<Vec<_>>().join(","))
 }
 
 /// The form of names, wanted or accepted.

@@ -55,8 +55,13 @@ fn place(outcome: Outcome, root: &Path) -> Vec<FieldError> {
         let path = path.trim_start_matches('.');
         if path.is_empty() { root.to_string() } else { root.child(path).to_string() }
     };
-    let to_error =
-        |i: Issue| FieldError { field: at(&i.path), kind: i.kind, value: i.value, detail: i.detail };
+    let to_error = |i: Issue| FieldError {
+        field: at(&i.path),
+        kind: i.kind,
+        value: i.value,
+        shown: None,
+        detail: i.detail,
+    };
     outcome.issues.into_iter().map(to_error).collect()
 }
 

@@ -7,7 +7,7 @@ use super::mounts::local_path;
 use super::scene::{Scene, containers, given};
 use super::windows;
 use crate::check::{self, Errors};
-use crate::value::{flag, int, list, text};
+use crate::value::{flag, go_form, int, list, text};
 
 fn ids(errors: &mut Errors, context: &Value, path: &Path) {
     for key in ["fsGroup", "runAsUser", "runAsGroup"] {
@@ -40,7 +40,9 @@ fn seccomp(errors: &mut Errors, context: &Value, path: &Path) {
         ("Localhost", Some(file)) => local_path(errors, file, &local),
         (_, Some(_)) => {
             let detail = "can only be set when seccomp type is Localhost";
-            errors.push(FieldError::invalid(&local, profile.clone(), detail));
+            let fields = [("Type", "type", "\"\""), ("LocalhostProfile", "localhostProfile", "null")];
+            let shown = go_form(profile, &fields);
+            errors.push(FieldError::invalid(&local, profile.clone(), detail).shown_as(shown));
         }
         (_, None) => {}
     }

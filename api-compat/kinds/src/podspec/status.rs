@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::annotations;
 use super::scene::given;
 use crate::check::{self, Errors};
-use crate::value::{list, text};
+use crate::value::{go_form, list, text};
 
 /// Update of `status`.
 pub(crate) fn validate_status_update(obj: &Value, old: &Value) -> Errors {
@@ -66,14 +66,23 @@ fn addresses(errors: &mut Errors, obj: &Value, old: &Value, key: &str, path: &Pa
     let dual = parsed.iter().any(IpAddr::is_ipv4) && parsed.iter().any(IpAddr::is_ipv6);
     if !dual || ips.len() > 2 {
         let detail = "may specify no more than one IP for each IP family";
-        errors.push(FieldError::invalid(path, list(obj, &pointer).to_vec(), detail));
+        let all = list(obj, &pointer);
+        let shown: Vec<String> = all.iter().map(shown_ip).collect();
+        let error = FieldError::invalid(path, all.to_vec(), detail);
+        errors.push(error.shown_as(format!("[{}]", shown.join(","))));
     }
     let mut seen = BTreeSet::new();
     for (i, ip) in ips.iter().enumerate() {
         if !seen.insert(ip) {
-            errors.push(FieldError::duplicate(&path.index(i), list(obj, &pointer)[i].clone()));
+            let twice = list(obj, &pointer)[i].clone();
+            let shown = shown_ip(&twice);
+            errors.push(FieldError::duplicate(&path.index(i), twice).shown_as(shown));
         }
     }
+}
+
+fn shown_ip(entry: &Value) -> String {
+    go_form(entry, &[("IP", "ip", "\"\"")])
 }
 
 /// What has ended for good does not run again.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::check;
 use crate::facts::{AGE, Col, NAME};
-use crate::value::{age, each, fill_text, list, name, text, with};
+use crate::value::{age, each, fill_text, go_form, list, name, text, with};
 
 pub(crate) mod clusterrole;
 pub(crate) mod clusterrolebinding;
@@ -153,11 +153,10 @@ fn validate_binding_update(obj: &Value, old: &Value) -> Vec<FieldError> {
     if check::same(new, before) {
         return Vec::new();
     }
-    vec![FieldError::invalid(
-        &Path::new("roleRef"),
-        new.cloned().unwrap_or(json!({})),
-        "cannot change roleRef",
-    )]
+    let given = new.cloned().unwrap_or(json!({}));
+    let fields = [("APIGroup", "apiGroup", "\"\""), ("Kind", "kind", "\"\""), ("Name", "name", "\"\"")];
+    let shown = go_form(&given, &fields);
+    vec![FieldError::invalid(&Path::new("roleRef"), given, "cannot change roleRef").shown_as(shown)]
 }
 
 fn binding_row(obj: &Value, now: &str) -> Vec<Value> {

@@ -63,6 +63,11 @@ impl ProtoError {
         self
     }
 
+    /// Whether the envelope itself is damaged, so that nothing is known of what it holds.
+    pub fn is_envelope(&self) -> bool {
+        self.path == "(the envelope)"
+    }
+
     /// An error in the envelope itself: its parts have names of their own.
     fn of_envelope(mut self) -> Self {
         self.path = match self.noted() {

@@ -10,7 +10,7 @@ use super::families;
 use crate::check::{self, Errors};
 use crate::discovery::endpointslice::endpoint_ip;
 use crate::kind::Ctx;
-use crate::value::{int, is_empty, list, text};
+use crate::value::{go_form, int, is_empty, list, text};
 
 /// The only address is `None`.
 pub(super) fn is_headless(obj: &Value) -> bool {
@@ -140,8 +140,18 @@ fn duplicates(errors: &mut Errors, ports: &[Value], kind: &str, spec: &Path) {
         }
         let number = int(p, "/port").unwrap_or(0);
         if !seen.insert((protocol, number)) {
+            // Upstream shows a port that has only these two.
             let key = serde_json::json!({"protocol": protocol, "port": number});
-            errors.push(FieldError::duplicate(&at, key));
+            let fields = [
+                ("Name", "name", "\"\""),
+                ("Protocol", "protocol", "\"\""),
+                ("AppProtocol", "appProtocol", "null"),
+                ("Port", "port", "0"),
+                ("TargetPort", "targetPort", "0"),
+                ("NodePort", "nodePort", "0"),
+            ];
+            let shown = go_form(&key, &fields);
+            errors.push(FieldError::duplicate(&at, key).shown_as(shown));
         }
     }
 }
