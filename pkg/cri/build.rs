@@ -1,13 +1,15 @@
 //! Compiles the wire protocols of `proto/` and the pause program of `pause/pause.rs`.
 use std::{env, error::Error, path::PathBuf, process::Command};
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 8] = [
     "cri.proto",
     "containerd_events.proto",
     "containerd_images.proto",
     "containerd_content.proto",
     "containerd_leases.proto",
     "containerd_namespaces.proto",
+    "containerd_diff.proto",
+    "containerd_snapshots.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -112,8 +112,12 @@ fn issue(request: &Value, authority: &Authority) -> Result<Value> {
     let begin = now - Duration::minutes(2);
     let end = begin + life;
     csr.params.distinguished_name = DistinguishedName::new();
-    csr.params.subject_alt_names =
-        vec![SanType::URI(Ia5String::try_from(format!("spiffe://cluster.local{path}"))?)];
+    // As upstream's signer: the name of the Service that the mTLS test makes is in every certificate.
+    let service = format!("server.{}.svc", text(request, "/metadata/namespace"));
+    csr.params.subject_alt_names = vec![
+        SanType::URI(Ia5String::try_from(format!("spiffe://cluster.local{path}"))?),
+        SanType::DnsName(Ia5String::try_from(service)?),
+    ];
     csr.params.not_before = begin;
     csr.params.not_after = end;
     csr.params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];

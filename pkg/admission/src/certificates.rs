@@ -1,4 +1,4 @@
-//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction.
+//! CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and CertificateSubjectRestriction.
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -106,7 +106,11 @@ impl Plugin for CertificateSigning {
 
     async fn validate(&self, request: &Request<'_>) -> Result<(), ApiError> {
         let (new, old) = (request.new_object(), request.old_object());
-        if request.subresource != Some("status") || !request.is(RESOURCE.0, RESOURCE.1) || !signs(new, old) {
+        // Upstream asks for pods' certificates where it writes them; the right is the same.
+        let signed = (request.is(RESOURCE.0, RESOURCE.1) && signs(new, old))
+            || (request.is(RESOURCE.0, "podcertificaterequests")
+                && new["status"]["certificateChain"] != old["status"]["certificateChain"]);
+        if request.subresource != Some("status") || !signed {
             return Ok(());
         }
         let signer = signer(old);
@@ -114,6 +118,42 @@ impl Plugin for CertificateSigning {
             return Ok(());
         }
         Err(request.forbidden(format!("user not permitted to sign requests with signerName {signer:?}")))
+    }
+}
+
+/// Only who may attest for a signer publishes trust bundles in its name.
+pub(crate) struct ClusterTrustBundleAttest {
+    api: Api,
+}
+
+impl ClusterTrustBundleAttest {
+    pub(crate) fn new(context: &Context) -> Self {
+        Self { api: context.api.clone() }
+    }
+}
+
+#[async_trait]
+impl Plugin for ClusterTrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    async fn validate(&self, request: &Request<'_>) -> Result<(), ApiError> {
+        if !request.is_main(RESOURCE.0, "clustertrustbundles") {
+            return Ok(());
+        }
+        let (new, old) = (signer(request.new_object()), signer(request.old_object()));
+        if !old.is_empty() && new != old {
+            return Err(request.forbidden("changing signerName is forbidden"));
+        }
+        if new.is_empty() || may(&self.api, request.user, "attest", new).await? {
+            return Ok(());
+        }
+        Err(request.forbidden(format!("user not permitted to attest for signerName {new:?}")))
     }
 }
 

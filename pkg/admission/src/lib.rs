@@ -94,6 +94,7 @@ pub const CHAIN: &[(&str, Make)] = &[
     ("RuntimeClass", |c| Arc::new(runtime_class::RuntimeClassPlugin::new(c))),
     ("CertificateApproval", |c| Arc::new(certificates::CertificateApproval::new(c))),
     ("CertificateSigning", |c| Arc::new(certificates::CertificateSigning::new(c))),
+    ("ClusterTrustBundleAttest", |c| Arc::new(certificates::ClusterTrustBundleAttest::new(c))),
     ("CertificateSubjectRestriction", |_| Arc::new(certificates::CertificateSubjectRestriction)),
     ("DefaultIngressClass", |c| Arc::new(default_classes::DefaultIngressClass::new(c))),
     ("PodTopologyLabels", |c| Arc::new(pod_topology_labels::PodTopologyLabels::new(c))),

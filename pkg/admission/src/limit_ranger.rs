@@ -40,9 +40,13 @@ impl LimitRanger {
 }
 
 fn concerns(request: &Request<'_>) -> bool {
-    // Containers of a pod do not change, so only its creation counts.
+    // Containers of a pod do not change, so only its creation counts, and what they are given.
     let pod = request.is_main("", "pods") && request.operation == Operation::Create;
-    pod || request.is_main("", "persistentvolumeclaims")
+    pod || resizes(request) || request.is_main("", "persistentvolumeclaims")
+}
+
+fn resizes(request: &Request<'_>) -> bool {
+    request.subresource == Some("resize") && request.is("", "pods") && request.operation == Operation::Update
 }
 
 /// Fills in default requests and limits of a pod's containers and says so in an annotation.
@@ -210,7 +214,8 @@ impl Plugin for LimitRanger {
     }
 
     async fn mutate(&self, request: &mut Request<'_>) -> Result<(), ApiError> {
-        if !concerns(request) || !request.is("", "pods") {
+        // What was there at creation has its defaults.
+        if !concerns(request) || !request.is("", "pods") || resizes(request) {
             return Ok(());
         }
         for limits in self.limits(request.namespace).await? {
@@ -260,6 +265,16 @@ mod tests {
             meta::annotation(&pod, ANNOTATION),
             Some("LimitRanger plugin set: cpu request for container c; memory limit for container c")
         );
+    }
+
+    #[test]
+    fn resizes_are_bounded_too() {
+        let mut case = crate::request::testing::Case::new(Operation::Update, "", "Pod", "pods");
+        assert!(!concerns(&case.request()));
+        case.subresource = Some("resize");
+        assert!(concerns(&case.request()));
+        case.subresource = Some("status");
+        assert!(!concerns(&case.request()));
     }
 
     #[test]

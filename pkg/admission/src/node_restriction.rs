@@ -64,6 +64,9 @@ impl NodeRestriction {
                 (request.shown_name() != node).then(|| text.to_string())
             }
             ("resource.k8s.io", "resourceslices", _) => slice(node, request),
+            ("certificates.k8s.io", "podcertificaterequests", None) => {
+                self.certificate(node, request).await?
+            }
             _ => None,
         };
         cause.map_or(Ok(()), |c| Err(request.forbidden(c)))
@@ -81,6 +84,26 @@ impl NodeRestriction {
                 request.operation
             )),
         })
+    }
+
+    async fn certificate(&self, node: &str, request: &Request<'_>) -> Result<Option<String>, ApiError> {
+        if request.operation != Operation::Create {
+            return Ok(Some(format!(
+                "unexpected operation {:?}, node {node:?} can only create requests",
+                request.operation
+            )));
+        }
+        let spec = &request.new_object()["spec"];
+        let text = |f: &str| spec[f].as_str().unwrap_or_default();
+        let of =
+            |plural: &str, name: &str| format!("/api/v1/namespaces/{}/{plural}/{name}", request.namespace);
+        let pod = self.api.get(&of("pods", text("podName"))).await?;
+        let Some(pod) = pod else {
+            return Ok(Some(format!("pod {:?} not found", text("podName"))));
+        };
+        let account = self.api.get(&of("serviceaccounts", text("serviceAccountName"))).await?;
+        let own = self.api.get(&format!("/api/v1/nodes/{node}")).await?;
+        Ok(mismatch(node, spec, &pod, &account.unwrap_or_default(), &own.unwrap_or_default()))
     }
 
     async fn token(&self, node: &str, request: &Request<'_>) -> Result<Option<String>, ApiError> {
@@ -105,6 +128,31 @@ impl NodeRestriction {
         }
         Ok(None)
     }
+}
+
+/// What a request for a pod's certificate says against what is known of the pod, its account and its node.
+fn mismatch(node: &str, spec: &Value, pod: &Value, account: &Value, own: &Value) -> Option<String> {
+    let text = |f: &str| spec[f].as_str().unwrap_or_default();
+    if text("nodeName") != node {
+        return Some(format!("node {node:?} can only request certificates for pods on itself"));
+    }
+    if meta::annotation(pod, MIRROR).is_some() {
+        return Some("pod is a mirror pod, which has no certificates".to_string());
+    }
+    if pod["spec"]["nodeName"] != node {
+        return Some(format!("pod {:?} is not running on node {node:?}", text("podName")));
+    }
+    if pod["spec"]["serviceAccountName"] != text("serviceAccountName") {
+        return Some(format!(
+            "pod {:?} does not run as service account {:?}",
+            text("podName"),
+            text("serviceAccountName")
+        ));
+    }
+    let uids = [("podUID", pod), ("serviceAccountUID", account), ("nodeUID", own)];
+    uids.into_iter()
+        .find(|(field, object)| meta::uid(object) != text(field))
+        .map(|(field, _)| format!("spec.{field} ({}) does not match the UID in record", text(field)))
 }
 
 /// The name of the node that the user is; as the node authorizer reads it.
@@ -318,6 +366,34 @@ mod tests {
         assert!(new_pod("b", &pod).is_some());
         pod["spec"]["volumes"] = json!([{"secret": {}}]);
         assert_eq!(new_pod("a", &pod).unwrap(), "node \"a\" can not create pods that reference secrets");
+    }
+
+    #[test]
+    fn certificates_are_for_own_pods() {
+        let uid = |uid: &str| json!({"metadata": {"uid": uid}});
+        let mut pod = uid("u1");
+        pod["spec"] = json!({"nodeName": "a", "serviceAccountName": "s"});
+        let spec = json!({
+            "podName": "p", "podUID": "u1", "serviceAccountName": "s", "serviceAccountUID": "u2",
+            "nodeName": "a", "nodeUID": "u3",
+        });
+        let judged = |node: &str, field: &str, value: &str| {
+            let mut spec = spec.clone();
+            spec[field] = json!(value);
+            mismatch(node, &spec, &pod, &uid("u2"), &uid("u3"))
+        };
+        assert_eq!(judged("a", "podName", "p"), None);
+        for (node, field, value, part) in [
+            ("b", "podName", "p", "on itself"),
+            ("b", "nodeName", "b", "is not running on"),
+            ("a", "serviceAccountName", "t", "does not run as"),
+            ("a", "podUID", "x", "spec.podUID (x) does not match"),
+            ("a", "serviceAccountUID", "x", "spec.serviceAccountUID"),
+            ("a", "nodeUID", "x", "spec.nodeUID"),
+        ] {
+            let cause = judged(node, field, value).unwrap();
+            assert!(cause.contains(part), "{cause}");
+        }
     }
 
     #[test]

@@ -101,8 +101,13 @@ fn charge(
 }
 
 fn concerns(request: &Request<'_>) -> bool {
-    if request.subresource.is_some() || request.namespace.is_empty() {
+    // A running pod asks for more or less.
+    let resized = request.subresource == Some("resize") && request.is("", "pods");
+    if request.namespace.is_empty() || (request.subresource.is_some() && !resized) {
         return false;
+    }
+    if resized {
+        return request.operation == Operation::Update;
     }
     let updated = ["services", "persistentvolumeclaims"].iter().any(|r| request.is("", r));
     request.operation == Operation::Create || (request.operation == Operation::Update && updated)
@@ -242,6 +247,12 @@ mod tests {
         assert!(concerns(&case.request()));
         let mut pods = Case::new(Operation::Update, "", "Pod", "pods");
         pods.object = Some(pod("1"));
+        pods.old = Some(pod("300m"));
+        assert!(!concerns(&pods.request()));
+        pods.subresource = Some("resize");
+        assert!(concerns(&pods.request()));
+        assert!(pretty(&added(&pods.request())).contains("requests.cpu=700m"));
+        pods.subresource = Some("status");
         assert!(!concerns(&pods.request()));
     }
 }

@@ -240,7 +240,7 @@ mod tests {
         let count = |k: &str| all.iter().filter(|d| meta::kind(d) == k).count();
         assert_eq!(
             (count("ClusterRole"), count("Role"), count("ClusterRoleBinding"), count("RoleBinding")),
-            (69, 7, 50, 7)
+            (71, 7, 52, 7)
         );
         assert_eq!(
             find("ClusterRole", "system:controller:ttl-controller")["rules"],

@@ -291,6 +291,30 @@ impl NodeAuthorizer {
         }
     }
 
+    async fn certificate(&self, node: &str, r: &ResourceAttributes, verb: &str) -> Verdict {
+        if !r.subresource.is_empty() {
+            return no("cannot authorize PodCertificateRequest subresources");
+        }
+        match verb {
+            // NodeRestriction looks at the object.
+            "create" => Ok(()),
+            "get" => {
+                let path = format!(
+                    "/apis/certificates.k8s.io/v1/namespaces/{}/podcertificaterequests/{}",
+                    r.namespace, r.name
+                );
+                let found = self.api.get(&path).await;
+                let found = found.map_err(|e| format!("podcertificaterequests {:?}: {e}", r.name))?;
+                // What is not there may be known to be so.
+                let own = found.is_none_or(|v| v["spec"]["nodeName"] == node);
+                if own { Ok(()) } else { Err(unrelated(node)) }
+            }
+            "list" | "watch" if selects(r, "spec.nodeName", node) => Ok(()),
+            "list" | "watch" => no("can only list/watch podcertificaterequests with nodeName field selector"),
+            _ => no("can only create, get, list and watch podcertificaterequests"),
+        }
+    }
+
     async fn attachment(&self, node: &str, r: &ResourceAttributes, verb: &str) -> Verdict {
         Self::get_only(r, verb)?;
         let path = format!("/apis/storage.k8s.io/v1/volumeattachments/{}", r.name);
@@ -352,6 +376,7 @@ impl NodeAuthorizer {
             ("resource.k8s.io", "resourceslices") => slice(node, r, verb),
             ("", "nodes") => own_node(node, r, verb),
             ("", "pods") => self.pod(node, r, verb),
+            ("certificates.k8s.io", "podcertificaterequests") => self.certificate(node, r, verb).await,
             _ => return None,
         })
     }

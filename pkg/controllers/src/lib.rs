@@ -31,6 +31,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod node_password;
+mod pod_certificate_cleaner;
 mod pod_gc;
 mod pods;
 mod protection;
@@ -80,6 +81,7 @@ pub const CONTROLLERS: &[Controller] = &[
     node_ipam::CONTROLLER,
     node_lifecycle::CONTROLLER,
     node_password::CONTROLLER,
+    pod_certificate_cleaner::CONTROLLER,
     pod_gc::CONTROLLER,
     pv_protection::CONTROLLER,
     pvc_protection::CONTROLLER,

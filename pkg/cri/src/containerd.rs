@@ -8,9 +8,10 @@ use tonic::{
 };
 
 use crate::{
-    Error, EventStream, Failure, Runtime,
+    Error, EventStream, Failure, FsMount, Runtime,
     error::gone_is_done,
     events, import,
+    rootfs::Rootfs,
     v1::{self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient},
 };
 
@@ -286,6 +287,23 @@ impl Runtime for Containerd {
         gone_is_done(call!(self.images.remove_image, request, "RemoveImage", image).map(drop))
     }
 
+    async fn archived_images(&self) -> Result<std::collections::HashSet<String>, Error> {
+        self.local_images().names().await
+    }
+
+    async fn image_mounts(
+        &self,
+        image: &v1::Image,
+        pod_uid: &str,
+        volume: &str,
+    ) -> Result<Vec<FsMount>, Error> {
+        self.rootfs().await?.mounts(image, pod_uid, volume).await
+    }
+
+    async fn release_image_mounts(&self, pod_uid: &str) -> Result<(), Error> {
+        self.rootfs().await?.release(pod_uid).await
+    }
+
     async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Error> {
         call!(self.images.image_fs_info, v1::ImageFsInfoRequest {}, "ImageFsInfo", "image file system")
     }
@@ -316,6 +334,16 @@ impl Containerd {
     /// Images of this node's archives, to be read back.
     pub fn local_images(&self) -> crate::LocalImages {
         crate::LocalImages::new(self.channel.clone())
+    }
+
+    /// The snapshotter is the one that containers' file systems are made with.
+    async fn rootfs(&self) -> Result<Rootfs, Error> {
+        let request = v1::StatusRequest { verbose: true };
+        let answer = call!(self.runtime.status, request, "Status", "runtime", Duration::from_secs(10))?;
+        let config = answer.info.get("config").map(|c| serde_json::from_str::<serde_json::Value>(c));
+        let config = config.and_then(Result::ok).unwrap_or_default();
+        let named = config["containerd"]["snapshotter"].as_str().filter(|s| !s.is_empty());
+        Ok(Rootfs::new(self.channel.clone(), named.unwrap_or("overlayfs")))
     }
 
     pub(crate) fn runtime_service(&self) -> RuntimeServiceClient<Channel> {

@@ -3,7 +3,7 @@
 mod script;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
-use crate::{Error, Event, EventKind, EventStream, Failure, Runtime, archive, v1};
+use crate::{Error, Event, EventKind, EventStream, Failure, FsMount, Runtime, archive, v1};
 
 struct Sandbox {
     config: v1::PodSandboxConfig,
@@ -33,6 +33,8 @@ struct State {
     containers: BTreeMap<String, Container>,
     images: BTreeMap<String, v1::Image>,
     registry: Vec<String>,
+    archived: HashSet<String>,
+    contents: HashMap<String, String>,
     answers: HashMap<String, v1::ExecSyncResponse>,
     failures: HashMap<&'static str, String>,
     calls: Vec<String>,
@@ -304,9 +306,14 @@ impl Runtime for Fake {
     async fn update_container_resources(
         &self,
         id: &str,
-        _: v1::LinuxContainerResources,
+        resources: v1::LinuxContainerResources,
     ) -> Result<(), Error> {
-        self.begin("UpdateContainerResources", id)
+        self.begin("UpdateContainerResources", id)?;
+        let mut state = self.state.lock();
+        let container =
+            state.containers.get_mut(id).ok_or_else(|| unknown("UpdateContainerResources", id))?;
+        container.config.linux.get_or_insert_default().resources = Some(resources);
+        Ok(())
     }
 
     async fn reopen_container_log(&self, id: &str) -> Result<(), Error> {
@@ -425,6 +432,26 @@ impl Runtime for Fake {
         Ok(())
     }
 
+    async fn archived_images(&self) -> Result<HashSet<String>, Error> {
+        Ok(self.state.lock().archived.clone())
+    }
+
+    async fn image_mounts(
+        &self,
+        image: &v1::Image,
+        pod_uid: &str,
+        volume: &str,
+    ) -> Result<Vec<FsMount>, Error> {
+        self.begin("MountImage", &format!("{pod_uid} {volume}"))?;
+        let contents = self.state.lock().contents.get(&image.id).cloned();
+        let source = contents.ok_or_else(|| unknown("MountImage", &image.id))?;
+        Ok(vec![FsMount { kind: "bind".into(), source, options: vec!["ro".into(), "rbind".into()] }])
+    }
+
+    async fn release_image_mounts(&self, pod_uid: &str) -> Result<(), Error> {
+        self.begin("ReleaseImages", pod_uid)
+    }
+
     async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Error> {
         Ok(v1::ImageFsInfoResponse::default())
     }
@@ -433,6 +460,7 @@ impl Runtime for Fake {
         let images = archive::Archive::open(archive)?.images()?;
         let names: Vec<String> = images.into_iter().flat_map(|i| i.names).collect();
         names.iter().for_each(|name| self.add_image(name));
+        self.state.lock().archived.extend(names.iter().cloned());
         Ok(names)
     }
 

@@ -62,8 +62,16 @@ pub(crate) async fn images(channel: &Channel, images: &[Image]) -> Result<(), Er
         }
         _ => {}
     }
-    let lease = format!("knarr-import-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let mut leases = LeasesClient::new(channel.clone());
+    let lease = begin_lease(channel, "import").await?;
+    let result = store(channel, images, &lease).await;
+    let ended = end_lease(channel, lease).await;
+    result?;
+    ended
+}
+
+/// Begins a lease, under which nothing is collected.
+pub(crate) async fn begin_lease(channel: &Channel, what: &str) -> Result<String, Error> {
+    let lease = format!("knarr-{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     // Should we die, the lease ends by itself.
     let expiry = std::time::SystemTime::now() + std::time::Duration::from_secs(24 * 3600);
     let labels = HashMap::from([(
@@ -71,10 +79,15 @@ pub(crate) async fn images(channel: &Channel, images: &[Image]) -> Result<(), Er
         prost_types::Timestamp::from(expiry).to_string(),
     )]);
     let request = within(CreateRequest { id: lease.clone(), labels }, "")?;
-    leases.create(request).await.map_err(|status| Error::of(OPERATION, lease.clone(), &status))?;
-    let result = store(channel, images, &lease).await;
-    let ended = leases.delete(within(DeleteRequest { id: lease.clone(), sync: false }, "")?).await;
-    result?;
+    let created = LeasesClient::new(channel.clone()).create(request).await;
+    created.map_err(|status| Error::of(OPERATION, lease.clone(), &status))?;
+    Ok(lease)
+}
+
+/// Ends it.
+pub(crate) async fn end_lease(channel: &Channel, lease: String) -> Result<(), Error> {
+    let request = within(DeleteRequest { id: lease.clone(), sync: false }, "")?;
+    let ended = LeasesClient::new(channel.clone()).delete(request).await;
     ended.map(drop).map_err(|status| Error::of(OPERATION, lease, &status))
 }
 
@@ -197,10 +210,11 @@ async fn record(channel: &Channel, name: &str, image: &Image, lease: &str) -> Re
         size: i64::try_from(image.size).unwrap_or(i64::MAX),
         annotations: HashMap::new(),
     };
-    let mut labels = HashMap::from([("io.cri-containerd.image".to_owned(), "managed".to_owned())]);
-    if name == crate::pause::IMAGE {
-        labels.insert("io.cri-containerd.pinned".to_owned(), "pinned".to_owned());
-    }
+    // Pinned: no registry may have it, so that nobody could bring it back.
+    let labels = HashMap::from([
+        ("io.cri-containerd.image".to_owned(), "managed".to_owned()),
+        ("io.cri-containerd.pinned".to_owned(), "pinned".to_owned()),
+    ]);
     let record = images_v1::Image { name: name.to_owned(), labels, target: Some(target) };
     match images.create(within(CreateImageRequest { image: Some(record.clone()) }, lease)?).await {
         Err(status) if status.code() == Code::AlreadyExists => {

@@ -12,12 +12,13 @@ pub mod fake;
 mod import;
 mod local;
 pub mod pause;
+mod rootfs;
 mod runtime;
 
 pub use containerd::Containerd;
 pub use error::{Error, Failure};
 pub use local::{Found, LocalImages};
-pub use runtime::{Event, EventKind, EventStream, Runtime};
+pub use runtime::{Event, EventKind, EventStream, FsMount, Runtime};
 
 /// The messages of the Container Runtime Interface v1.
 #[allow(missing_docs, clippy::all)]
@@ -50,6 +51,16 @@ pub(crate) mod wire {
             pub(crate) mod leases {
                 pub(crate) mod v1 {
                     tonic::include_proto!("containerd.services.leases.v1");
+                }
+            }
+            pub(crate) mod diff {
+                pub(crate) mod v1 {
+                    tonic::include_proto!("containerd.services.diff.v1");
+                }
+            }
+            pub(crate) mod snapshots {
+                pub(crate) mod v1 {
+                    tonic::include_proto!("containerd.services.snapshots.v1");
                 }
             }
             pub(crate) mod namespaces {

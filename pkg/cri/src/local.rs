@@ -2,6 +2,8 @@
 //!
 //! Entry point: [`LocalImages`]. Images that were pulled are not given out: who may pull them is for their registry to say.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tonic::{Code, transport::Channel};
@@ -9,9 +11,14 @@ use tonic::{Code, transport::Channel};
 use crate::{
     Error, Failure,
     import::{ARCHIVE_LABEL, within},
-    wire::containerd::services::{
-        content::v1::{Info, InfoRequest, ReadContentRequest, content_client::ContentClient},
-        images::v1::{GetImageRequest, images_client::ImagesClient},
+    wire::containerd::{
+        services::{
+            content::v1::{
+                Info, InfoRequest, ListContentRequest, ReadContentRequest, content_client::ContentClient,
+            },
+            images::v1::{GetImageRequest, Image, ListImagesRequest, images_client::ImagesClient},
+        },
+        types::Descriptor,
     },
 };
 
@@ -46,12 +53,7 @@ impl LocalImages {
     /// # Errors
     /// containerd does not answer.
     pub async fn image(&self, name: &str) -> Result<Option<Found>, Error> {
-        let request = within(GetImageRequest { name: name.to_owned() }, "")?;
-        let image = match ImagesClient::new(self.channel.clone()).get(request).await {
-            Err(status) if status.code() == Code::NotFound => return Ok(None),
-            answer => answer.map_err(|s| Error::of(OPERATION, name, &s))?.into_inner().image,
-        };
-        let Some(target) = image.and_then(|i| i.target) else { return Ok(None) };
+        let Some(target) = self.target(name).await? else { return Ok(None) };
         let Some(info) = self.info(&target.digest).await? else { return Ok(None) };
         // A pull replaces the labels of the image's record, but not those of its content.
         let ours = info.labels.get(ARCHIVE_LABEL.0).is_some_and(|v| v == ARCHIVE_LABEL.1);
@@ -60,6 +62,39 @@ impl LocalImages {
             media_type: target.media_type,
             size: u64::try_from(target.size).unwrap_or(0),
         }))
+    }
+
+    /// Names of all images that came from archives of this node.
+    ///
+    /// # Errors
+    /// containerd does not answer.
+    pub async fn names(&self) -> Result<HashSet<String>, Error> {
+        let (label, value) = ARCHIVE_LABEL;
+        let filters = vec![format!("labels.{label:?}=={value}")];
+        let request = within(ListContentRequest { filters }, "")?;
+        let failed = |s: tonic::Status| Error::of(OPERATION, "all", &s);
+        let mut answers =
+            ContentClient::new(self.channel.clone()).list(request).await.map_err(failed)?.into_inner();
+        let mut ours = HashSet::new();
+        while let Some(part) = answers.message().await.map_err(failed)? {
+            ours.extend(part.info.into_iter().map(|i| i.digest));
+        }
+        let request = within(ListImagesRequest { filters: Vec::new() }, "")?;
+        let images = ImagesClient::new(self.channel.clone()).list(request).await.map_err(failed)?;
+        let of = |i: &Image| i.target.as_ref().is_some_and(|t| ours.contains(&t.digest));
+        Ok(images.into_inner().images.into_iter().filter(of).map(|i| i.name).collect())
+    }
+
+    /// What an image's name stands for.
+    pub(crate) async fn target(&self, name: &str) -> Result<Option<Descriptor>, Error> {
+        let request = within(GetImageRequest { name: name.to_owned() }, "")?;
+        match ImagesClient::new(self.channel.clone()).get(request).await {
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            answer => {
+                let image = answer.map_err(|s| Error::of(OPERATION, name, &s))?.into_inner().image;
+                Ok(image.and_then(|i| i.target))
+            }
+        }
     }
 
     async fn info(&self, digest: &str) -> Result<Option<Info>, Error> {

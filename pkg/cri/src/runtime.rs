@@ -33,6 +33,17 @@ pub struct Event {
 /// Events in order; the stream ends, or carries an error, when the subscription is lost and must be renewed with a relist.
 pub type EventStream = BoxStream<'static, Result<Event, Error>>;
 
+/// A file system to be mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsMount {
+    /// `overlay`, `bind`, ...
+    pub kind: String,
+    /// What is mounted.
+    pub source: String,
+    /// As in `mount -o`.
+    pub options: Vec<String>,
+}
+
 /// A container runtime. Every call names the object in its error. Stopping and removing what is gone succeeds.
 #[async_trait::async_trait]
 pub trait Runtime: Send + Sync + 'static {
@@ -118,6 +129,17 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> Result<String, Error>;
     /// Removes an image by name or id.
     async fn remove_image(&self, image: &str) -> Result<(), Error>;
+    /// Names of images that came from archives of this node, which no registry may have.
+    async fn archived_images(&self) -> Result<std::collections::HashSet<String>, Error>;
+    /// How to mount the contents of an image read-only, for a volume of a pod. They stay until they are released.
+    async fn image_mounts(
+        &self,
+        image: &v1::Image,
+        pod_uid: &str,
+        volume: &str,
+    ) -> Result<Vec<FsMount>, Error>;
+    /// Releases all image mounts of a pod; nothing may be mounted any more.
+    async fn release_image_mounts(&self, pod_uid: &str) -> Result<(), Error>;
     /// The use of the file systems that hold images.
     async fn image_fs_info(&self) -> Result<v1::ImageFsInfoResponse, Error>;
     /// Imports every image of an OCI or docker archive (plain, gzip or zstd); gives the names.

@@ -112,6 +112,7 @@ async fn a_container_runs_answers_and_ends_with_an_event() {
     assert_eq!(names, ["docker.io/library/demo:1"]);
     runtime.import_image(&docker_archive(daemon.dir.path(), "demo:1")).await.unwrap();
     let image = runtime.image_status("demo:1").await.unwrap().unwrap();
+    an_image_is_a_file_system(&runtime, &image).await;
     let mut events = runtime.events().await.unwrap();
     let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -178,4 +179,22 @@ async fn a_container_runs_answers_and_ends_with_an_event() {
         runtime.remove_pod_sandbox(&sandbox).await.unwrap();
     }
     assert!(runtime.container_status(&id).await.unwrap_err().is_not_found());
+}
+
+/// Before any container has had the image unpacked, and again.
+async fn an_image_is_a_file_system(runtime: &Containerd, image: &v1::Image) {
+    let archived = runtime.archived_images().await.unwrap();
+    assert!(archived.contains("docker.io/library/demo:1") && archived.contains(pause::IMAGE), "{archived:?}");
+    let mounts = runtime.image_mounts(image, "uid-1", "v").await.unwrap();
+    assert_eq!(runtime.image_mounts(image, "uid-1", "v").await.unwrap(), mounts);
+    // The native snapshotter gives a directory.
+    let root = Path::new(&mounts[0].source);
+    assert!(mounts[0].options.iter().any(|o| o == "ro"), "{mounts:?}");
+    assert!(root.join("bin/busybox").exists());
+    // The contents outlive the image, for as long as a volume has them.
+    let scratch = runtime.image_mounts(image, "uid-2", "v").await.unwrap();
+    runtime.release_image_mounts("uid-1").await.unwrap();
+    runtime.release_image_mounts("uid-1").await.unwrap();
+    assert!(Path::new(&scratch[0].source).join("bin/busybox").exists());
+    runtime.release_image_mounts("uid-2").await.unwrap();
 }

@@ -71,6 +71,16 @@ impl Tree {
         Ok(())
     }
 
+    /// Bytes of memory in use below a cgroup; `None` when that cannot be told.
+    pub fn memory_usage(&self, path: &str) -> Option<i64> {
+        let relative = path.trim_start_matches('/');
+        let file = match self {
+            Self::V1(mount) => mount.join("memory").join(relative).join("memory.usage_in_bytes"),
+            Self::V2(mount) => mount.join(relative).join("memory.current"),
+        };
+        fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
     /// Removes the pod's cgroup and what is below it; succeeds when it is gone.
     pub fn remove(&self, path: &str) -> io::Result<()> {
         let relative = path.trim_start_matches('/');

@@ -172,16 +172,8 @@ async fn images(node: &Arc<Node>, used: &mut HashMap<String, SystemTime>) -> Res
     if full(&mountpoint).is_none_or(|percent| percent < u64::from(node.config.image_gc_high_percent)) {
         return Ok(());
     }
-    let pinned =
-        |image: &v1::Image| image.pinned || image.repo_tags.iter().any(|t| t == knarr_cri::pause::IMAGE);
-    let mut candidates: Vec<(SystemTime, &v1::Image)> = images
-        .iter()
-        .filter(|i| !pinned(i))
-        .filter_map(|i| used.get(&i.id).map(|at| (*at, i)))
-        .filter(|(at, _)| now.duration_since(*at).is_ok_and(|age| age > IMAGE_MIN_AGE))
-        .collect();
-    candidates.sort_by_key(|(at, _)| *at);
-    for (_, image) in candidates {
+    let archived = node.runtime.archived_images().await?;
+    for image in removable(&images, used, &archived, now) {
         if full(&mountpoint).is_some_and(|percent| percent <= u64::from(node.config.image_gc_low_percent)) {
             break;
         }
@@ -191,9 +183,50 @@ async fn images(node: &Arc<Node>, used: &mut HashMap<String, SystemTime>) -> Res
     Ok(())
 }
 
+/// The images that may go, those unused for longest first. What came from an archive of this node stays: no registry
+/// may have it.
+fn removable<'a>(
+    images: &'a [v1::Image],
+    used: &HashMap<String, SystemTime>,
+    archived: &HashSet<String>,
+    now: SystemTime,
+) -> Vec<&'a v1::Image> {
+    let stays = |image: &v1::Image| {
+        let mut names = image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
+        image.pinned || names.any(|n| n == knarr_cri::pause::IMAGE || archived.contains(n))
+    };
+    let mut candidates: Vec<(SystemTime, &v1::Image)> = images
+        .iter()
+        .filter(|i| !stays(i))
+        .filter_map(|i| used.get(&i.id).map(|at| (*at, i)))
+        .filter(|(at, _)| now.duration_since(*at).is_ok_and(|age| age > IMAGE_MIN_AGE))
+        .collect();
+    candidates.sort_by_key(|(at, _)| *at);
+    candidates.into_iter().map(|(_, image)| image).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn archived_and_pinned_images_stay() {
+        let now = SystemTime::now();
+        let ago = |seconds: u64| now - Duration::from_secs(seconds);
+        let image = |id: &str, pinned: bool| v1::Image {
+            id: id.into(),
+            repo_tags: vec![format!("r.io/{id}:1")],
+            pinned,
+            ..Default::default()
+        };
+        let images = ["old", "older", "new", "archived"].map(|id| image(id, false));
+        let images: Vec<_> = images.into_iter().chain([image("pinned", true)]).collect();
+        let used = [("old", 500), ("older", 900), ("new", 60), ("archived", 900), ("pinned", 900)];
+        let used = used.into_iter().map(|(id, at)| (id.to_owned(), ago(at))).collect();
+        let archived = HashSet::from(["r.io/archived:1".to_owned()]);
+        let ids: Vec<_> = removable(&images, &used, &archived, now).iter().map(|i| i.id.as_str()).collect();
+        assert_eq!(ids, ["older", "old"]);
+    }
 
     #[test]
     fn rotation_keeps_a_fixed_number_of_files() {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::{
     container, hooks,
@@ -185,6 +185,7 @@ impl Worker {
     async fn clean_up(&mut self, pod: &Pod, observed: &Observed, update: &Update) -> Result<(), String> {
         let node = self.node.clone();
         node.refs.remove(&self.uid);
+        node.allocations.release(&self.uid);
         self.volumes = None;
         let mut errors = Vec::new();
         for sandbox in &observed.sandboxes {
@@ -194,8 +195,14 @@ impl Worker {
                     .extend(node.runtime.remove_pod_sandbox(&sandbox.id).await.err().map(|e| e.to_string()));
             }
         }
-        if let Err(failures) = node.volumes.tear_down(&self.uid) {
-            errors.extend(failures.iter().map(ToString::to_string));
+        match node.volumes.tear_down(&self.uid) {
+            Err(failures) => errors.extend(failures.iter().map(ToString::to_string)),
+            // Of a pod that only the runtime knew the volumes are not known.
+            Ok(()) if pod.spec.as_ref().is_none_or(has_image_volume) => {
+                let released = node.runtime.release_image_mounts(&self.uid).await;
+                errors.extend(released.err().map(|e| e.to_string()));
+            }
+            Ok(()) => {}
         }
         // Of a pod that only the runtime knew the class is not known.
         for path in resources::all_cgroups(&self.uid, &node.config.cgroup_root) {
@@ -213,4 +220,8 @@ impl Worker {
         }
         if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
     }
+}
+
+fn has_image_volume(spec: &PodSpec) -> bool {
+    spec.volumes.iter().flatten().any(|v| v.image.is_some())
 }

@@ -1,6 +1,6 @@
 //! Images: pull policy, credentials and the wording of failures. Pure but for [`credentials`].
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use knarr_cri::{archive, v1};
 use knarr_volumes::Source;
 
@@ -16,9 +16,8 @@ pub enum Step {
 }
 
 /// Decides by policy.
-pub fn step(container: &Container, present: bool) -> Step {
-    let image = container.image.as_deref().unwrap_or_default();
-    let policy = match container.image_pull_policy.as_deref() {
+pub fn step(image: &str, policy: Option<&str>, present: bool) -> Step {
+    let policy = match policy {
         Some(policy) if !policy.is_empty() => policy,
         _ if archive::normalize(image).ends_with(":latest") => "Always",
         _ => "IfNotPresent",
@@ -141,16 +140,11 @@ mod tests {
 
     #[test]
     fn policies() {
-        let container = |image: &str, policy: Option<&str>| Container {
-            image: Some(image.into()),
-            image_pull_policy: policy.map(str::to_owned),
-            ..Default::default()
-        };
-        assert_eq!(step(&container("a", None), true), Step::Pull);
-        assert_eq!(step(&container("a:1", None), true), Step::Present);
-        assert_eq!(step(&container("a:1", None), false), Step::Pull);
-        assert_eq!(step(&container("a:1", Some("Never")), false), Step::Never);
-        assert_eq!(step(&container("a:1", Some("Always")), true), Step::Pull);
+        assert_eq!(step("a", None, true), Step::Pull);
+        assert_eq!(step("a:1", None, true), Step::Present);
+        assert_eq!(step("a:1", None, false), Step::Pull);
+        assert_eq!(step("a:1", Some("Never"), false), Step::Never);
+        assert_eq!(step("a:1", Some("Always"), true), Step::Pull);
     }
 
     #[test]

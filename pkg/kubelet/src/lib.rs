@@ -4,6 +4,8 @@
 //! their own task and never wait for pods.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod allocation;
+mod arrivals;
 mod backoff;
 mod cgroup;
 mod collect;
@@ -12,15 +14,18 @@ mod container;
 pub mod decide;
 mod end;
 mod env;
+mod fit;
 mod hooks;
 mod images;
 pub mod logs;
 mod naming;
 mod node;
 pub mod observed;
+mod own;
 mod pods;
 mod probes;
 mod refs;
+mod resize;
 mod resources;
 mod server;
 mod spec;
@@ -70,19 +75,26 @@ pub async fn run(
     wait_for_runtime(&*runtime, &shutdown).await?;
     runtime.ensure_pause_image().await?;
     let machine = node::Machine::of_host(&config);
-    let source: Arc<dyn knarr_volumes::Source> = Arc::new(ApiSource::new(client.clone()));
     let informers = Informers::new(client.clone(), shutdown.clone());
+    let recorder = Recorder::new(client.clone(), "kubelet", &config.node_name);
+    let source: Arc<dyn knarr_volumes::Source> =
+        Arc::new(ApiSource::new(client.clone(), informers.clone(), recorder.clone()));
+    let arrivals =
+        arrivals::Arrivals::new(client.clone(), informers.clone(), &config.node_name, shutdown.clone());
     let node = Arc::new(worker::Node {
         volumes: Volumes::new(&config.root_dir, source.clone()),
         source,
-        refs: refs::Refs::new(client.clone(), shutdown.clone()),
-        recorder: Recorder::new(client.clone(), "kubelet", &config.node_name),
+        refs: refs::Refs::new(client.clone(), arrivals, shutdown.clone()),
+        recorder,
         services: informers.of(),
         status: status_writer::StatusWriter::new(client.clone(), shutdown.clone()),
         cgroups: cgroup::Tree::of_host(),
         allocatable: machine.allocatable(&config),
         memory_bytes: machine.memory_bytes,
         owners: Default::default(),
+        own: Default::default(),
+        allocations: allocation::Allocations::load(&config.root_dir)
+            .map_err(|e| Error::File(config.root_dir.display().to_string(), e))?,
         shutdown: shutdown.clone(),
         client: client.clone(),
         runtime: runtime.clone(),
@@ -93,6 +105,7 @@ pub async fn run(
     let pods = pods::Pods::new(node.clone());
     let server = server::bind(&node, pods.clone()).await?;
     tokio::join!(
+        node.own.follow(client, &node.config.node_name, &shutdown),
         node::keep_lease(&node),
         node::keep_status(&node, &machine),
         pods.watch(),

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -14,11 +13,10 @@ use k8s_openapi::{
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
-    runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::{Value, json};
 
-use crate::{Error, KubeletConfig, worker::Node};
+use crate::{Error, KubeletConfig, own::Seen, worker::Node};
 
 const LEASE_PERIOD: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
@@ -27,6 +25,8 @@ const CHECK_PERIOD: Duration = Duration::from_secs(10);
 /// An unchanged status is written again after this.
 const REPORT_PERIOD: Duration = Duration::from_secs(300);
 const MOST_IMAGES: usize = 50;
+/// Pause after a registration that the API refuses.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// The machine as it is.
 #[derive(Debug, Clone)]
@@ -210,8 +210,7 @@ pub async fn keep_status(node: &Arc<Node>, machine: &Machine) {
     let (mut before, mut conditions, mut written_at): (Value, Vec<NodeCondition>, _) =
         (Value::Null, Vec::new(), tokio::time::Instant::now());
     let mut pause = Duration::from_millis(100);
-    let only = watcher::Config::default().fields(&format!("metadata.name={}", node.config.node_name));
-    let mut own = std::pin::pin!(watcher(api.clone(), only).default_backoff());
+    let mut own = node.own.subscribe();
     loop {
         if conditions.is_empty() {
             conditions = api
@@ -228,6 +227,7 @@ pub async fn keep_status(node: &Arc<Node>, machine: &Machine) {
             .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
         // Until the node is ready it is looked at often, for it will be soon.
         let mut wait = if ready { CHECK_PERIOD } else { Duration::from_millis(500) };
+        let mut gone = false;
         if significant(&status) != significant(&before) || written_at.elapsed() > REPORT_PERIOD {
             match write(&api, &node.config.node_name, &status).await {
                 Ok(()) => {
@@ -244,14 +244,7 @@ pub async fn keep_status(node: &Arc<Node>, machine: &Machine) {
                     (before, written_at, pause) =
                         (status, tokio::time::Instant::now(), Duration::from_millis(100));
                 }
-                // Somebody removed the node, and it is still here.
-                Err(kube::Error::Api(answer)) if answer.code == 404 => {
-                    conditions.clear();
-                    if let Err(error) = register(node, machine).await {
-                        tracing::error!(%error, "registering the node again");
-                    }
-                    wait = pause;
-                }
+                Err(kube::Error::Api(answer)) if answer.code == 404 => gone = true,
                 Err(error) => {
                     tracing::warn!(node = node.config.node_name, %error, "writing the node's status");
                     wait = pause;
@@ -259,28 +252,41 @@ pub async fn keep_status(node: &Arc<Node>, machine: &Machine) {
                 }
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            // A node that was cut off was declared lost: it says that it is back as soon as it hears of that.
-            () = contradicted(&mut own, &before) => (before, conditions) = (Value::Null, Vec::new()),
-            () = node.shutdown.cancelled() => return,
+        if !gone {
+            gone = tokio::select! {
+                () = tokio::time::sleep(wait) => false,
+                gone = news(&mut own, &before) => {
+                    (before, conditions) = (Value::Null, Vec::new());
+                    gone
+                }
+                () = node.shutdown.cancelled() => return,
+            };
+        }
+        if gone {
+            tracing::warn!(node = node.config.node_name, "the node was removed and is still here");
+            (before, conditions) = (Value::Null, Vec::new());
+            if let Err(error) = register(node, machine).await {
+                tracing::error!(%error, "registering the node again");
+                tokio::time::sleep(RETRY).await;
+            }
         }
     }
 }
 
-/// Waits until the Node is seen with conditions that contradict what was written last.
-async fn contradicted<S>(own: &mut S, written: &Value)
-where
-    S: futures::Stream<Item = watcher::Result<watcher::Event<NodeObject>>> + Unpin,
-{
+/// Waits until the Node is gone (true), or is seen with conditions that contradict what was written last: a node that
+/// was cut off was declared lost, and says that it is back as soon as it hears of that.
+async fn news(own: &mut tokio::sync::watch::Receiver<Seen>, written: &Value) -> bool {
     let said: Vec<NodeCondition> = serde_json::from_value(written["conditions"].clone()).unwrap_or_default();
-    while let Some(event) = own.next().await {
-        // Failures are tried again by the stream, and logged by those who watch pods over the same connection.
-        let Ok(watcher::Event::Apply(node) | watcher::Event::InitApply(node)) = event else { continue };
-        let now = node.status.and_then(|s| s.conditions).unwrap_or_default();
+    while own.changed().await.is_ok() {
+        let node = match &*own.borrow_and_update() {
+            Seen::Unknown => continue,
+            Seen::Gone => return true,
+            Seen::There(node) => node.clone(),
+        };
+        let now = node.status.as_ref().and_then(|s| s.conditions.as_ref());
         let differs = |c: &NodeCondition| said.iter().any(|s| s.type_ == c.type_ && s.status != c.status);
-        if now.iter().any(differs) {
-            return;
+        if now.into_iter().flatten().any(differs) {
+            return false;
         }
     }
     std::future::pending().await

@@ -65,6 +65,7 @@ impl Pods {
                 }
                 Some(Ok(Event::InitDone)) => {
                     self.end_all_but(&listing);
+                    self.node.allocations.set_ready();
                     self.listed.send_replace(true);
                 }
                 Some(Ok(Event::Apply(pod))) => self.apply(pod),
@@ -88,6 +89,7 @@ impl Pods {
     fn apply(&self, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
         self.node.status.seen(&pod);
+        self.node.allocations.seen(&pod);
         let update = Update { pod: Arc::new(pod), gone: false };
         let mut workers = self.workers.lock();
         if let Some(handle) = workers.get(&uid) {
@@ -129,6 +131,7 @@ impl Pods {
 
     /// The object is gone; whatever of it runs must end.
     fn gone(&self, uid: &str, pod: Option<Pod>) {
+        self.node.allocations.release(uid);
         let workers = self.workers.lock();
         if let Some(handle) = workers.get(uid) {
             let pod = pod.map_or_else(|| handle.updates.borrow().pod.clone(), Arc::new);

@@ -1,6 +1,13 @@
-//! Wakes pods when a ConfigMap or Secret they use changes: one watch an object, shared by all its pods.
+//! Wakes pods when an object of their volumes changes: of ConfigMaps and Secrets one watch an object, shared by all
+//! its pods; the others are in [`crate::arrivals`].
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -12,13 +19,27 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::arrivals::Arrivals;
+
 type Key = (&'static str, String, String);
 
+/// How a pod is told.
 #[derive(Clone)]
-struct Listener {
-    uid: String,
-    stale: Arc<std::sync::atomic::AtomicBool>,
-    wake: Arc<Notify>,
+pub struct Listener {
+    /// The pod.
+    pub(crate) uid: String,
+    /// Its volumes are to be looked at.
+    pub(crate) stale: Arc<AtomicBool>,
+    /// Its worker's bell.
+    pub(crate) wake: Arc<Notify>,
+}
+
+impl Listener {
+    /// Something of the pod's volumes has changed.
+    pub(crate) fn tell(&self) {
+        self.stale.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
 }
 
 struct Watched {
@@ -32,17 +53,20 @@ pub struct Refs {
     client: kube::Client,
     shutdown: CancellationToken,
     watched: Arc<Mutex<HashMap<Key, Watched>>>,
+    arrivals: Arrivals,
 }
 
 impl Refs {
     /// No watches yet.
-    pub fn new(client: kube::Client, shutdown: CancellationToken) -> Self {
-        Self { client, shutdown, watched: Arc::default() }
+    pub fn new(client: kube::Client, arrivals: Arrivals, shutdown: CancellationToken) -> Self {
+        Self { client, shutdown, watched: Arc::default(), arrivals }
     }
 
     /// Has `wake` called, and `stale` set, whenever an object of the pod's volumes changes.
-    pub fn add(&self, pod: &Pod, stale: &Arc<std::sync::atomic::AtomicBool>, wake: &Arc<Notify>) {
+    pub fn add(&self, pod: &Pod, stale: &Arc<AtomicBool>, wake: &Arc<Notify>) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let listener = Listener { uid: uid.clone(), stale: stale.clone(), wake: wake.clone() };
+        self.arrivals.add(pod, listener.clone());
         for key in keys(pod) {
             let mut watched = self.watched.lock();
             let entry = watched.entry(key.clone()).or_insert_with(|| {
@@ -51,13 +75,14 @@ impl Refs {
                 Watched { listeners: Vec::new(), _guard: token.drop_guard() }
             });
             if !entry.listeners.iter().any(|l| l.uid == uid) {
-                entry.listeners.push(Listener { uid: uid.clone(), stale: stale.clone(), wake: wake.clone() });
+                entry.listeners.push(listener.clone());
             }
         }
     }
 
     /// The pod has gone; watches without a pod end.
     pub fn remove(&self, uid: &str) {
+        self.arrivals.remove(uid);
         self.watched.lock().retain(|_, entry| {
             entry.listeners.retain(|l| l.uid != uid);
             !entry.listeners.is_empty()
@@ -133,10 +158,7 @@ impl Refs {
 
     fn tell(&self, key: &Key) {
         let listeners = self.watched.lock().get(key).map(|e| e.listeners.clone()).unwrap_or_default();
-        for listener in listeners {
-            listener.stale.store(true, std::sync::atomic::Ordering::Release);
-            listener.wake.notify_one();
-        }
+        listeners.iter().for_each(Listener::tell);
     }
 }
 

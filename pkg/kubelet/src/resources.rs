@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{Container, Pod},
+    api::core::v1::{Container, Pod, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity,
 };
 use knarr_cri::v1;
@@ -42,6 +42,19 @@ pub fn qos(pod: &Pod) -> &'static str {
 /// Thousandths of a resource in a container's requests or limits.
 fn amount(list: Option<&List>, name: &str) -> Option<i64> {
     list.and_then(|l| l.get(name)).and_then(|q| milli(&q.0).ok()).and_then(|m| i64::try_from(m).ok())
+}
+
+/// Whether both mean the same CPU and memory, requests and limits.
+pub fn same_compute(a: &ResourceRequirements, b: &ResourceRequirements) -> bool {
+    ["cpu", "memory"].iter().all(|name| {
+        amount(a.requests.as_ref(), name) == amount(b.requests.as_ref(), name)
+            && amount(a.limits.as_ref(), name) == amount(b.limits.as_ref(), name)
+    })
+}
+
+/// The memory limit in bytes; 0 for none.
+pub fn memory_limit(resources: &ResourceRequirements) -> i64 {
+    amount(resources.limits.as_ref(), "memory").unwrap_or_default() / 1000
 }
 
 fn requests(container: &Container) -> Option<&List> {

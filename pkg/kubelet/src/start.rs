@@ -11,7 +11,7 @@ use crate::{
     env::{self, Facts},
     hooks, images,
     observed::{Observed, State},
-    spec::{self, Unit},
+    spec::{self, Role, Unit},
     worker::Worker,
 };
 
@@ -76,7 +76,10 @@ impl Worker {
         self.crash_loop(pod, observed, name)?;
         let sandbox_config =
             container::sandbox(pod, observed.sandboxes.first().map_or(0, |s| s.attempt), &node.config);
-        let image = self.image(pod, unit, &sandbox_config).await?;
+        let own = unit.container.image.clone().unwrap_or_default();
+        let policy = unit.container.image_pull_policy.as_deref();
+        let image = self.image(pod, name, &own, policy, &sandbox_config).await?;
+        self.image_volumes(pod, unit, &sandbox_config).await?;
         let newest = observed.newest(name);
         if let Some(stuck) = newest.filter(|i| i.state == State::Created) {
             // Created but never started: it holds the name that the next instance needs.
@@ -126,6 +129,10 @@ impl Worker {
             .await
             .map_err(|e| Refusal::new("CreateContainerError", e.message))?;
         node.owners.lock().insert(id.clone(), self.uid.clone());
+        if matches!(unit.role, Role::App | Role::Sidecar) {
+            let resources = unit.container.resources.clone().unwrap_or_default();
+            node.allocations.set_actuated(&self.uid, name, &resources);
+        }
         node.event(pod, Some(name), "Normal", "Created", &format!("Created container: {name}"));
         node.runtime.start_container(&id).await.map_err(|e| Refusal::new("RunContainerError", e.message))?;
         node.event(pod, Some(name), "Normal", "Started", &format!("Started container {name}"));
@@ -181,20 +188,21 @@ impl Worker {
     async fn image(
         &mut self,
         pod: &Arc<Pod>,
-        unit: &Unit,
+        name: &str,
+        image: &str,
+        policy: Option<&str>,
         sandbox: &v1::PodSandboxConfig,
     ) -> Result<v1::Image, Refusal> {
         let node = self.node.clone();
-        let (name, image) = (unit.container.name.as_str(), unit.container.image.clone().unwrap_or_default());
-        if let Some(message) = images::invalid(&image) {
+        if let Some(message) = images::invalid(image) {
             node.event(pod, Some(name), "Warning", "InspectFailed", &message);
             return Err(Refusal::new("InvalidImageName", message));
         }
         let inspect = |e: knarr_cri::Error| {
             Refusal::new("ImageInspectError", format!("Failed to inspect image {image:?}: {}", e.message))
         };
-        let present = node.runtime.image_status(&image).await.map_err(inspect)?;
-        match (images::step(&unit.container, present.is_some()), present) {
+        let present = node.runtime.image_status(image).await.map_err(inspect)?;
+        match (images::step(image, policy, present.is_some()), present) {
             (images::Step::Never, _) => {
                 let message = format!("Container image {image:?} is not present with pull policy of Never");
                 node.event(pod, Some(name), "Warning", "ErrImageNeverPull", &message);
@@ -213,13 +221,46 @@ impl Worker {
                 Ok(found)
             }
             _ => {
-                self.pull(pod, name, &image, sandbox).await?;
-                let found = node.runtime.image_status(&image).await.map_err(inspect)?;
+                self.pull(pod, name, image, sandbox).await?;
+                let found = node.runtime.image_status(image).await.map_err(inspect)?;
                 found.ok_or_else(|| {
                     Refusal::new("ErrImagePull", format!("image {image:?} was pulled but is not present"))
                 })
             }
         }
+    }
+
+    /// Mounts the image volumes that a container uses: upstream has the runtime do that, which not every one can.
+    async fn image_volumes(
+        &mut self,
+        pod: &Arc<Pod>,
+        unit: &Unit,
+        sandbox: &v1::PodSandboxConfig,
+    ) -> Result<(), Refusal> {
+        let node = self.node.clone();
+        let name = unit.container.name.as_str();
+        let volumes: Vec<_> = spec::spec(pod).volumes.clone().unwrap_or_default();
+        for volume in volumes {
+            let Some(source) = &volume.image else { continue };
+            let place = self.volumes.as_ref().and_then(|v| v.mounted.get(&volume.name));
+            let (Some(place), true) = (place.map(|p| p.host_path.clone()), uses(unit, &volume.name)) else {
+                continue;
+            };
+            let reference = source.reference.clone().unwrap_or_default();
+            let policy = source.pull_policy.as_deref();
+            let image = self.image(pod, name, &reference, policy, sandbox).await?;
+            let failed = |message: String| {
+                let text = format!("mounting image {reference:?} for volume {:?}: {message}", volume.name);
+                node.event(pod, Some(name), "Warning", "FailedMount", &text);
+                Refusal::new("CreateContainerError", text)
+            };
+            let mounts = node.runtime.image_mounts(&image, &self.uid, &volume.name).await;
+            for mount in mounts.map_err(|e| failed(e.message))? {
+                knarr_volumes::mount_read_only(&mount.kind, &mount.source, &mount.options, &place)
+                    .map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     async fn pull(
@@ -314,4 +355,8 @@ impl Worker {
             .map_err(|e| Refusal::new("PostStartHookError", e.to_string()))?;
         Err(Refusal::new("PostStartHookError", error))
     }
+}
+
+fn uses(unit: &Unit, volume: &str) -> bool {
+    unit.container.volume_mounts.iter().flatten().any(|m| m.name == volume)
 }

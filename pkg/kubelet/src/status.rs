@@ -12,8 +12,9 @@ use k8s_openapi::{
 };
 
 use crate::{
+    allocation::ByContainer,
     observed::{Instance, Observed, State},
-    resources,
+    resize, resources,
     spec::{self, Role, Unit},
 };
 
@@ -37,6 +38,12 @@ pub struct Inputs<'a> {
     pub terminated: bool,
     /// Why the node itself failed the pod (`DeadlineExceeded`, `Evicted`, ...), with the message.
     pub failed: Option<(String, String)>,
+    /// What running containers were given.
+    pub actuated: ByContainer,
+    /// Why the resources asked for are not promised.
+    pub resize_pending: Option<(&'static str, String)>,
+    /// Why what is promised is not in force.
+    pub resize_error: Option<String>,
 }
 
 fn time(nanos: i64) -> Option<Time> {
@@ -182,7 +189,8 @@ fn container_status(
             status.image_id = instance.image_id.clone();
             let resources = unit.container.resources.clone();
             status.allocated_resources = resources.as_ref().and_then(|r| r.requests.clone());
-            status.resources = resources;
+            let actuated = inputs.actuated.get(name).filter(|_| instance.state == State::Running);
+            status.resources = actuated.cloned().or(resources);
             status.restart_count = i32::try_from(instance.restart_count).unwrap_or(i32::MAX);
             let running = instance.state == State::Running;
             status.started = Some(running && inputs.started.contains(&instance.id));
@@ -402,7 +410,19 @@ fn conditions(
         ("ContainersReady", ready),
         ("PodScheduled", ("True", None, None)),
     ];
+    let pending = inputs
+        .resize_pending
+        .clone()
+        .map(|(reason, message)| ("PodResizePending", ("True", Some(reason.to_owned()), Some(message))));
+    let resizing = !inputs.terminating
+        && (inputs.resize_error.is_some() || !resize::changes(pod, observed, &inputs.actuated).is_empty());
+    let in_progress = resizing.then(|| {
+        let reason = inputs.resize_error.as_ref().map(|_| "Error".to_owned());
+        ("PodResizeInProgress", ("True", reason, inputs.resize_error.clone()))
+    });
     own.into_iter()
+        .chain(pending)
+        .chain(in_progress)
         .map(|(kind, (status, reason, message))| {
             let since = old(kind).filter(|c| c.status == status).and_then(|c| c.last_transition_time);
             PodCondition {

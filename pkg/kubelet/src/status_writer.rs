@@ -161,6 +161,7 @@ impl Shared {
             }
         }
         clear_stale(&mut status, written);
+        drop_gone(&mut status, written);
         let patch = json!({"metadata": {"uid": key.uid}, "status": status});
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
@@ -200,6 +201,16 @@ fn clear_stale(status: &mut Value, written: &Value) {
     }
 }
 
+/// A condition that is no more is taken back by name too.
+fn drop_gone(status: &mut Value, written: &Value) {
+    let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) else { return };
+    for old in written["conditions"].as_array().into_iter().flatten() {
+        if !conditions.iter().any(|c| c["type"] == old["type"]) {
+            conditions.push(json!({"$patch": "delete", "type": old["type"]}));
+        }
+    }
+}
+
 enum Done {
     Written(u64),
     Gone,
@@ -235,8 +246,15 @@ fn own(status: &PodStatus) -> Value {
         "initContainerStatuses",
         "ephemeralContainerStatuses",
     ];
-    const CONDITIONS: [&str; 5] =
-        ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    const CONDITIONS: [&str; 7] = [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodScheduled",
+        "PodResizePending",
+        "PodResizeInProgress",
+    ];
     let mut document = serde_json::to_value(status).unwrap_or_default();
     if let Some(map) = document.as_object_mut() {
         map.retain(|field, value| {
@@ -270,5 +288,11 @@ mod tests {
             &json!({"conditions": [{"type": "Ready", "status": "False", "message": "m"}]}),
         );
         assert_eq!(next["conditions"][0].get("message"), Some(&Value::Null));
+        drop_gone(
+            &mut next,
+            &json!({"conditions": [{"type": "Ready", "status": "False"}, {"type": "PodResizePending", "status": "True"}]}),
+        );
+        assert_eq!(next["conditions"][1], json!({"$patch": "delete", "type": "PodResizePending"}));
+        assert_eq!(next["conditions"].as_array().unwrap().len(), 2);
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
-    core::v1::{Pod, PodStatus, Service},
+    core::v1::{Node as NodeObject, Pod, PodStatus, Service},
     node::v1::RuntimeClass,
 };
 use knarr_client::{informer::Store, recorder::Recorder};
@@ -24,13 +24,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     KubeletConfig,
+    allocation::Allocations,
     backoff::Backoff,
     cgroup::Tree,
     container, decide,
+    fit::Refusal,
     observed::{Ended, Observed},
+    own::Own,
     probes::Probes,
     refs::Refs,
-    resources,
+    resize,
+    resources::{self, PodLimits},
     spec::{self, Role},
     status::{self, Inputs, Waiting},
     status_writer::StatusWriter,
@@ -52,6 +56,10 @@ pub struct Node {
     pub(crate) memory_bytes: i64,
     /// Which pod a sandbox or container belongs to.
     pub(crate) owners: Mutex<HashMap<String, String>>,
+    /// The node's own object.
+    pub(crate) own: Own,
+    /// What it has promised to pods.
+    pub(crate) allocations: Allocations,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -116,6 +124,14 @@ pub struct Worker {
     /// Nothing of it is left but its object, and the last status says all.
     pub(crate) settled: bool,
     pub(crate) failed: Option<(String, String)>,
+    /// Why the resources that are asked for are not promised: `Deferred` or `Infeasible`, and the message.
+    pub(crate) resize_pending: Option<(&'static str, String)>,
+    /// Why what is promised is not in force.
+    pub(crate) resize_error: Option<String>,
+    /// A resize was promised and its end is to be told.
+    pub(crate) resizing: bool,
+    /// What the pod's cgroup was given last, if that is known.
+    pub(crate) limits: Option<PodLimits>,
     pub(crate) retry: Duration,
 }
 
@@ -158,6 +174,10 @@ impl Worker {
             settled: over,
             over,
             failed: None,
+            resize_pending: None,
+            resize_error: None,
+            resizing: false,
+            limits: None,
             retry: RETRY,
         }
     }
@@ -223,10 +243,17 @@ impl Worker {
             terminating,
             terminated,
             failed: self.failed.clone(),
+            actuated: self.node.allocations.actuated(&self.uid),
+            resize_pending: self.resize_pending.clone(),
+            resize_error: self.resize_error.clone(),
         };
         let before = self.view.lock().status.clone();
         let status = status::compute(pod, observed, &inputs, &before, Timestamp::now());
         self.view.lock().status = status.clone();
+        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            // Before anybody reads it: the scheduler gives its room away at once.
+            self.node.allocations.release(&self.uid);
+        }
         self.node.status.set(pod, status.clone());
         status
     }
@@ -245,9 +272,8 @@ impl Worker {
         };
         let node = self.node.clone();
         self.probes.keep(&node, pod, &observed);
-        if observed.sandboxes.is_empty() {
-            self.admit(pod);
-        }
+        self.admit(pod, &observed).await;
+        let pod = &self.resized(pod).await;
         if let Some(left) = self.deadline(pod)
             && left.is_zero()
         {
@@ -301,15 +327,46 @@ impl Worker {
             .as_ref()
             .and_then(|v| v.refresh_at)
             .map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
-        Next::Wait([waited, refresh, self.deadline(pod)].into_iter().flatten().min())
+        let deferred = self.resize_pending.as_ref().map(|_| resize::DEFERRED);
+        Next::Wait([waited, refresh, deferred, self.deadline(pod)].into_iter().flatten().min())
     }
 
-    /// Refuses for good what this node does not allow.
-    fn admit(&mut self, pod: &Pod) {
-        if let Some(name) = spec::forbidden_sysctl(pod) {
-            let message = format!("forbidden sysctl: {name:?} not allowlisted");
-            self.node.event(pod, None, "Warning", "SysctlForbidden", &message);
-            self.failed = Some(("SysctlForbidden".to_owned(), format!("Pod was rejected: {message}")));
+    /// Takes the pod on, or refuses for good what this node does not allow or has no room for.
+    async fn admit(&mut self, pod: &Arc<Pod>, observed: &Observed) {
+        let node = self.node.clone();
+        if self.failed.is_some() || node.allocations.has(&self.uid) {
+            return;
+        }
+        if !observed.sandboxes.is_empty() {
+            node.allocations.take(pod);
+            return;
+        }
+        let refusal = match spec::forbidden_sysctl(pod) {
+            Some(name) => Some(Refusal {
+                reason: "SysctlForbidden".to_owned(),
+                message: format!("forbidden sysctl: {name:?} not allowlisted"),
+            }),
+            None => self.fit(pod).await.err(),
+        };
+        if let Some(Refusal { reason, message }) = refusal {
+            node.event(pod, None, "Warning", &reason, &message);
+            self.failed = Some((reason, format!("Pod was rejected: {message}")));
+        }
+    }
+
+    async fn fit(&self, pod: &Arc<Pod>) -> Result<(), Refusal> {
+        let node = &self.node;
+        node.allocations.ready().await;
+        match node.allocations.admit(pod, &*node.own.get().await) {
+            // The pod may have come faster than the label that it selects.
+            Err(refusal) if refusal.is_affinity() => {
+                let api: kube::Api<NodeObject> = kube::Api::all(node.client.clone());
+                match api.get(&node.config.node_name).await {
+                    Ok(fresh) => node.allocations.admit(pod, &fresh),
+                    Err(_) => Err(refusal),
+                }
+            }
+            judged => judged,
         }
     }
 
@@ -327,11 +384,12 @@ impl Worker {
         &mut self,
         pod: &Arc<Pod>,
         observed: &Observed,
-        plan: decide::Plan,
+        mut plan: decide::Plan,
     ) -> Result<Option<Duration>, (&'static str, String)> {
         if plan.kill_pod && plan.create_sandbox.is_none() {
             return Ok(None);
         }
+        let mut held = if plan.kill_pod { None } else { self.actuate(pod, observed, &mut plan).await };
         if plan.kill_pod {
             self.kill_all(pod, observed, None).await.map_err(|e| ("ending the pod's old containers", e))?;
         }
@@ -356,10 +414,9 @@ impl Worker {
             Some(attempt) => self.create_sandbox(pod, attempt).await?,
             None => match observed.sandboxes.first() {
                 Some(sandbox) => sandbox.id.clone(),
-                None => return Ok(None),
+                None => return Ok(held),
             },
         };
-        let mut held: Option<Duration> = None;
         let fresh = if plan.create_sandbox.is_some() || !plan.kill.is_empty() {
             let fresh = self.observe().await.map_err(|e| ("observing", e.to_string()))?;
             self.report(pod, &fresh, false, false);
@@ -377,11 +434,12 @@ impl Worker {
 
     async fn set_up_volumes(&mut self, pod: &Arc<Pod>) -> Result<(), (&'static str, String)> {
         let node = self.node.clone();
+        if self.volumes.is_none() {
+            // Before the first attempt, so that what is missing is noticed when it comes.
+            node.refs.add(pod, &self.stale, &self.wake);
+        }
         match node.volumes.set_up(pod, &node.allocatable).await {
             Ok(set_up) => {
-                if self.volumes.is_none() {
-                    node.refs.add(pod, &self.stale, &self.wake);
-                }
                 self.volumes = Some(set_up);
                 Ok(())
             }
@@ -407,9 +465,9 @@ impl Worker {
             ("creating the sandbox", message)
         };
         let path = resources::cgroup(pod, &node.config.cgroup_root);
-        node.cgroups
-            .ensure(&path, &resources::of_pod(pod))
-            .map_err(|e| failed(format!("cgroup {path}: {e}")))?;
+        let limits = resources::of_pod(pod);
+        node.cgroups.ensure(&path, &limits).map_err(|e| failed(format!("cgroup {path}: {e}")))?;
+        self.limits = Some(limits);
         let logs = container::log_dir(&node.config, pod);
         std::fs::create_dir_all(&logs).map_err(|e| failed(format!("{}: {e}", logs.display())))?;
         let config = container::sandbox(pod, attempt, &node.config);

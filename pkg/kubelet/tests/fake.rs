@@ -268,3 +268,146 @@ async fn unhealthy_containers_are_replaced() {
     );
     world.stop.cancel();
 }
+
+fn conditions(object: Option<&Value>) -> Vec<String> {
+    let all = object.and_then(|o| o["status"]["conditions"].as_array()).cloned().unwrap_or_default();
+    all.iter()
+        .map(|c| format!("{}={}", c["type"].as_str().unwrap(), c["reason"].as_str().unwrap_or("")))
+        .filter(|c| c.starts_with("PodResize"))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_node_is_turned_away() {
+    let world = World::start();
+    world.api.until("/api/v1/nodes/n1", "ready", ready).await;
+    let port = json!([{"name": "c", "image": "demo:1", "ports": [{"containerPort": 80, "hostPort": 21017}]}]);
+    let first = world.api.pod("first", spec(json!({"containers": port.clone()})));
+    world.api.until(&first, "ready", ready).await;
+    let second = world.api.pod("second", spec(json!({"containers": port.clone()})));
+    let pod = world.api.until(&second, "failed", |o| phase(o) == "Failed").await.unwrap();
+    assert_eq!(pod["status"]["reason"], "NodePorts");
+    assert_eq!(
+        pod["status"]["message"],
+        "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+    );
+    let elsewhere = world.api.pod("third", spec(json!({"nodeSelector": {"no": "where"}})));
+    let pod = world.api.until(&elsewhere, "failed", |o| phase(o) == "Failed").await.unwrap();
+    assert_eq!(pod["status"]["reason"], "NodeAffinity");
+    assert!(
+        world.runtime.sandbox_config("second").is_none() && world.runtime.sandbox_config("third").is_none()
+    );
+    // What has gone makes room.
+    world.api.remove(&first);
+    let again = world.api.pod("fourth", spec(json!({"containers": port})));
+    world.api.until(&again, "ready", ready).await;
+    world.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_node_that_was_removed_comes_back_at_once() {
+    let world = World::start();
+    let node = world.api.until("/api/v1/nodes/n1", "ready", ready).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let began = tokio::time::Instant::now();
+    world.api.remove("/api/v1/nodes/n1");
+    let other =
+        |o: Option<&Value>| ready(o) && o.is_some_and(|o| o["metadata"]["uid"] != node["metadata"]["uid"]);
+    world.api.until("/api/v1/nodes/n1", "registered again", other).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    world.stop.cancel();
+}
+
+#[tokio::test]
+async fn resources_change_in_place() {
+    let world = World::start();
+    world.api.until("/api/v1/nodes/n1", "ready", ready).await;
+    let amounts = |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}});
+    let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+    let with = |r: Value| {
+        spec(
+            json!({"containers": [{"name": "c", "image": "demo:1", "resources": r, "resizePolicy": policy}]}),
+        )
+    };
+    let path = world.api.pod("p", with(amounts("100m", "32Mi")));
+    world.api.until(&path, "ready", ready).await;
+    let wanted = |r: Value| {
+        let mut pod = world.api.get(&path).unwrap();
+        pod["spec"] = with(r);
+        world.api.put(&path, pod);
+    };
+    let shown = |cpu: &'static str, memory: &'static str| {
+        move |o: Option<&Value>| {
+            let r = &state(o)["resources"];
+            r["limits"]["cpu"] == cpu && r["requests"]["memory"] == memory && conditions(o).is_empty()
+        }
+    };
+    // In place.
+    wanted(amounts("200m", "32Mi"));
+    let pod = world.api.until(&path, "resized", shown("200m", "32Mi")).await;
+    assert_eq!(state(pod.as_ref())["restartCount"], 0);
+    let given = || world.runtime.container_config("c").unwrap().linux.unwrap().resources.unwrap();
+    assert_eq!((given().cpu_quota, given().cpu_shares), (20_000, 204));
+    // By a restart.
+    wanted(amounts("200m", "64Mi"));
+    let pod = world.api.until(&path, "restarted", |o| shown("200m", "64Mi")(o) && ready(o)).await;
+    assert_eq!(state(pod.as_ref())["restartCount"], 1);
+    assert_eq!(given().memory_limit_in_bytes, 64 << 20);
+    // Not at all; what was promised stays in force.
+    wanted(amounts("100000", "64Mi"));
+    let pod = world.api.until(&path, "refused", |o| !conditions(o).is_empty()).await;
+    assert_eq!(conditions(pod.as_ref()), ["PodResizePending=Infeasible"]);
+    assert_eq!(state(pod.as_ref())["resources"]["limits"]["cpu"], "200m");
+    // A failure of the runtime is told, and tried again.
+    world.runtime.fail("UpdateContainerResources", "no");
+    wanted(amounts("300m", "64Mi"));
+    let pod = world.api.until(&path, "failing", |o| conditions(o) == ["PodResizeInProgress=Error"]).await;
+    assert_eq!(state(pod.as_ref())["allocatedResources"]["cpu"], "300m");
+    assert_eq!(state(pod.as_ref())["resources"]["limits"]["cpu"], "200m");
+    world.api.until(&path, "resized after all", shown("300m", "64Mi")).await;
+    for reason in ["ResizeStarted", "ResizeCompleted", "ResizeInfeasible", "ResizeError"] {
+        assert!(world.api.reasons().iter().any(|r| r.starts_with(&format!("{reason}:"))), "{reason}");
+    }
+    world.stop.cancel();
+}
+
+#[tokio::test]
+async fn an_image_is_a_read_only_volume() {
+    let world = World::start();
+    let contents = world.dir.path().join("contents");
+    std::fs::create_dir_all(contents.join("sub")).unwrap();
+    std::fs::write(contents.join("sub/data.json"), "{}").unwrap();
+    world.runtime.add_to_registry("data:1");
+    world.runtime.set_contents("data:1", &contents);
+    world.api.until("/api/v1/nodes/n1", "ready", ready).await;
+    let mounts =
+        json!([{"name": "v", "mountPath": "/all"}, {"name": "v", "mountPath": "/part", "subPath": "sub"}]);
+    let path = world.api.pod(
+        "p",
+        spec(json!({
+            "containers": [{"name": "c", "image": "demo:1", "volumeMounts": mounts}],
+            "volumes": [{"name": "v", "image": {"reference": "data:1", "pullPolicy": "Always"}}],
+        })),
+    );
+    world.api.until(&path, "ready", ready).await;
+    let config = world.runtime.container_config("c").unwrap();
+    let at = |path: &str| config.mounts.iter().find(|m| m.container_path == path).unwrap().clone();
+    assert!(at("/all").readonly && at("/part").readonly);
+    assert!(std::path::Path::new(&at("/part").host_path).join("data.json").exists());
+    assert!(std::fs::write(format!("{}/new", at("/all").host_path), "").is_err(), "nobody writes there");
+    world.api.delete_gracefully(&path, 1);
+    world.api.until(&path, "gone", |o| o.is_none()).await;
+    assert!(contents.join("sub/data.json").exists() && !std::path::Path::new(&at("/all").host_path).exists());
+    assert!(world.runtime.calls().iter().any(|c| c.starts_with("ReleaseImages")));
+    // One that nobody has.
+    let path = world.api.pod(
+        "q",
+        spec(json!({
+            "containers": [{"name": "c", "image": "demo:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "volumes": [{"name": "v", "image": {"reference": "gone:1"}}],
+        })),
+    );
+    let reason = |o: Option<&Value>| state(o)["state"]["waiting"]["reason"].as_str().unwrap_or("").to_owned();
+    world.api.until(&path, "waiting for the image", |o| reason(o) == "ImagePullBackOff").await;
+    world.stop.cancel();
+}

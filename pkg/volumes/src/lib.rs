@@ -3,10 +3,12 @@
 //! Setting up is idempotent and is also how changed ConfigMaps, Secrets and expiring tokens reach running pods.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod certificates;
 pub mod downward;
 mod local;
 mod payload;
 mod source;
+mod trust;
 mod writer;
 
 use std::{
@@ -18,6 +20,8 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
+pub use certificates::{Credentials, Place};
+pub use local::mount_read_only;
 pub use source::{ApiSource, Source, Token};
 
 /// What failed for which volume.
@@ -101,6 +105,7 @@ pub const PLUGINS: &[&dyn Plugin] = &[
     &payload::Downward,
     &local::EmptyDir,
     &local::HostPath,
+    &local::Image,
     &payload::Projected,
     &payload::Secret,
 ];

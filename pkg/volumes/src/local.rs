@@ -1,4 +1,4 @@
-//! Volumes of the node itself: emptyDir and hostPath; and the removal of a pod's directory.
+//! Volumes of the node itself: emptyDir, hostPath and image; and the removal of a pod's directory.
 
 use std::{
     fs, io,
@@ -13,6 +13,7 @@ use crate::{Context, Mounted, Plugin, Ready, downward};
 
 pub(crate) struct EmptyDir;
 pub(crate) struct HostPath;
+pub(crate) struct Image;
 
 /// The mount points at or under `dir`, deepest first.
 fn mounts_under(dir: &Path) -> io::Result<Vec<String>> {
@@ -44,12 +45,55 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+fn is_mounted(dir: &Path) -> io::Result<bool> {
+    Ok(mounts_under(dir)?.iter().any(|point| Path::new(point) == dir))
+}
+
+/// What the kernel takes of mount options in one call.
+const OPTIONS_LIMIT_BYTES: usize = 4095;
+
+/// Mounts a file system read-only on `dir`, which is made, unless something is mounted there already.
+///
+/// # Errors
+/// What could not be mounted, and why.
+pub fn mount_read_only(kind: &str, source: &str, options: &[String], dir: &Path) -> Result<(), String> {
+    let failed = |e: String| format!("mounting {kind} {source} on {}: {e}", dir.display());
+    fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
+    if is_mounted(dir).map_err(|e| failed(e.to_string()))? {
+        return Ok(());
+    }
+    let bind = kind == "bind" || options.iter().any(|o| o == "bind" || o == "rbind");
+    let data: Vec<&str> = options
+        .iter()
+        .map(String::as_str)
+        .filter(|o| !matches!(*o, "ro" | "rw" | "bind" | "rbind"))
+        .collect();
+    let data = data.join(",");
+    if data.len() > OPTIONS_LIMIT_BYTES {
+        return Err(failed(format!("{} bytes of options: the image has too many layers", data.len())));
+    }
+    let only_read = MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC;
+    if !bind {
+        return mount(Some(source), dir, Some(kind), only_read, Some(data.as_str()))
+            .map_err(|e| failed(e.to_string()));
+    }
+    mount(Some(source), dir, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(|e| failed(e.to_string()))?;
+    // A bind takes its flags only afterwards.
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | only_read;
+    mount(None::<&str>, dir, None::<&str>, flags, None::<&str>).map_err(|e| {
+        // Never writable: then rather not at all.
+        let undone =
+            umount2(dir, MntFlags::MNT_DETACH).map_or_else(|e| format!(" (and {e})"), |()| String::new());
+        failed(format!("{e}{undone}"))
+    })
+}
+
 /// Mounts a tmpfs on `dir` unless one is there.
 pub(crate) fn memory(dir: &Path, size_bytes: Option<u64>) -> Result<(), String> {
     let failed = |e: String| format!("mounting tmpfs on {}: {e}", dir.display());
     fs::create_dir_all(dir).map_err(|e| failed(e.to_string()))?;
-    let there = mounts_under(dir).map_err(|e| failed(e.to_string()))?;
-    if there.iter().any(|point| Path::new(point) == dir) {
+    if is_mounted(dir).map_err(|e| failed(e.to_string()))? {
         return Ok(());
     }
     let options = size_bytes.map(|size| format!("size={size}"));
@@ -140,6 +184,26 @@ impl Plugin for HostPath {
     }
 }
 
+/// A place for the contents of an image; they are mounted there when a container needs them.
+#[async_trait::async_trait]
+impl Plugin for Image {
+    fn name(&self) -> &'static str {
+        "image"
+    }
+
+    fn handles(&self, volume: &Volume) -> bool {
+        volume.image.is_some()
+    }
+
+    async fn set_up(&self, context: &Context<'_>) -> Result<Ready, String> {
+        fs::create_dir_all(&context.dir).map_err(|e| format!("{}: {e}", context.dir.display()))?;
+        Ok(Ready {
+            mounted: Mounted { host_path: context.dir.clone(), read_only: true, owned: true },
+            refresh_at: None,
+        })
+    }
+}
+
 fn check_host_path(path: &Path, kind: &str) -> Result<(), String> {
     let shown = path.display();
     let failed = |e: io::Error| format!("hostPath {shown}: {e}");
@@ -181,6 +245,22 @@ mod tests {
         for (name, kind) in [("d", "File"), ("f", "Directory"), ("gone", "Socket"), ("f", "Strange")] {
             assert!(check_host_path(&at(name), kind).is_err(), "{name} {kind}");
         }
+    }
+
+    #[test]
+    fn what_is_mounted_read_only_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("pod/volume"));
+        fs::create_dir_all(&from).unwrap();
+        fs::write(from.join("file"), "text").unwrap();
+        let options = ["ro".to_owned(), "rbind".to_owned()];
+        let source = from.display().to_string();
+        mount_read_only("bind", &source, &options, &to).unwrap();
+        mount_read_only("bind", &source, &options, &to).unwrap();
+        assert_eq!(fs::read_to_string(to.join("file")).unwrap(), "text");
+        assert!(fs::write(to.join("other"), "").is_err());
+        remove_tree(&dir.path().join("pod")).unwrap();
+        assert!(from.join("file").exists() && !to.exists());
     }
 
     #[test]

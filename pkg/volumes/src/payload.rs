@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, KeyToPath, ServiceAccountTokenProjection, Volume, VolumeProjection,
+    ClusterTrustBundleProjection, DownwardAPIVolumeFile, KeyToPath, PodCertificateProjection,
+    ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
 use crate::{
-    Context, Mounted, Plugin, Ready, downward,
+    Context, Mounted, Place, Plugin, Ready, downward, trust,
     writer::{self, File, Payload},
 };
 
@@ -145,10 +146,46 @@ async fn token(
             projection.expiration_seconds.unwrap_or(TOKEN_SECONDS),
         )
         .await?;
+    let file = private(context, token.token.into_bytes(), mode);
+    Ok((Payload::from([(checked(&projection.path)?, file)]), token.refresh_at))
+}
+
+/// A file for the pod's user alone, where it is known who that is.
+fn private(context: &Context<'_>, bytes: Vec<u8>, mode: i32) -> File {
     let user = common_user(context);
     let mode = if user.is_some() || context.fs_group().is_some() { 0o600 } else { mode };
-    let file = File { bytes: token.token.into_bytes(), mode: mode_bits(mode), user };
-    Ok((Payload::from([(checked(&projection.path)?, file)]), token.refresh_at))
+    File { bytes, mode: mode_bits(mode), user }
+}
+
+async fn trust_bundle(
+    context: &Context<'_>,
+    projection: &ClusterTrustBundleProjection,
+    mode: i32,
+) -> Result<Payload, String> {
+    let anchors = trust::anchors(context.source, projection).await?;
+    Ok(Payload::from([(checked(&projection.path)?, private(context, anchors, mode))]))
+}
+
+async fn certificate(
+    context: &Context<'_>,
+    projection: &PodCertificateProjection,
+    index: usize,
+    mode: i32,
+) -> Result<(Payload, Timestamp), String> {
+    let place = Place { volume: context.volume.name.clone(), source: index };
+    let found = context.source.certificate(context.pod, place, projection).await?;
+    let bundle = format!("{}{}", found.key_pem, found.chain_pem);
+    let mut payload = Payload::new();
+    for (path, text) in [
+        (&projection.credential_bundle_path, bundle),
+        (&projection.key_path, found.key_pem),
+        (&projection.certificate_chain_path, found.chain_pem),
+    ] {
+        if let Some(path) = path.as_deref().filter(|p| !p.is_empty()) {
+            payload.insert(checked(path)?, private(context, text.into_bytes(), mode));
+        }
+    }
+    Ok((payload, found.refresh_at))
 }
 
 /// The user that all containers run as, when they agree on one: it may own the token then.
@@ -170,6 +207,7 @@ fn common_user(context: &Context<'_>) -> Option<u32> {
 async fn project(
     context: &Context<'_>,
     source: &VolumeProjection,
+    index: usize,
     mode: i32,
 ) -> Result<(Payload, Option<Timestamp>), String> {
     if let Some(s) = &source.config_map {
@@ -190,7 +228,13 @@ async fn project(
     if let Some(s) = &source.service_account_token {
         return token(context, s, mode).await.map(|(payload, at)| (payload, Some(at)));
     }
-    Err("the projected source is none of configMap, secret, downwardAPI, serviceAccountToken, which this node supports".to_owned())
+    if let Some(s) = &source.cluster_trust_bundle {
+        return Ok((trust_bundle(context, s, mode).await?, None));
+    }
+    if let Some(s) = &source.pod_certificate {
+        return certificate(context, s, index, mode).await.map(|(payload, at)| (payload, Some(at)));
+    }
+    Err(format!("source {index} of the projected volume is of no kind that this node has"))
 }
 
 /// Writes the payload off the executor's threads.
@@ -285,12 +329,57 @@ impl Plugin for Projected {
         let s = context.volume.projected.clone().unwrap_or_default();
         let mode = s.default_mode.unwrap_or(DEFAULT_MODE);
         let (mut payload, mut refresh_at) = (Payload::new(), None);
-        for source in s.sources.iter().flatten() {
-            let (files, at) = project(context, source, mode).await?;
+        for (index, source) in s.sources.iter().flatten().enumerate() {
+            let (files, at) = project(context, source, index, mode).await?;
             payload.extend(files);
             refresh_at = [refresh_at, at].into_iter().flatten().min();
         }
         crate::local::memory(&context.dir, None)?;
         publish(context, payload, refresh_at).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Credentials, source::tests::Known};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_certificate_is_written_as_bundle_key_and_chain() {
+        let pod = serde_json::from_value(
+            json!({"spec": {"containers": [{"name": "c", "securityContext": {"runAsUser": 7}}]}}),
+        )
+        .unwrap();
+        let volume = serde_json::from_value(json!({"name": "v", "projected": {}})).unwrap();
+        let credentials = Credentials {
+            key_pem: "KEY\n".into(),
+            chain_pem: "CHAIN\n".into(),
+            refresh_at: Timestamp::UNIX_EPOCH,
+        };
+        let source = Known { credentials: Some(credentials), ..Known::default() };
+        let context = Context {
+            pod: &pod,
+            volume: &volume,
+            dir: "/nowhere".into(),
+            source: &source,
+            allocatable: &BTreeMap::new(),
+        };
+        let projection = json!({"podCertificate": {"signerName": "a/b", "keyType": "ED25519", "credentialBundlePath": "all.pem", "keyPath": "key.pem", "certificateChainPath": "d/chain.pem"}});
+        let source = serde_json::from_value(projection).unwrap();
+        let (files, at) = project(&context, &source, 0, 0o644).await.unwrap();
+        assert_eq!(at, Some(Timestamp::UNIX_EPOCH));
+        let shown: Vec<_> = files
+            .iter()
+            .map(|(path, f)| (path.as_str(), String::from_utf8_lossy(&f.bytes).into_owned(), f.mode, f.user))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("all.pem", "KEY\nCHAIN\n".to_owned(), 0o600, Some(7)),
+                ("d/chain.pem", "CHAIN\n".to_owned(), 0o600, Some(7)),
+                ("key.pem", "KEY\n".to_owned(), 0o600, Some(7)),
+            ]
+        );
     }
 }

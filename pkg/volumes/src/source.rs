@@ -1,14 +1,21 @@
-//! Where volumes get ConfigMaps, Secrets and service-account tokens from.
+//! Where volumes get ConfigMaps, Secrets, trust bundles, certificates and service-account tokens from.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
-    core::v1::{ConfigMap, Pod, Secret, ServiceAccount},
+    certificates::v1::ClusterTrustBundle,
+    core::v1::{ConfigMap, Pod, PodCertificateProjection, Secret, ServiceAccount},
 };
+use knarr_client::{informer::Informers, recorder::Recorder};
 use kube::{Api, api::PostParams};
 use tokio::sync::Mutex;
+
+use crate::certificates::{Certificates, Credentials, Place};
+
+/// How long a volume waits for the first list of trust bundles.
+const SYNC_LIMIT: Duration = Duration::from_secs(5);
 
 /// A service-account token and when to renew it.
 #[derive(Clone, Debug)]
@@ -33,20 +40,42 @@ pub trait Source: Send + Sync + 'static {
         audience: Option<&str>,
         expiration_seconds: i64,
     ) -> Result<Token, String>;
+    /// A trust bundle; `None` when there is none.
+    async fn trust_bundle(&self, name: &str) -> Result<Option<Arc<ClusterTrustBundle>>, String>;
+    /// All trust bundles of a signer.
+    async fn trust_bundles(&self, signer: &str) -> Result<Vec<Arc<ClusterTrustBundle>>, String>;
+    /// Key and certificate of a pod, for one source of one of its volumes; asks for them when there are none yet.
+    async fn certificate(
+        &self,
+        pod: &Pod,
+        place: Place,
+        projection: &PodCertificateProjection,
+    ) -> Result<Credentials, String>;
     /// Forgets what was kept for a pod.
     fn forget(&self, pod_uid: &str);
 }
 
-/// [`Source`] over the API. Tokens are kept until they want renewal.
+/// [`Source`] over the API. Tokens and certificates are kept until they want renewal.
 pub struct ApiSource {
     client: kube::Client,
+    informers: Arc<Informers>,
+    certificates: Certificates,
     tokens: Mutex<HashMap<(String, String, i64), Token>>,
 }
 
 impl ApiSource {
-    /// A source that asks with this client.
-    pub fn new(client: kube::Client) -> Self {
-        Self { client, tokens: Mutex::default() }
+    /// A source that asks with this client. Trust bundles are watched from their first use on.
+    pub fn new(client: kube::Client, informers: Arc<Informers>, recorder: Recorder) -> Self {
+        let certificates = Certificates::new(client.clone(), recorder);
+        Self { client, informers, certificates, tokens: Mutex::default() }
+    }
+
+    async fn bundles(&self) -> Result<Arc<knarr_client::informer::Store<ClusterTrustBundle>>, String> {
+        let store = self.informers.of::<ClusterTrustBundle>();
+        match tokio::time::timeout(SYNC_LIMIT, store.synced()).await {
+            Ok(()) => Ok(store),
+            Err(_) => Err("ClusterTrustBundle informer has not yet synced".to_owned()),
+        }
     }
 }
 
@@ -126,7 +155,27 @@ impl Source for ApiSource {
         Ok(token)
     }
 
+    async fn trust_bundle(&self, name: &str) -> Result<Option<Arc<ClusterTrustBundle>>, String> {
+        Ok(self.bundles().await?.read("", name))
+    }
+
+    async fn trust_bundles(&self, signer: &str) -> Result<Vec<Arc<ClusterTrustBundle>>, String> {
+        let mut bundles = self.bundles().await?.list();
+        bundles.retain(|b| b.spec.signer_name.as_deref().unwrap_or_default() == signer);
+        Ok(bundles)
+    }
+
+    async fn certificate(
+        &self,
+        pod: &Pod,
+        place: Place,
+        projection: &PodCertificateProjection,
+    ) -> Result<Credentials, String> {
+        self.certificates.get(pod, place, projection).await
+    }
+
     fn forget(&self, pod_uid: &str) {
+        self.certificates.forget(pod_uid);
         if let Ok(mut tokens) = self.tokens.try_lock() {
             let now = Timestamp::now();
             tokens.retain(|(uid, ..), token| uid != pod_uid && token.refresh_at > now);
@@ -142,8 +191,56 @@ fn refresh_at(now: Timestamp, expires: Timestamp) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// What a test knows; everything else is missing.
+    #[derive(Default)]
+    pub(crate) struct Known {
+        pub(crate) bundles: Vec<Arc<ClusterTrustBundle>>,
+        pub(crate) credentials: Option<Credentials>,
+    }
+
+    impl Known {
+        pub(crate) fn with_bundles(bundles: Vec<ClusterTrustBundle>) -> Self {
+            Self { bundles: bundles.into_iter().map(Arc::new).collect(), ..Self::default() }
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Source for Known {
+        async fn config_map(&self, _: &str, _: &str) -> Result<Option<ConfigMap>, String> {
+            Ok(None)
+        }
+
+        async fn secret(&self, _: &str, _: &str) -> Result<Option<Secret>, String> {
+            Ok(None)
+        }
+
+        async fn token(&self, _: &Pod, _: Option<&str>, _: i64) -> Result<Token, String> {
+            Err("no tokens here".to_owned())
+        }
+
+        async fn trust_bundle(&self, name: &str) -> Result<Option<Arc<ClusterTrustBundle>>, String> {
+            Ok(self.bundles.iter().find(|b| b.metadata.name.as_deref() == Some(name)).cloned())
+        }
+
+        async fn trust_bundles(&self, signer: &str) -> Result<Vec<Arc<ClusterTrustBundle>>, String> {
+            let of = |b: &&Arc<ClusterTrustBundle>| b.spec.signer_name.as_deref() == Some(signer);
+            Ok(self.bundles.iter().filter(of).cloned().collect())
+        }
+
+        async fn certificate(
+            &self,
+            _: &Pod,
+            place: Place,
+            _: &PodCertificateProjection,
+        ) -> Result<Credentials, String> {
+            self.credentials.clone().ok_or_else(|| format!("no certificate for {place:?}"))
+        }
+
+        fn forget(&self, _: &str) {}
+    }
 
     #[test]
     fn tokens_are_renewed_at_four_fifths_and_daily() {

@@ -16,6 +16,12 @@ impl Fake {
         self.state.lock().images.insert(name, image);
     }
 
+    /// Says what is in an image: a directory.
+    pub fn set_contents(&self, name: &str, dir: &std::path::Path) {
+        let id = archive::digest(archive::normalize(name).as_bytes());
+        self.state.lock().contents.insert(id, dir.display().to_string());
+    }
+
     /// Makes an image available for pulls.
     pub fn add_to_registry(&self, name: &str) {
         self.state.lock().registry.push(archive::normalize(name));

@@ -171,6 +171,10 @@ fn merge(target: &mut Value, patch: &Value, key: &str) {
         }
         (Value::Array(target), Value::Array(patch)) if key == "conditions" => {
             for item in patch {
+                if item["$patch"] == "delete" {
+                    target.retain(|t| t["type"] != item["type"]);
+                    continue;
+                }
                 match target.iter_mut().find(|t| t["type"] == item["type"]) {
                     Some(old) => *old = item.clone(),
                     None => target.push(item.clone()),
