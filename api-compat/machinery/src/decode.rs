@@ -147,8 +147,14 @@ fn push_name(path: &mut String, name: &str) {
 /// # Errors
 /// A value of a wrong type (400, with the text that follows `cannot be handled as a Pod: `).
 pub fn prune(types: &TypeRef, obj: &mut Value) -> Result<Vec<Finding>, ApiError> {
-    let mut walk =
-        Walk { set: &types.set, path: String::new(), owner: String::new(), findings: Vec::new(), go: true };
+    let mut walk = Walk {
+        set: &types.set,
+        path: String::new(),
+        fields: String::new(),
+        owner: String::new(),
+        findings: Vec::new(),
+        go: true,
+    };
     walk.value(&types.root, obj).map_err(ApiError::bad_request)?;
     Ok(walk.findings)
 }
@@ -156,8 +162,14 @@ pub fn prune(types: &TypeRef, obj: &mut Value) -> Result<Vec<Finding>, ApiError>
 /// Brings a custom resource to what its schema describes: unknown fields are dropped and reported, nulls are
 /// dropped where the schema does not allow them. Types are left to the schema validation of the CRD.
 pub fn prune_custom(types: &TypeRef, obj: &mut Value) -> Vec<Finding> {
-    let mut walk =
-        Walk { set: &types.set, path: String::new(), owner: String::new(), findings: Vec::new(), go: false };
+    let mut walk = Walk {
+        set: &types.set,
+        path: String::new(),
+        fields: String::new(),
+        owner: String::new(),
+        findings: Vec::new(),
+        go: false,
+    };
     // Without Go's rules no value is of a wrong type for the walk.
     let _ = walk.value(&types.root, obj);
     walk.findings
@@ -166,6 +178,8 @@ pub fn prune_custom(types: &TypeRef, obj: &mut Value) -> Vec<Finding> {
 struct Walk<'a> {
     set: &'a TypeSet,
     path: String,
+    /// The fields of structs on the way, for messages: without positions in lists and keys of maps, as Go tells it.
+    fields: String,
     /// Struct that holds the field at hand, for messages.
     owner: String,
     findings: Vec<Finding>,
@@ -224,8 +238,9 @@ impl Walk<'_> {
             std::mem::replace(&mut self.owner, s.name.rsplit('.').next().unwrap_or_default().to_string());
         let keys: Vec<String> = map.keys().cloned().collect();
         for key in keys {
-            let len = self.path.len();
+            let (len, fields) = (self.path.len(), self.fields.len());
             push_name(&mut self.path, &key);
+            push_name(&mut self.fields, &key);
             match s.field(&key) {
                 Some(field) => self.field(field, &key, map)?,
                 None if s.preserve_unknown => {}
@@ -237,6 +252,7 @@ impl Walk<'_> {
                 }
             }
             self.path.truncate(len);
+            self.fields.truncate(fields);
         }
         self.owner = owner;
         Ok(())
@@ -281,21 +297,11 @@ impl Walk<'_> {
     }
 
     fn unmarshal(&self, got: &str, want: &str) -> String {
-        if self.path.is_empty() {
+        let (owner, fields) = (&self.owner, &self.fields);
+        if fields.is_empty() {
             return format!("json: cannot unmarshal {got} into Go value of type {want}");
         }
-        // Go names fields without the positions in lists.
-        let mut path = String::new();
-        let mut depth = 0;
-        for c in self.path.chars() {
-            match c {
-                '[' => depth += 1,
-                ']' => depth -= 1,
-                c if depth == 0 => path.push(c),
-                _ => {}
-            }
-        }
-        format!("json: cannot unmarshal {got} into Go struct field {}.{path} of type {want}", self.owner)
+        format!("json: cannot unmarshal {got} into Go struct field {owner}.{fields} of type {want}")
     }
 
     fn scalar(&mut self, s: Scalar, ty: &Type, v: &mut Value) -> Result<(), String> {

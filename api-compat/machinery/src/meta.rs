@@ -261,6 +261,30 @@ fn validate_owner(r: &Value, path: &Path) -> Vec<FieldError> {
     errors
 }
 
+/// Drops owner references that are there twice; the warning that tells of it.
+pub fn dedup_owner_references(obj: &mut Value) -> Option<String> {
+    let owners = obj.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut)?;
+    let mut seen: Vec<Value> = Vec::new();
+    let mut repeated: Vec<String> = Vec::new();
+    for owner in std::mem::take(owners) {
+        if !seen.contains(&owner) {
+            seen.push(owner);
+            continue;
+        }
+        let uid = owner["uid"].as_str().unwrap_or_default().to_string();
+        if !repeated.contains(&uid) {
+            repeated.push(uid);
+        }
+    }
+    *owners = seen;
+    (!repeated.is_empty()).then(|| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            repeated.join(", ")
+        )
+    })
+}
+
 /// Errors of `ownerReferences`.
 pub fn validate_owner_references(refs: &[Value], path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -278,10 +302,20 @@ pub fn validate_owner_references(refs: &[Value], path: &Path) -> Vec<FieldError>
             let detail = format!(
                 "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
             );
-            errors.push(FieldError::invalid(path, refs.to_vec(), detail));
+            errors.push(FieldError::invalid(path, refs.to_vec(), detail).shown_as(shown_owners(refs)));
         }
     }
     errors
+}
+
+/// Owner references with their fields in the order of the API's types.
+fn shown_owners(refs: &[Value]) -> String {
+    let keys = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+    let one = |r: &Value| {
+        let fields = keys.iter().filter_map(|k| r.get(*k).map(|v| format!("\"{k}\":{v}")));
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+    };
+    format!("[{}]", refs.iter().map(one).collect::<Vec<_>>().join(","))
 }
 
 fn validate_finalizers(list: &[&str], path: &Path) -> Vec<FieldError> {

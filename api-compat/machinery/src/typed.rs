@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::fieldset::{FieldSet, PathElement, item_element, path_text};
-use crate::types::{ListKind, ListType, StructType, Type, TypeSet};
+use crate::types::{ListKind, ListType, Scalar, StructType, Type, TypeSet};
 
 /// The type of a value during a walk.
 #[derive(Clone, Copy)]
@@ -357,13 +357,13 @@ impl<'a> Walker<'a> {
             Value::Array(_) | Value::String(_) | Value::Number(_),
         ) = (node, v)
         {
-            errors.push(format!("{}: expected map, got {v}", at(path)));
+            errors.push(format!("{}: expected map, got &{{{}}}", at(path), go_text(v)));
             return;
         }
         if let (Node::Typed(Type::List(_)), Value::Object(_) | Value::String(_) | Value::Number(_)) =
             (node, v)
         {
-            errors.push(format!("{}: expected list, got {v}", at(path)));
+            errors.push(format!("{}: expected list, got &{{{}}}", at(path), go_text(v)));
             return;
         }
         let shape = match node {
@@ -372,7 +372,13 @@ impl<'a> Walker<'a> {
             _ => self.shape(node, Some(v)),
         };
         match &shape {
-            Shape::Leaf => {}
+            Shape::Leaf => {
+                if let Node::Typed(Type::Scalar(scalar)) = node
+                    && let Some(error) = scalar_error(*scalar, v)
+                {
+                    errors.push(format!("{}: {error}", at(path)));
+                }
+            }
             Shape::List(l) => {
                 let mut seen = BTreeSet::new();
                 for (i, child) in items(Some(v)).iter().enumerate() {
@@ -477,5 +483,46 @@ impl<'a> Walker<'a> {
             }
             _ => {}
         }
+    }
+}
+/// What is wrong with a value where a scalar belongs; null always fits.
+fn scalar_error(scalar: Scalar, v: &Value) -> Option<String> {
+    let fits = match scalar {
+        Scalar::Int32 | Scalar::Int64 | Scalar::Double => v.is_number(),
+        Scalar::Bool => v.is_boolean(),
+        Scalar::Quantity | Scalar::IntOrString => !v.is_array() && !v.is_object(),
+        _ => v.is_string(),
+    };
+    if fits || v.is_null() {
+        return None;
+    }
+    let text = go_text(v);
+    Some(match scalar {
+        Scalar::Int32 | Scalar::Int64 | Scalar::Double => {
+            let got = match v {
+                Value::Bool(_) => "bool",
+                Value::String(_) => "string",
+                Value::Array(_) => "[]interface {}",
+                _ => "map[string]interface {}",
+            };
+            format!("expected numeric (int or float), got {got}")
+        }
+        Scalar::Bool => format!("expected boolean, got &{{{text}}}"),
+        Scalar::Quantity | Scalar::IntOrString => format!("expected any scalar, got &{{{text}}}"),
+        _ => format!("expected string, got &value.valueUnstructured{{Value:{v}}}"),
+    })
+}
+
+/// A value as Go prints it.
+fn go_text(v: &Value) -> String {
+    match v {
+        Value::Null => "<nil>".to_string(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let entries: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_text(v))).collect();
+            format!("map[{}]", entries.join(" "))
+        }
+        other => other.to_string(),
     }
 }

@@ -1,6 +1,6 @@
 //! Upstream's resource_quota.go: the life of a pod.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::quota::{DONGLE, create, exceeds, hard, pod, used};
 use crate::Result;
@@ -32,6 +32,8 @@ async fn life(cx: Context) -> Result<()> {
     let mut seen = cx.pods().get("test-pod").await?;
     seen["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("100m");
     seen["spec"]["containers"][0]["resources"]["requests"]["memory"] = json!("100Mi");
+    // The scheduler writes its status meanwhile; that is not what is to be refused here.
+    seen["metadata"]["resourceVersion"] = Value::Null;
     crate::rest::refused(cx.pods().update(&seen).await, 422, "an update of a pod's resources")?;
     used(&cx, quota, taken).await?;
     cx.pods().delete_now("test-pod").await?;

@@ -220,7 +220,11 @@ fn openapi_v2(server: &Arc<Inner>, headers: &HeaderMap) -> Result<Response, ApiE
         }
         Ok(("application/json".into(), bytes_of(&document, Format::Json)?))
     })?;
-    Ok(send(&kept, headers))
+    let mut response = send(&kept, headers);
+    // Whether it is compressed or not, it depends on both.
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
 }
 
 fn openapi_v3(server: &Arc<Inner>, call: &Call, rest: &[&str]) -> Result<Response, ApiError> {

@@ -55,7 +55,13 @@ pub fn list(kind: &Kind, query: &Query) -> Result<ListOptions, ApiError> {
         selection: selection(kind, query)?,
         resource_version: query.text("resourceVersion").to_string(),
         version_match,
-        limit: usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0),
+        // Whatever state there is comes as a whole: pages of it would not be of one state.
+        limit: if query.text("resourceVersion") == "0" && query.text("continue").is_empty() {
+            query.number("limit")?;
+            0
+        } else {
+            usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0)
+        },
         continue_token: query.text("continue").to_string(),
     })
 }

@@ -111,7 +111,8 @@ pub(crate) fn document_kind(like: &Kind, gvk: &GroupVersionKind) -> Result<Kind,
 async fn scale(server: &Arc<Inner>, kind: &Kind, mut call: Call, verb: Verb) -> Result<Response, ApiError> {
     let gvk = GroupVersionKind::new("autoscaling", "v1", "Scale");
     let scale_kind = document_kind(kind, &gvk)?;
-    let writing = Writing::new(server, kind, &call, "UpdateOptions")?;
+    let options = if verb == Verb::Patch { "PatchOptions" } else { "UpdateOptions" };
+    let writing = Writing::new(server, kind, &call, options)?;
     if verb == Verb::Get {
         let scale = server.registry.get_scale(kind, namespace(kind, &call), &call.info.name).await?;
         return writing.respond_as(200, &scale, &[], &[]);
@@ -120,6 +121,10 @@ async fn scale(server: &Arc<Inner>, kind: &Kind, mut call: Call, verb: Verb) -> 
     let context: WriteContext<'_> = writing.context(kind, &call, Some("scale"));
     if verb == Verb::Update {
         let decoded = body::kind_object(&call.parts.headers, &bytes, &scale_kind, writing.validation)?;
+        if !matches!(writing::gvk_of(&decoded.value).kind.as_ref(), "" | "Scale") {
+            let text = "no kind is registered for the type v1.Scale in scheme \"knarr\"";
+            return Err(ApiError::bad_request(text));
+        }
         let outcome = server.registry.update_scale(&context, decoded.value).await?;
         return writing.respond(&outcome, &decoded.warnings);
     }

@@ -31,9 +31,12 @@ impl Registry {
             obj::set_meta(&mut object, field, "");
         }
         w.kind.rules.default(&mut object);
+        let repeated = meta::dedup_owner_references(&mut object);
         // managedFields tell what the client sent and what was defaulted, not what admission adds.
         let object = crate::managed::update(w, None, object, &now());
-        self.create_prepared(w, object).await
+        let mut outcome = self.create_prepared(w, object).await?;
+        outcome.warnings.extend(repeated);
+        Ok(outcome)
     }
 
     /// The part of a create that follows decoding: admission, preparation, validation, storage.
@@ -219,18 +222,8 @@ pub(crate) fn check_identity(w: &WriteContext<'_>, object: &mut Value) -> Result
                 w.name
             )));
         }
-    } else if obj::name(object).is_empty() && obj::meta_str(object, "generateName").is_empty() {
-        return Err(missing_name(w));
     }
     Ok(())
-}
-
-fn missing_name(w: &WriteContext<'_>) -> ApiError {
-    let error = knarr_machinery::FieldError::required(
-        &Path::new("metadata").child("name"),
-        "name or generateName is required",
-    );
-    w.invalid("", &[error])
 }
 
 fn check_type(w: &WriteContext<'_>, object: &mut Value) -> Result<(), ApiError> {

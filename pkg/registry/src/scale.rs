@@ -5,6 +5,7 @@ use knarr_kinds::kind::ScalePaths;
 use knarr_machinery::field::{FieldError, Path};
 use knarr_machinery::labels::Selector;
 use knarr_machinery::{ApiError, GroupKind};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::obj;
@@ -43,15 +44,23 @@ impl Registry {
         patch: Patch<'_>,
     ) -> Result<Outcome, ApiError> {
         let inner = WriteContext { kind: scale_kind, subresource: None, ..*w };
+        let warnings = Mutex::new(Vec::new());
         let patched = |scale: &Value| match &patch {
             Patch::Apply { document, .. } => {
                 let mut merged = knarr_machinery::patch::merge_patch(scale.clone(), document);
                 obj::meta_mut(&mut merged).remove("managedFields");
                 Ok(merged)
             }
-            other => other.apply(&inner, scale, &crate::registry::now(), &mut Vec::new()),
+            other => {
+                let mut told = Vec::new();
+                let scale = other.apply(&inner, scale, &crate::registry::now(), &mut told);
+                *warnings.lock() = told;
+                scale
+            }
         };
-        self.change_scale(w, &patched).await
+        let mut outcome = self.change_scale(w, &patched).await?;
+        outcome.warnings.append(&mut warnings.lock());
+        Ok(outcome)
     }
 
     async fn change_scale(
@@ -61,7 +70,6 @@ impl Registry {
     ) -> Result<Outcome, ApiError> {
         let paths = paths(w.kind)?;
         let edit = |old: &Value| {
-            check_replicas(w.kind, &paths, old)?;
             let scale = make(&to_scale(&paths, old))?;
             check_scale(w, &scale)?;
             let mut object = old.clone();

@@ -39,8 +39,10 @@ pub fn decode(text: &str) -> Result<Continue, ApiError> {
     let bytes = URL_SAFE_NO_PAD
         .decode(text.trim_end_matches('='))
         .map_err(|e| bad(format!("continue key is not valid: {e}")))?;
-    let wire: Wire =
-        serde_json::from_slice(&bytes).map_err(|e| bad(format!("continue key is not valid: {e}")))?;
+    let wire: Wire = serde_json::from_slice(&bytes).map_err(|e| {
+        let text = knarr_machinery::syntax::error(&bytes).unwrap_or_else(|| e.to_string());
+        bad(format!("continue key is not valid: {text}"))
+    })?;
     if wire.v != "meta.k8s.io/v1" {
         return Err(bad("continue key is not valid: server does not recognize this encoded version".into()));
     }

@@ -156,6 +156,7 @@ impl Registry {
             }
         };
         w.kind.rules.default(&mut object);
+        warnings.extend(meta::dedup_owner_references(&mut object));
         Ok(Some(crate::managed::update(w, Some(old), object, time)))
     }
 
