@@ -259,7 +259,10 @@ impl Registry {
         self.catch_up().await?;
         match cache.get(key) {
             Some(entry) => {
-                let entry = self.told(w.kind, vec![entry]).await?.remove(0);
+                let entry = match w.kind.rules.conversion() {
+                    None => entry,
+                    Some(_) => self.told(w.kind, vec![entry]).await?.remove(0),
+                };
                 Ok(Some(Current { value: read(w.kind, &entry)?, revision: entry.revision, lease: 0 }))
             }
             None => Ok(None),

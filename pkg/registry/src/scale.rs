@@ -89,6 +89,18 @@ impl Registry {
     }
 }
 
+/// The scale of an object, where its kind has one.
+pub fn scale_of(kind: &Kind, object: &Value) -> Option<Value> {
+    Some(to_scale(&kind.rules.scale_paths()?, object))
+}
+
+/// Takes the replicas of a scale into the object.
+pub fn take_scale(kind: &Kind, object: &mut Value, scale: &Value) {
+    if let (Some(paths), Some(replicas)) = (kind.rules.scale_paths(), scale.pointer("/spec/replicas")) {
+        obj::set_at(object, &paths.spec_replicas, replicas.clone());
+    }
+}
+
 fn paths(kind: &Kind) -> Result<ScalePaths, ApiError> {
     kind.rules.scale_paths().ok_or_else(ApiError::path_not_found)
 }

@@ -67,6 +67,11 @@ fn answer(path: &str, review: &Value) -> Value {
         }
         "/wrong" => json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
             "response": {"uid": "other", "allowed": true}}),
+        "/scale" if object["spec"]["replicas"] == 9 => WebhookServer::verdict(review, false, "too many"),
+        "/scale" => {
+            let fewer = json!([{"op": "replace", "path": "/spec/replicas", "value": 3}]);
+            WebhookServer::change(review, &fewer)
+        }
         "/warn" => {
             let mut answer = WebhookServer::verdict(review, object["data"]["bad"] != "yes", "bad");
             answer["response"]["warnings"] = json!(["look here"]);
@@ -306,4 +311,33 @@ async fn match_conditions_are_compiled_when_they_are_written() {
             "{message}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_scale_is_what_webhooks_of_the_scale_see() {
+    let (s, hooks) = (server().await, WebhookServer::start(answer).await);
+    let scales = || rule(&["UPDATE"], "apps", "v1", "deployments/scale");
+    register(&s, &hooks, MUTATING, "m", vec![hook("scale.example.com", hooks.client("/scale"), scales())])
+        .await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    s.post(deployments, &deployment).await.expect(201);
+    let scale = format!("{deployments}/d/scale");
+    let refused = s.patch(&scale, "merge", &json!({"spec": {"replicas": 9}})).await;
+    assert!(refused.message(400).ends_with("too many"));
+    let scaled = s.patch(&scale, "merge", &json!({"spec": {"replicas": 5}})).await.expect(200);
+    assert_eq!(scaled["spec"]["replicas"], 3);
+    let whole = s.get(&format!("{deployments}/d")).await.expect(200);
+    assert_eq!(
+        (&whole["spec"]["replicas"], &whole["spec"]["template"]["metadata"]["labels"]["a"]),
+        (&json!(3), &json!("b"))
+    );
+    let review = hooks.calls().last().unwrap().1.clone();
+    let request = &review["request"];
+    assert_eq!((&request["kind"]["kind"], &request["subResource"]), (&json!("Scale"), &json!("scale")));
+    assert_eq!(
+        (&request["object"]["spec"]["replicas"], &request["oldObject"]["spec"]["replicas"]),
+        (&json!(5), &json!(1))
+    );
 }
