@@ -81,18 +81,7 @@ impl Worker {
         let image = self.image(pod, name, &own, policy, &sandbox_config).await?;
         self.image_volumes(pod, unit, &sandbox_config).await?;
         let newest = observed.newest(name);
-        if let Some(stuck) = newest.filter(|i| i.state == State::Created) {
-            // Created but never started: it holds the name that the next instance needs.
-            node.runtime
-                .remove_container(&stuck.id)
-                .await
-                .map_err(|e| Refusal::new("CreateContainerError", e.to_string()))?;
-        }
-        let attempt = match newest {
-            Some(i) if i.state == State::Created => i.restart_count,
-            Some(i) => i.restart_count + 1,
-            None => self.reported_restarts(name),
-        };
+        let attempt = self.attempt(newest, name).await?;
         let pod_ips = if spec::host_network(pod) {
             node.config.host_ips()
         } else {
@@ -137,6 +126,20 @@ impl Worker {
         node.runtime.start_container(&id).await.map_err(|e| Refusal::new("RunContainerError", e.message))?;
         node.event(pod, Some(name), "Normal", "Started", &format!("Started container {name}"));
         self.post_start(pod, unit, &id, pod_ips.first().map(String::as_str).unwrap_or_default()).await
+    }
+
+    /// The restart count of the next instance, whose name is made free.
+    async fn attempt(&self, newest: Option<&Instance>, name: &str) -> Result<u32, Refusal> {
+        if let Some(stuck) = newest.filter(|i| i.state == State::Created) {
+            // Created but never started: it holds the name that the next instance needs.
+            self.node
+                .runtime
+                .remove_container(&stuck.id)
+                .await
+                .map_err(|e| Refusal::new("CreateContainerError", e.to_string()))?;
+            return Ok(stuck.restart_count);
+        }
+        Ok(newest.map_or_else(|| self.reported_restarts(name), |i| i.restart_count + 1))
     }
 
     /// A restart count that was reported lives on when the runtime has forgotten the instance.
