@@ -19,6 +19,7 @@ pub mod names;
 pub mod overlay;
 pub mod patch;
 pub mod quantity;
+pub(crate) mod scalar;
 pub mod status;
 pub mod strategic;
 pub mod strict;

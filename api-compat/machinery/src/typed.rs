@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::fieldset::{FieldSet, PathElement, item_element, path_text};
-use crate::types::{ListKind, ListType, Scalar, StructType, Type, TypeSet};
+use crate::scalar::{go_text, scalar_error};
+use crate::types::{ListKind, ListType, StructType, Type, TypeSet};
 
 /// The type of a value during a walk.
 #[derive(Clone, Copy)]
@@ -483,46 +484,5 @@ impl<'a> Walker<'a> {
             }
             _ => {}
         }
-    }
-}
-/// What is wrong with a value where a scalar belongs; null always fits.
-fn scalar_error(scalar: Scalar, v: &Value) -> Option<String> {
-    let fits = match scalar {
-        Scalar::Int32 | Scalar::Int64 | Scalar::Double => v.is_number(),
-        Scalar::Bool => v.is_boolean(),
-        Scalar::Quantity | Scalar::IntOrString => !v.is_array() && !v.is_object(),
-        _ => v.is_string(),
-    };
-    if fits || v.is_null() {
-        return None;
-    }
-    let text = go_text(v);
-    Some(match scalar {
-        Scalar::Int32 | Scalar::Int64 | Scalar::Double => {
-            let got = match v {
-                Value::Bool(_) => "bool",
-                Value::String(_) => "string",
-                Value::Array(_) => "[]interface {}",
-                _ => "map[string]interface {}",
-            };
-            format!("expected numeric (int or float), got {got}")
-        }
-        Scalar::Bool => format!("expected boolean, got &{{{text}}}"),
-        Scalar::Quantity | Scalar::IntOrString => format!("expected any scalar, got &{{{text}}}"),
-        _ => format!("expected string, got &value.valueUnstructured{{Value:{v}}}"),
-    })
-}
-
-/// A value as Go prints it.
-fn go_text(v: &Value) -> String {
-    match v {
-        Value::Null => "<nil>".to_string(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let entries: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_text(v))).collect();
-            format!("map[{}]", entries.join(" "))
-        }
-        other => other.to_string(),
     }
 }

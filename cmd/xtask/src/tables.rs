@@ -44,6 +44,7 @@ const TABLES: &[(&str, &str, &[&str])] = &[
             "revisions",
             "selector",
             "services",
+            "slices",
             "template",
         ],
     ),

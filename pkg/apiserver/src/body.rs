@@ -83,23 +83,7 @@ pub fn object(
             (read.value, found)
         }
         PROTOBUF => {
-            if !bytes.starts_with(b"k8s\0") {
-                let text =
-                    "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
-                return Err(unrecognized(gvk, text, bytes));
-            }
-            if bytes.len() == 4 {
-                return Err(unrecognized(gvk, "empty body", bytes));
-            }
-            let (_, value) = knarr_schema::proto::decode_as(bytes, Some(gvk), lookup).map_err(|e| match e
-                .is_envelope()
-            {
-                true => unrecognized(gvk, "unexpected EOF", bytes),
-                false => ApiError::bad_request(format!(
-                    "{} in version \"{}\" cannot be handled as a {}: {e}",
-                    gvk.kind, gvk.version, gvk.kind
-                )),
-            })?;
+            let value = protobuf(bytes, gvk, lookup)?;
             return Ok(Decoded { value, warnings: Vec::new() });
         }
         _ => {
@@ -137,6 +121,29 @@ pub fn object(
         }
     }
     Ok(Decoded { value, warnings })
+}
+
+/// A protobuf document; what its envelope does not name is taken from the request.
+fn protobuf(
+    bytes: &[u8],
+    gvk: &GroupVersionKind,
+    lookup: &dyn Fn(&GroupVersionKind) -> Option<TypeRef>,
+) -> Result<Value, ApiError> {
+    if !bytes.starts_with(b"k8s\0") {
+        let text = "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
+        return Err(unrecognized(gvk, text, bytes));
+    }
+    if bytes.len() == 4 {
+        return Err(unrecognized(gvk, "empty body", bytes));
+    }
+    match knarr_schema::proto::decode_as(bytes, Some(gvk), lookup) {
+        Ok((_, value)) => Ok(value),
+        Err(e) if e.is_envelope() => Err(unrecognized(gvk, "unexpected EOF", bytes)),
+        Err(e) => Err(ApiError::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: {e}",
+            gvk.kind, gvk.version, gvk.kind
+        ))),
+    }
 }
 
 /// A custom resource names its type itself.

@@ -143,6 +143,12 @@ impl Registry {
             }
             State::Exact(revision) => {
                 self.wait_reached(revision).await?;
+                let compacted = self.store().compacted();
+                if revision < compacted && !options.continue_token.is_empty() {
+                    // Even where nothing changed since: clients rely on tokens of forgotten states to end.
+                    let gone = knarr_datastore::Error::Compacted { requested: revision, compacted };
+                    return Err(expired(gone, options, &start, &prefix));
+                }
                 if cache.newest() <= revision {
                     return Ok(self.page_of_cache(&cache, &prefix, &start, options, Some(revision)));
                 }

@@ -114,6 +114,27 @@ async fn lists_and_pages() {
 }
 
 #[tokio::test]
+async fn tokens_of_forgotten_states_end() {
+    let store = knarr_datastore::Datastore::open("memory://").await.unwrap();
+    let s = TestServer::start_on(store.clone()).await;
+    for name in ["a", "b", "c"] {
+        s.post(MAPS, &map(name, json!({}))).await.expect(201);
+    }
+    let first = s.get(&format!("{MAPS}?limit=1")).await.expect(200);
+    let token = first["metadata"]["continue"].as_str().unwrap().to_string();
+    // No map changes any more: the state is forgotten all the same.
+    s.post("/api/v1/namespaces/default/secrets", &json!({"metadata": {"name": "later"}})).await.expect(201);
+    s.get(&format!("{MAPS}?limit=1&continue={token}")).await.expect(200);
+    store.compact(store.revision()).await.unwrap();
+    let gone = s.get(&format!("{MAPS}?limit=1&continue={token}")).await.expect(410);
+    assert_eq!(gone["reason"], "Expired");
+    let next = gone["metadata"]["continue"].as_str().unwrap();
+    let second = s.get(&format!("{MAPS}?limit=1&continue={next}")).await.expect(200);
+    assert_eq!(second["items"][0]["metadata"]["name"], "b");
+    assert_ne!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
 async fn watches() {
     let s = TestServer::start().await;
     s.post(MAPS, &map("old", json!({}))).await.expect(201);
