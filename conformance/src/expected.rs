@@ -91,7 +91,10 @@ mod tests {
     #[test]
     fn the_committed_file_is_whole() {
         let text = include_str!("../expected.txt");
-        assert_eq!(render(&parse(text).unwrap()), text);
+        for (rendered, line) in render(&parse(text).unwrap()).lines().zip(text.lines()) {
+            assert_eq!(rendered, line);
+        }
+        assert_eq!(render(&parse(text).unwrap()).len(), text.len());
         for test in crate::suite::all() {
             assert!(text.contains(test.name));
         }

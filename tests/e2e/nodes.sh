@@ -23,6 +23,7 @@ bed=${KNARR_BED:-/tmp/knarr-bed}
 # A name for the control groups of this bed: beds in different directories do not meet.
 bed_id=knarr-bed-$(printf '%s' "$bed" | cksum | cut -d' ' -f1)
 bed_subnet=10.99.0
+. "$bed_here/environment.sh"
 bed_clients=${KNARR_CLIENTS:-$bed_root/target/clients}
 
 bed_fail() { echo "bed: $*" >&2; return 1; }

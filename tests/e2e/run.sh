@@ -18,6 +18,9 @@ if [ -z "${KNARR_BIN:-}" ]; then
     export KNARR_BIN=$root/target/debug/knarr
 fi
 export KUBECONFIG=/etc/knarr/knarr.yaml
+. "$here/environment.sh"
+# All stories end within this, in seconds: what has not begun by then has failed.
+limit=${KNARR_E2E_LIMIT:-1800}
 # No discovery remembered from another cluster, and none left behind.
 export HOME=$work/home
 rm -rf "$HOME" && mkdir -p "$HOME"
@@ -46,11 +49,33 @@ trap 'for machine in "$machines"/*/pid; do [ -f "$machine" ] && machine_remove "
 
 host_state | sort >"$work/host-before"
 echo "end to end: $(kubectl version --client -o yaml | awk '/gitVersion/ {print $2}')"
+diagnose() { # what explains most failures
+    kubectl describe nodes 2>&1 | sed -n '/^Taints:/p; /^Conditions:/,/^Addresses:/p' | cut -c1-160
+    kubectl get pods -A -o wide 2>&1 | head -n 20
+    kubectl get events -A 2>&1 | grep -v Normal | tail -n 15 | cut -c1-240
+    grep -E ' (ERROR|WARN) ' /var/log/knarr.log 2>/dev/null | tail -n 10 | cut -c1-300
+    df -h / | tail -n 1
+}
+
+# Why nothing more can be begun; empty while all is well.
+broken=""
+begin() { # STORY
+    [ -n "$broken" ] || [ "$SECONDS" -le "$limit" ] || broken="the limit of $limit s is over"
+    if [ -n "$broken" ] && [ "$1" != uninstall ]; then
+        failed=$((failed + 1))
+        echo "story: $1"
+        echo "  FAIL not begun: $broken"
+        return 1
+    fi
+    echo "story: $1"
+}
 for story in $stories; do
-    echo "story: $story"
+    begin "$story" || continue
+    before=$failed
     "story_$story"
+    [ "$failed" -eq "$before" ] || [ "$story" = uninstall ] || diagnose | sed 's/^/       /'
 done
-[ $# -gt 0 ] || { . "$here/nodes.sh" && . "$here/nodes/stories.sh" && nodes_stories; }
+[ $# -gt 0 ] || { begin nodes && . "$here/nodes.sh" && . "$here/nodes/stories.sh" && nodes_stories; }
 echo "$passed $failed $skipped" >"$work/e2e-counts"
 echo "end to end: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -64,12 +64,12 @@ pub struct Node {
 /// Finds out before anything runs what a node could not start with.
 ///
 /// # Errors
-/// The file of registries is not valid.
+/// The file of registries is not valid, or a flag of the kubelet.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     if config.container_runtime_endpoint.is_none() {
         Registries::read(&config.private_registry)?;
     }
-    Ok(())
+    kubelet_arguments(&mut knarr_kubelet::KubeletConfig::new(""), config)
 }
 
 /// Starts everything a node needs.
@@ -141,12 +141,17 @@ pub async fn wait_for_runtime(runtime: &dyn Runtime) -> anyhow::Result<()> {
     }
 }
 
+fn kubelet_arguments(kubelet: &mut knarr_kubelet::KubeletConfig, config: &Config) -> anyhow::Result<()> {
+    knarr_kubelet::arguments::apply(kubelet, &config.kubelet_arg)
+        .map_err(|detail| anyhow::anyhow!("--kubelet-arg: {detail}"))
+}
+
 fn kubelet_config(node: &Node) -> anyhow::Result<knarr_kubelet::KubeletConfig> {
     let (config, host) = (&node.config, &node.host);
     let ledger = host.open_ledger()?;
     let log_dir = PathBuf::from(LOG_DIR);
     host::own_tree(&ledger, &log_dir)?;
-    Ok(knarr_kubelet::KubeletConfig {
+    let mut kubelet = knarr_kubelet::KubeletConfig {
         node_ips: vec![node.node_ip],
         root_dir: host.kubelet.clone(),
         log_dir,
@@ -155,7 +160,9 @@ fn kubelet_config(node: &Node) -> anyhow::Result<knarr_kubelet::KubeletConfig> {
         serving_tls: Some(node.serving_tls.clone()),
         kubelet_version: crate::VERSION.to_string(),
         ..knarr_kubelet::KubeletConfig::new(&node.node_name)
-    })
+    };
+    kubelet_arguments(&mut kubelet, config)?;
+    Ok(kubelet)
 }
 
 /// Waits for the node's range of pod addresses, then puts bridge, CNI configuration, DNS and proxy in place.

@@ -18,6 +18,8 @@ pub enum Shape {
     One,
     /// Any number, repeated or separated by commas.
     Many,
+    /// Any number, repeated; in the environment separated by spaces.
+    Repeated,
 }
 
 /// One setting.
@@ -67,6 +69,7 @@ pub const AGENT: &[&str] = &[
     "containerd",
     "data-dir",
     "debug",
+    "kubelet-arg",
     "lb-server-port",
     "node-ip",
     "node-name",
@@ -203,6 +206,17 @@ pub const FLAGS: &[Flag] = &[
         c.https_listen_port = port(v)?;
         Ok(())
     }),
+    Flag {
+        name: "kubelet-arg",
+        short: None,
+        value: "NAME=VALUE",
+        help: "a flag of the kubelet, such as eviction-hard=nodefs.available<1Gi; may be repeated",
+        shape: Shape::Repeated,
+        set: Set::Many(|c, v| {
+            c.kubelet_arg = v.to_vec();
+            Ok(())
+        }),
+    },
     one("lb-server-port", "PORT", "loopback port of the agent's load balancer [default: 6444]", |c, v| {
         c.lb_server_port = port(v)?;
         Ok(())

@@ -68,6 +68,8 @@ pub struct Config {
     pub agent_token: Option<String>,
     /// Server that an agent joins.
     pub server: Option<String>,
+    /// Flags of the kubelet, `name=value`.
+    pub kubelet_arg: Vec<String>,
     /// Loopback port of the agent's load balancer.
     pub lb_server_port: u16,
     /// How pods of different nodes reach each other.
@@ -109,6 +111,7 @@ impl Default for Config {
             token: None,
             agent_token: None,
             server: None,
+            kubelet_arg: Vec::new(),
             lb_server_port: 6444,
             flannel_backend: "vxlan".to_string(),
             private_registry: PathBuf::from("/etc/knarr/registries.yaml"),
@@ -223,6 +226,7 @@ fn arg(flag: &'static Flag) -> Arg {
         Shape::Count => arg.action(ArgAction::Count),
         Shape::One => arg.value_name(flag.value),
         Shape::Many => arg.value_name(flag.value).action(ArgAction::Append).value_delimiter(','),
+        Shape::Repeated => arg.value_name(flag.value).action(ArgAction::Append),
     }
 }
 
@@ -249,6 +253,7 @@ pub fn load(matches: &ArgMatches, env: &dyn Fn(&str) -> Option<String>, role: Ro
         if let Some(value) = env(&name) {
             let values = match flag.shape {
                 Shape::Many => value.split(',').map(str::to_string).collect(),
+                Shape::Repeated => value.split_whitespace().map(str::to_string).collect(),
                 _ => vec![value],
             };
             set(flag, &mut config, &values, &name)?;
@@ -272,7 +277,9 @@ fn from_command_line(flag: &Flag, matches: &ArgMatches) -> Option<Vec<String>> {
     Some(match flag.shape {
         Shape::Switch => vec![matches.get_flag(flag.name).to_string()],
         Shape::Count => vec![matches.get_count(flag.name).to_string()],
-        Shape::One | Shape::Many => matches.get_many::<String>(flag.name)?.cloned().collect(),
+        Shape::One | Shape::Many | Shape::Repeated => {
+            matches.get_many::<String>(flag.name)?.cloned().collect()
+        }
     })
 }
 
@@ -375,6 +382,18 @@ mod tests {
         }
         let error = check("server: https://a\n", &[], &[]).unwrap_err();
         assert!(error.contains("is a setting of agents, not of servers"), "{error}");
+    }
+
+    #[test]
+    fn repeated_values_keep_their_commas() {
+        let line = ["--kubelet-arg", "eviction-hard=a<1%,b<2%", "--kubelet-arg", "max-pods=5"];
+        let want = ["eviction-hard=a<1%,b<2%", "max-pods=5"];
+        assert_eq!(check("", &[], &line).unwrap().kubelet_arg, want);
+        let env = [("KNARR_KUBELET_ARG", "eviction-hard=a<1%,b<2% max-pods=5")];
+        assert_eq!(check("", &env, &[]).unwrap().kubelet_arg, want);
+        let file = "kubelet-arg:\n- eviction-hard=a<1%,b<2%\n- max-pods=5\n";
+        assert_eq!(check(file, &[], &[]).unwrap().kubelet_arg, want);
+        assert_eq!(check("kubelet-arg: a=1\n", &[], &[]).unwrap().kubelet_arg, ["a=1"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::{
 use knarr_cri::v1;
 
 use crate::{
+    arguments::Amount,
     observed::{Observed, State},
     pods::Pods,
     worker::Node,
@@ -166,10 +167,9 @@ async fn images(node: &Arc<Node>, used: &mut HashMap<String, SystemTime>) -> Res
     else {
         return Ok(());
     };
-    let full = |path: &str| {
-        rustix::fs::statvfs(path).ok().filter(|f| f.f_blocks > 0).map(|f| 100 - f.f_bavail * 100 / f.f_blocks)
-    };
-    if full(&mountpoint).is_none_or(|percent| percent < u64::from(node.config.image_gc_high_percent)) {
+    let full = |path: &str| Some(Amount::of_file_system(path.as_ref())?.0.used_percent());
+    let high = u64::from(node.config.image_gc_high_percent);
+    if high == 100 || full(&mountpoint).is_none_or(|percent| percent < high) {
         return Ok(());
     }
     let archived = node.runtime.archived_images().await?;

@@ -9,6 +9,8 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Pod, Taint};
 
+use crate::arguments::{self, Threshold};
+
 /// TLS of the kubelet's own endpoint; a fresh configuration is taken for every connection, so renewed certificates count at once.
 pub type ServingTls = Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>;
 
@@ -47,10 +49,12 @@ pub struct KubeletConfig {
     pub log_max_bytes: u64,
     /// So many files of a log are kept.
     pub log_max_files: usize,
-    /// Images are removed when the file system is fuller than this, in percent.
+    /// Unused images are removed when their file system is this full, in percent; 100 keeps them all.
     pub image_gc_high_percent: u8,
     /// Until it is emptier than this, in percent.
     pub image_gc_low_percent: u8,
+    /// Below these limits the node is under pressure.
+    pub eviction_hard: Vec<Threshold>,
     /// The version that the node reports.
     pub kubelet_version: String,
 }
@@ -77,6 +81,7 @@ impl KubeletConfig {
             log_max_files: 5,
             image_gc_high_percent: 85,
             image_gc_low_percent: 80,
+            eviction_hard: arguments::default_eviction_hard(),
             kubelet_version: "v1.37.0+knarr".to_owned(),
         }
     }

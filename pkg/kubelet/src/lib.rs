@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod allocation;
+pub mod arguments;
 mod arrivals;
 mod backoff;
 mod cgroup;

@@ -1,6 +1,6 @@
 //! The node object: registration, lease and status, on tasks that never wait for pods.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -16,7 +16,12 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{Error, KubeletConfig, own::Seen, worker::Node};
+use crate::{
+    Error, KubeletConfig,
+    arguments::{Amount, Signal},
+    own::Seen,
+    worker::Node,
+};
 
 const LEASE_PERIOD: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
@@ -366,10 +371,31 @@ async fn info(node: &Arc<Node>) -> Value {
     })
 }
 
-/// The share of a file system that is free, in percent; `None` when it cannot be told.
-fn free_percent(path: &Path) -> Option<u64> {
-    let fs = rustix::fs::statvfs(path).ok()?;
-    (fs.f_blocks > 0).then(|| fs.f_bavail * 100 / fs.f_blocks)
+/// Whether a limit of any of these signals is met. What cannot be measured is not.
+fn pressed(node: &Node, signals: &[Signal], amount: impl Fn(Signal) -> Option<Amount>) -> bool {
+    let limits = node.config.eviction_hard.iter().filter(|t| signals.contains(&t.signal));
+    limits.into_iter().any(|t| amount(t.signal).is_some_and(|a| t.met(a)))
+}
+
+/// What is left of memory, disk and process numbers.
+fn amount(node: &Node, signal: Signal) -> Option<Amount> {
+    let unsigned = |n: i64| u64::try_from(n).ok();
+    // The images lie beside the pods' directories, below the same data directory.
+    let disk = || Amount::of_file_system(&node.config.root_dir);
+    match signal {
+        Signal::Memory => Some(Amount {
+            available: unsigned(meminfo("MemAvailable:")?)?,
+            capacity: unsigned(meminfo("MemTotal:")?)?,
+        }),
+        Signal::NodeFs | Signal::ImageFs => Some(disk()?.0),
+        Signal::NodeFsInodes | Signal::ImageFsInodes => disk()?.1,
+        Signal::Pid => {
+            let capacity: u64 = read("/proc/sys/kernel/pid_max").parse().ok()?;
+            let running: u64 =
+                read("/proc/loadavg").split_whitespace().nth(3)?.split('/').nth(1)?.parse().ok()?;
+            Some(Amount { available: capacity.saturating_sub(running), capacity })
+        }
+    }
 }
 
 /// Whether the runtime and its network are ready, and what they say if not.
@@ -398,24 +424,18 @@ async fn runtime_ready(node: &Arc<Node>) -> (bool, String) {
 }
 
 async fn conditions(node: &Arc<Node>, before: &[NodeCondition]) -> Vec<NodeCondition> {
-    let available = meminfo("MemAvailable:").unwrap_or(i64::MAX);
     let pressure = |yes: bool, kind: &str, reason: [&str; 2], message: [&str; 2]| {
         let n = usize::from(!yes);
         (kind.to_owned(), yes, reason[n].to_owned(), message[n].to_owned())
     };
-    let pids: u64 = read("/proc/sys/kernel/pid_max").parse().unwrap_or(u64::MAX);
-    let running: u64 = read("/proc/loadavg")
-        .split_whitespace()
-        .nth(3)
-        .and_then(|p| p.split('/').nth(1)?.parse().ok())
-        .unwrap_or_default();
+    let met = |signals: &[Signal]| pressed(node, signals, |signal| amount(node, signal));
     let memory = ["KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"];
-    let disk = free_percent(&node.config.root_dir).is_some_and(|p| p < 10);
+    let disk = met(&[Signal::NodeFs, Signal::NodeFsInodes, Signal::ImageFs, Signal::ImageFsInodes]);
     let (ready, message) = runtime_ready(node).await;
     let message = if ready { "kubelet is posting ready status".to_owned() } else { message };
     let all = [
         pressure(
-            available < 100 << 20,
+            met(&[Signal::Memory]),
             "MemoryPressure",
             memory,
             ["kubelet has insufficient memory available", "kubelet has sufficient memory available"],
@@ -427,7 +447,7 @@ async fn conditions(node: &Arc<Node>, before: &[NodeCondition]) -> Vec<NodeCondi
             ["kubelet has disk pressure", "kubelet has no disk pressure"],
         ),
         pressure(
-            running.saturating_mul(100) > pids.saturating_mul(95),
+            met(&[Signal::Pid]),
             "PIDPressure",
             ["KubeletHasInsufficientPID", "KubeletHasSufficientPID"],
             ["kubelet has insufficient PID available", "kubelet has sufficient PID available"],

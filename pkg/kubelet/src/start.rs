@@ -10,7 +10,7 @@ use crate::{
     backoff, container,
     env::{self, Facts},
     hooks, images,
-    observed::{Observed, State},
+    observed::{Instance, Observed, State},
     spec::{self, Role, Unit},
     worker::Worker,
 };

@@ -1,7 +1,7 @@
 # story: workload
 story_workload() {
     check "create deployment" kubectl create deployment web --image=$web --replicas=3
-    check "rollout status" kubectl rollout status deployment/web --timeout=60s
+    check "rollout status" kubectl rollout status deployment/web --timeout=60s || { broken="no pod runs"; return; }
     check "three pods run" test "$(kubectl get pods -l app=web -o wide --no-headers | grep -c ' Running ')" = 3
     check "logs" kubectl logs deploy/web
     check "exec" says "uid=0" kubectl exec deploy/web -- id
