@@ -15,6 +15,7 @@ slow+='|OrderedNamespaceDeletion|should never be ready and never restart|issue 5
 "$root/conformance/images/build.sh" "$work/conformance-images.tar" >"$work/images.log" 2>&1 || { cat "$work/images.log"; exit 1; }
 (cd "$root" && cargo build --quiet --locked --package knarr --package knarr-conformance) || exit 1
 export KNARR_BIN=${KNARR_BIN:-$root/target/debug/knarr}
+export KNARR_BED_REGISTRIES=$root/conformance/images/registries.yaml
 nodes=$root/tests/e2e/nodes.sh
 trap '"$nodes" down' EXIT
 "$nodes" up 2 && "$nodes" import "$work/conformance-images.tar" >/dev/null || exit 1

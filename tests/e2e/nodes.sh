@@ -16,7 +16,7 @@
 #   nodes.sh down              takes everything apart; may be repeated
 #
 # Environment: KNARR_BED (directory, default /tmp/knarr-bed), KNARR_BIN (default: a debug build),
-# KNARR_BED_SERVER_ARGS, KNARR_BED_AGENT_ARGS (more arguments). Can be sourced: then `bed_up`, `bed_exec`, ... are functions.
+# KNARR_BED_SERVER_ARGS, KNARR_BED_AGENT_ARGS (more arguments), KNARR_BED_REGISTRIES (a registries.yaml for every node). Can be sourced: then `bed_up`, `bed_exec`, ... are functions.
 bed_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 bed_root=$(cd "$bed_here/../.." && pwd)
 bed=${KNARR_BED:-/tmp/knarr-bed}
@@ -100,6 +100,7 @@ bed_enter_cgroups() { # NODE
 bed_add_node() { # N
     local node=node$1 pid switch
     mkdir -p "$bed/$node"/{etc,etc-work,lib,log}
+    [ -z "${KNARR_BED_REGISTRIES:-}" ] || install -D -m 600 "$KNARR_BED_REGISTRIES" "$bed/$node/etc/knarr/registries.yaml" || return 1
     (
         bed_enter_cgroups "$node" || exit 1
         bed_hold "$node" unshare --net --mount --pid --fork --kill-child --uts --ipc --cgroup --propagation private -- bash
