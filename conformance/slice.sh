@@ -8,9 +8,10 @@ work=${KNARR_TEST_WORK:-$root/target/test-work}
 clients=${KNARR_CLIENTS:-$root/target/clients}
 export KNARR_BED=${KNARR_BED:-/tmp/knarr-slice}
 mkdir -p "$work" && rm -f "$work/conformance.log"
-# What waits for minutes by its nature; a whole run has them.
+# What waits for minutes by its nature, and what needs images that take minutes to build (images/aggregated.sh); a whole
+# run has them.
 slow='\[Serial\]|\[Slow\]|should \*not\* be restarted with|monotonically increasing restart count|CronJob should (schedule multiple|replace jobs)'
-slow+='|OrderedNamespaceDeletion|should never be ready and never restart|issue 500 podspec updates'
+slow+='|OrderedNamespaceDeletion|should never be ready and never restart|issue 500 podspec updates|Sample API Server'
 
 "$root/conformance/images/build.sh" "$work/conformance-images.tar" >"$work/images.log" 2>&1 || { cat "$work/images.log"; exit 1; }
 (cd "$root" && cargo build --quiet --locked --package knarr --package knarr-conformance) || exit 1

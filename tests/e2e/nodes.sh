@@ -100,7 +100,6 @@ bed_enter_cgroups() { # NODE
 bed_add_node() { # N
     local node=node$1 pid switch
     mkdir -p "$bed/$node"/{etc,etc-work,lib,log}
-    [ -z "${KNARR_BED_REGISTRIES:-}" ] || install -D -m 600 "$KNARR_BED_REGISTRIES" "$bed/$node/etc/knarr/registries.yaml" || return 1
     (
         bed_enter_cgroups "$node" || exit 1
         bed_hold "$node" unshare --net --mount --pid --fork --kill-child --uts --ipc --cgroup --propagation private -- bash
@@ -111,6 +110,7 @@ bed_add_node() { # N
     nsenter -t "$pid" --net -- ip address add "$bed_subnet.$1/24" dev eth0
     nsenter -t "$pid" --net -- ip link set eth0 up
     nsenter -t "$pid" --net -- ip route add default via "$bed_subnet.254"
+    [ -z "${KNARR_BED_REGISTRIES:-}" ] || bed_exec "$node" install -D -m 600 /dev/stdin /etc/knarr/registries.yaml <"$KNARR_BED_REGISTRIES"
 }
 
 bed_start() { # NODE: starts knarr in it
