@@ -44,6 +44,13 @@ stories=$(sed -n 's/^# story: //p' "$here"/stories/*.sh)
 . /dev/stdin <<<"$(cat "$here"/stories/*.sh)"
 [ $# -gt 0 ] && stories=$*
 
+# Stories over somebody's cluster would spoil both.
+for left in /etc/knarr/knarr.yaml /var/lib/knarr/server; do
+    if [ $# -eq 0 ] && [ -e "$left" ]; then
+        echo "end to end: this host has a knarr installation ($left); take it away first: ./install.sh --uninstall"
+        exit 1
+    fi
+done
 # A machine never outlives this run, however it ends.
 trap 'for machine in "$machines"/*/pid; do [ -f "$machine" ] && machine_remove "$(basename "$(dirname "$machine")")"; done' EXIT
 

@@ -38,6 +38,8 @@ pub struct Config {
     pub root_ca: String,
     /// Terminated pods above this number are deleted, oldest first. 0: never.
     pub terminated_pod_threshold: usize,
+    /// How long a node must be missing before its pods are deleted.
+    pub missing_node_grace: Duration,
     /// A node whose lease is older than this is not healthy.
     pub node_monitor_grace: Duration,
     /// What signs certificate requests; None leaves them alone.
@@ -54,6 +56,7 @@ impl Default for Config {
             node_cidr_mask_v6: 64,
             root_ca: String::new(),
             terminated_pod_threshold: 12_500,
+            missing_node_grace: Duration::from_secs(40),
             node_monitor_grace: Duration::from_secs(40),
             authorities: None,
             host: String::new(),

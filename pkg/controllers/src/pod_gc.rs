@@ -24,9 +24,6 @@ pub const CONTROLLER: Controller = Controller {
     start: |ctx| Box::pin(run(ctx)),
 };
 
-/// How long a node must be missing before its pods are deleted.
-const QUARANTINE: Duration = Duration::from_secs(40);
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Work {
     /// A pod (namespace, name) that was deleted and has no node.
@@ -49,18 +46,19 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
     let nodes = ctx.store::<Node>();
     let terminated = Arc::new(Mutex::new(Terminated::new()));
     {
-        let queue = queue.clone();
+        let (queue, grace) = (queue.clone(), ctx.config.missing_node_grace);
         nodes.on_event(move |event| {
             if let Event::Deleted(node) = event {
-                queue.add_after(Work::Node(node.name_any()), QUARANTINE);
+                queue.add_after(Work::Node(node.name_any()), grace);
             }
         });
     }
     nodes.synced().await;
     {
         let (queue, terminated, nodes) = (queue.clone(), terminated.clone(), nodes.clone());
-        let threshold = ctx.config.terminated_pod_threshold;
-        ctx.store::<Pod>().on_event(move |event| follow(&queue, &terminated, &nodes, threshold, event));
+        let (threshold, grace) = (ctx.config.terminated_pod_threshold, ctx.config.missing_node_grace);
+        ctx.store::<Pod>()
+            .on_event(move |event| follow(&queue, &terminated, &nodes, (threshold, grace), event));
     }
     ctx.store::<Pod>().synced().await;
     let run = ctx.clone();
@@ -76,7 +74,7 @@ fn follow(
     queue: &WorkQueue<Work>,
     terminated: &Mutex<Terminated>,
     nodes: &Store<Node>,
-    threshold: usize,
+    (threshold, grace): (usize, Duration),
     event: &Event<Pod>,
 ) {
     let id = |pod: &Pod| {
@@ -92,7 +90,7 @@ fn follow(
                 && old.as_ref().is_none_or(|o| node_name(o).is_none())
                 && nodes.get("", node).is_none()
             {
-                queue.add_after(Work::Node(node.to_owned()), QUARANTINE);
+                queue.add_after(Work::Node(node.to_owned()), grace);
             }
             if is_finished(new) {
                 let mut all = terminated.lock();

@@ -42,6 +42,10 @@ fn user(name: &str) -> UserInfo {
 
 impl Cluster {
     async fn start() -> Self {
+        Self::start_with(Config::default()).await
+    }
+
+    async fn start_with(config: Config) -> Self {
         let _set = tracing_subscriber::fmt()
             .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into()))
             .with_test_writer()
@@ -55,8 +59,7 @@ impl Cluster {
         let clients: std::collections::HashMap<String, Client> =
             names.map(|n| (n.clone(), server.client(user(&n)))).collect();
         let client_for: ClientFor = Arc::new(move |name| clients[name].clone());
-        let config =
-            Config { root_ca: "CA".into(), cluster_cidrs: vec!["10.42.0.0/16".into()], ..Config::default() };
+        let config = Config { root_ca: "CA".into(), cluster_cidrs: vec!["10.42.0.0/16".into()], ..config };
         tokio::spawn(knarr_controllers::run(config, client_for, shutdown.clone()));
         tokio::spawn(knarr_scheduler::run(server.client(user("system:kube-scheduler")), shutdown.clone()));
         let cluster = Self { server, admin, shutdown };
@@ -331,6 +334,14 @@ async fn a_job_completes() {
     assert!(pods.iter().all(|p| p.metadata.finalizers.as_ref().is_none_or(Vec::is_empty)));
     let indexed = cluster.api::<Job>().get("indexed").await.unwrap();
     assert_eq!(indexed.status.unwrap().completed_indexes.as_deref(), Some("0-2"));
+    // Told when to go, a finished job goes with its pods.
+    let ttl = json!({"spec": {"ttlSecondsAfterFinished": 0}});
+    cluster.api::<Job>().patch("indexed", &PatchParams::default(), &Patch::Merge(ttl)).await.unwrap();
+    until("the job and its pods go, the other stays", || async {
+        let (jobs, pods) = (cluster.list::<Job>().await, cluster.list::<Pod>().await);
+        check(jobs.len() == 1 && jobs[0].name_any() == "plain" && pods.len() == 3, (jobs, pods))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -647,6 +658,52 @@ async fn storage_objects_stay_while_they_are_used() {
     until("the volume goes", || async {
         let left = volumes.get_opt("disk").await.unwrap();
         check(left.is_none(), left)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_nobody_deletes_are_collected() {
+    let cluster = Cluster::start_with(Config {
+        terminated_pod_threshold: 2,
+        missing_node_grace: Duration::from_millis(200),
+        ..Config::default()
+    })
+    .await;
+    let pod = |name: &str, node: &str, image: &str| {
+        json!({"metadata": {"name": name}, "spec": {
+            "nodeName": node, "restartPolicy": "Never", "containers": [{"name": "c", "image": image}]}})
+    };
+    // Of those that are done the newest two are kept; made in the same second, those later in the alphabet.
+    for name in ["a", "b", "c", "d"] {
+        cluster.make::<Pod>(pod(name, "node-1", "task")).await;
+    }
+    until("the oldest of the terminated pods go", || async {
+        let names: Vec<String> = cluster.list::<Pod>().await.iter().map(ResourceExt::name_any).collect();
+        check(names == ["c", "d"], names)
+    })
+    .await;
+    // A pod of a node that is not there has failed, and goes when its finalizer lets it.
+    let mut lost = pod("lost", "gone", "web");
+    lost["metadata"]["finalizers"] = json!(["demo.example.com/look"]);
+    cluster.make::<Pod>(lost).await;
+    until("the pod of a missing node has failed and is deleted", || async {
+        let pod = cluster.api::<Pod>().get("lost").await.unwrap();
+        let status = pod.status.clone().unwrap_or_default();
+        let told = status.conditions.iter().flatten().any(|c| {
+            c.type_ == "DisruptionTarget"
+                && c.reason.as_deref() == Some("DeletionByPodGC")
+                && c.status == "True"
+        });
+        let failed = status.phase.as_deref() == Some("Failed");
+        check(told && failed && pod.metadata.deletion_timestamp.is_some(), pod)
+    })
+    .await;
+    let free = json!({"metadata": {"finalizers": null}});
+    cluster.api::<Pod>().patch("lost", &PatchParams::default(), &Patch::Merge(free)).await.unwrap();
+    until("it goes", || async {
+        let lost = cluster.api::<Pod>().get_opt("lost").await.unwrap();
+        check(lost.is_none(), lost)
     })
     .await;
 }

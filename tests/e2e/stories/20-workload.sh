@@ -17,7 +17,7 @@ story_workload() {
     local forward=$!
     check "port-forward" within 10 says "version one" curl -fsS http://127.0.0.1:18080/
     kill "$forward"; wait "$forward" 2>/dev/null
-    check "attach" says "tick" timeout 20 bash -c "kubectl run ticker --image=$web --restart=Never -- sh -c 'while true; do echo tick; sleep 1; done' && kubectl wait --for=condition=Ready pod/ticker --timeout=30s && (timeout 4 kubectl attach ticker || true)"
+    check "attach" says "said 42" timeout 20 bash -c "kubectl run ticker --image=$web --restart=Never -- sh -c 'while true; do echo said \$((6 * 7)); sleep 1; done' && kubectl wait --for=condition=Ready pod/ticker --timeout=30s && (timeout 4 kubectl attach ticker || true)"
     check "delete pod" kubectl delete pod ticker --grace-period=1
 }
 
