@@ -71,8 +71,6 @@ impl RequestInfo {
             }
         } else if info.name.is_empty() && info.verb == "delete" {
             info.verb = "deletecollection".into();
-        } else if info.verb == "get" && info.subresource.is_empty() && query.flag("watch") {
-            info.verb = "watch".into();
         }
         if watch_path {
             info.verb = "watch".into();
@@ -191,6 +189,7 @@ mod tests {
         for (method, uri, want) in [
             ("GET", "/api/v1/pods", "list /v1 ns= pods name= rest="),
             ("GET", "/api/v1/pods?watch=1", "watch /v1 ns= pods name= rest="),
+            ("GET", "/api/v1/namespaces/a/pods/b?watch=1", "get /v1 ns=a pods name=b rest="),
             ("GET", "/api/v1/watch/namespaces/a/pods", "watch /v1 ns=a pods name= rest="),
             ("GET", "/api/v1/namespaces", "list /v1 ns= namespaces name= rest="),
             ("GET", "/api/v1/namespaces/a", "get /v1 ns=a namespaces name=a rest="),
