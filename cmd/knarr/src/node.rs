@@ -111,6 +111,10 @@ pub async fn start(node: &Arc<Node>) -> anyhow::Result<()> {
     let kubelet = kubelet_config(node)?;
     let client = node.clients.kubelet.clone();
     process.spawn("kubelet", knarr_kubelet::run(kubelet, client, runtime, process.shutdown.clone()));
+    if let Some(client) = node.clients.addons.clone() {
+        let role = knarr_addons::server_node::run(node.node_name.clone(), client, process.shutdown.clone());
+        process.spawn("node role", role);
+    }
     Ok(())
 }
 

@@ -25,6 +25,7 @@ pub async fn ensure(client: &Client) -> Result<(), kube::Error> {
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices", "endpointslices/restricted"],
          "verbs": ["get", "list", "watch", "create", "patch", "update"]},
         {"apiGroups": [""], "resources": ["nodes", "pods", "namespaces"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]},
         {"apiGroups": [""], "resources": ["nodes/stats", "nodes/proxy", "nodes/metrics"], "verbs": ["get"]},
     ]);
     for (user, rules) in [(DNS_USER, dns), (ADDONS_USER, addons)] {

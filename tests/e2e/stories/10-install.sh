@@ -7,6 +7,7 @@ story_install() {
     }
     check "the node is Ready and names its version" says "v1.37." kubectl get nodes -o wide
     check "node state" says " Ready " kubectl get nodes
+    check "node role" within 10 says " control-plane " kubectl get nodes
     check "kubeconfig is for root only" test "$(stat -c %a /etc/knarr/knarr.yaml)" = 600
     check "server is ready" says "readyz check passed" kubectl get --raw '/readyz?verbose'
     check "--status" says "Ready" env KNARR_INIT=none "$root/install.sh" --status
