@@ -44,11 +44,11 @@ pub async fn run(node: String, client: Client, shutdown: CancellationToken) -> R
             continue;
         }
         while !object.labels().contains_key(LABEL) {
-            let patch = json!({"metadata": {"uid": object.uid(), "labels": {LABEL: "true"}}});
+            let patch = json!({"metadata": {"labels": {LABEL: "true"}}});
             match api.patch(&node, &PatchParams::default(), &Patch::Merge(patch)).await {
                 Ok(_) => break,
-                // Gone or another one: its own event follows.
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => break,
+                // Gone: when it registers again, that is an event of its own.
+                Err(kube::Error::Api(status)) if status.code == 404 => break,
                 Err(error) => {
                     tracing::warn!(%error, "the server's node has no role yet");
                     if shutdown.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
