@@ -54,26 +54,9 @@ cargo_tests() {
     grep -E '^(NOT RUN|SKIPPED):' "$work/cargo-test.log" | sort | uniq -c
     quiet=$(grep -cE '^(NOT RUN|SKIPPED):' "$work/cargo-test.log")
     p=$((p - quiet)) i=$((i + quiet))
-    if [ "$code" -ne 0 ] && again "$work/cargo-test.log"; then p=$((p + f)) f=0 code=0; fi
     echo "cargo test: $p passed, $f failed, $i ignored or skipped"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + i))
     return "$code"
-}
-
-# again LOG: what failed runs once more, one by one. A test that then passes is flaky: that is said, and is a defect to
-# be mended, but does not hide what the change under test did.
-again() {
-    local names targets target
-    mapfile -t names < <(sed -n 's/^test \([^ ]*\) \.\.\. FAILED$/\1/p' "$1" | sort -u)
-    mapfile -t targets < <(sed -n '/^error: .* targets* failed:$/,$ s/^    `\(.*\)`$/\1/p' "$1")
-    # More than a few are no accident, and neither is what broke without naming a test.
-    [ "${#names[@]}" -gt 0 ] && [ "${#names[@]}" -le 3 ] && [ "${#targets[@]}" -gt 0 ] || return 1
-    for target in "${targets[@]}"; do
-        # shellcheck disable=SC2086
-        cargo test --locked $target -- --exact --test-threads 1 "${names[@]}" >"$work/again.log" 2>&1 &&
-            grep -q '^test result: ok. [1-9]' "$work/again.log" || { tail -n 40 "$work/again.log"; return 1; }
-    done
-    printf 'FLAKY: %s failed once and passed when run again\n' "${names[@]}"
 }
 
 # Ignored in the run of all tests, because it needs a client; counted as skipped there if this one is not run.
