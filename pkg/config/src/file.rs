@@ -61,7 +61,7 @@ fn read_one(
         }
         let mut values = values_of(flag, value).map_err(|e| fail(format!("{name}: {e}")))?;
         if append {
-            if !matches!(flag.shape, Shape::Many | Shape::Repeated) {
+            if !flag.shape.is_list() {
                 return Err(fail(format!("{key}: only a list can be appended to")));
             }
             let before = lists.iter().rev().find(|(n, _)| *n == flag.name).map(|(_, v)| v.clone());
@@ -80,9 +80,7 @@ fn first_line(text: &str) -> String {
 
 fn values_of(flag: &Flag, value: &Value) -> Result<Vec<String>, String> {
     match value {
-        Value::Array(items) if matches!(flag.shape, Shape::Many | Shape::Repeated) => {
-            items.iter().map(scalar).collect()
-        }
+        Value::Array(items) if flag.shape.is_list() => items.iter().map(scalar).collect(),
         Value::String(text) if flag.shape == Shape::Many => Ok(text.split(',').map(str::to_string).collect()),
         other => Ok(vec![scalar(other)?]),
     }

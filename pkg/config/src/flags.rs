@@ -22,6 +22,13 @@ pub enum Shape {
     Repeated,
 }
 
+impl Shape {
+    /// Whether it takes any number of values.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::Many | Self::Repeated)
+    }
+}
+
 /// One setting.
 pub struct Flag {
     /// Long flag and file key.
@@ -173,13 +180,12 @@ pub const FLAGS: &[Flag] = &[
             Ok(())
         }),
     },
-    Flag {
-        name: "disable",
-        short: None,
-        value: "COMPONENT",
-        help: "leave components out: controllers, dns, kubelet, metrics, proxy, scheduler",
-        shape: Shape::Many,
-        set: Set::Many(|c, v| {
+    list(
+        "disable",
+        "COMPONENT",
+        "leave components out: controllers, dns, kubelet, metrics, proxy, scheduler",
+        Shape::Many,
+        |c, v| {
             if let Some(bad) = v.iter().find(|x| !COMPONENTS.contains(&x.as_str())) {
                 return Err(format!(
                     "{bad:?} is not a component that can be left out: {}",
@@ -188,8 +194,8 @@ pub const FLAGS: &[Flag] = &[
             }
             c.disable = v.to_vec();
             Ok(())
-        }),
-    },
+        },
+    ),
     one(
         "flannel-backend",
         "BACKEND",
@@ -206,17 +212,16 @@ pub const FLAGS: &[Flag] = &[
         c.https_listen_port = port(v)?;
         Ok(())
     }),
-    Flag {
-        name: "kubelet-arg",
-        short: None,
-        value: "NAME=VALUE",
-        help: "a flag of the kubelet, such as eviction-hard=nodefs.available<1Gi; may be repeated",
-        shape: Shape::Repeated,
-        set: Set::Many(|c, v| {
+    list(
+        "kubelet-arg",
+        "NAME=VALUE",
+        "a flag of the kubelet, such as eviction-hard=nodefs.available<1Gi; may be repeated",
+        Shape::Repeated,
+        |c, v| {
             c.kubelet_arg = v.to_vec();
             Ok(())
-        }),
-    },
+        },
+    ),
     one("lb-server-port", "PORT", "loopback port of the agent's load balancer [default: 6444]", |c, v| {
         c.lb_server_port = port(v)?;
         Ok(())
@@ -256,17 +261,16 @@ pub const FLAGS: &[Flag] = &[
         c.service_node_port_range = (from, to);
         Ok(())
     }),
-    Flag {
-        name: "tls-san",
-        short: None,
-        value: "NAME",
-        help: "further host names and addresses in the serving certificate",
-        shape: Shape::Many,
-        set: Set::Many(|c, v| {
+    list(
+        "tls-san",
+        "NAME",
+        "further host names and addresses in the serving certificate",
+        Shape::Many,
+        |c, v| {
             c.tls_san = v.to_vec();
             Ok(())
-        }),
-    },
+        },
+    ),
     Flag {
         short: Some('t'),
         ..one("token", "TOKEN", "join token [default of servers: made at the first start]", |c, v| {
@@ -317,6 +321,16 @@ const fn one(
     set: fn(&mut Config, &str) -> Result<(), String>,
 ) -> Flag {
     Flag { name, short: None, value, help, shape: Shape::One, set: Set::One(set) }
+}
+
+const fn list(
+    name: &'static str,
+    value: &'static str,
+    help: &'static str,
+    shape: Shape,
+    set: fn(&mut Config, &[String]) -> Result<(), String>,
+) -> Flag {
+    Flag { name, short: None, value, help, shape, set: Set::Many(set) }
 }
 
 fn secret(text: &str) -> Result<String, String> {
