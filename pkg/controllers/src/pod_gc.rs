@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
@@ -13,7 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::context::{Action, Controller, Ctx, work};
+use crate::context::{Action, Config, Controller, Ctx, work};
 use crate::error::{During, Error};
 use crate::pods::{is_finished, node_name};
 
@@ -56,9 +55,8 @@ async fn run(ctx: Arc<Ctx>) -> Result<(), Error> {
     nodes.synced().await;
     {
         let (queue, terminated, nodes) = (queue.clone(), terminated.clone(), nodes.clone());
-        let (threshold, grace) = (ctx.config.terminated_pod_threshold, ctx.config.missing_node_grace);
-        ctx.store::<Pod>()
-            .on_event(move |event| follow(&queue, &terminated, &nodes, (threshold, grace), event));
+        let config = ctx.config.clone();
+        ctx.store::<Pod>().on_event(move |event| follow(&queue, &terminated, &nodes, &config, event));
     }
     ctx.store::<Pod>().synced().await;
     let run = ctx.clone();
@@ -74,7 +72,7 @@ fn follow(
     queue: &WorkQueue<Work>,
     terminated: &Mutex<Terminated>,
     nodes: &Store<Node>,
-    (threshold, grace): (usize, Duration),
+    config: &Config,
     event: &Event<Pod>,
 ) {
     let id = |pod: &Pod| {
@@ -90,11 +88,12 @@ fn follow(
                 && old.as_ref().is_none_or(|o| node_name(o).is_none())
                 && nodes.get("", node).is_none()
             {
-                queue.add_after(Work::Node(node.to_owned()), grace);
+                queue.add_after(Work::Node(node.to_owned()), config.missing_node_grace);
             }
             if is_finished(new) {
                 let mut all = terminated.lock();
                 all.insert(id(new));
+                let threshold = config.terminated_pod_threshold;
                 if threshold > 0 && all.len() > threshold {
                     queue.add(Work::Terminated);
                 }

@@ -372,15 +372,15 @@ async fn info(node: &Arc<Node>) -> Value {
 }
 
 /// Whether a limit of any of these signals is met. What cannot be measured is not.
-fn pressed(node: &Node, signals: &[Signal], amount: impl Fn(Signal) -> Option<Amount>) -> bool {
-    let limits = node.config.eviction_hard.iter().filter(|t| signals.contains(&t.signal));
-    limits.into_iter().any(|t| amount(t.signal).is_some_and(|a| t.met(a)))
+fn pressed(node: &Node, signals: &[Signal]) -> bool {
+    let mut limits = node.config.eviction_hard.iter().filter(|t| signals.contains(&t.signal));
+    limits.any(|t| amount(node, t.signal).is_some_and(|a| t.met(a)))
 }
 
 /// What is left of memory, disk and process numbers.
 fn amount(node: &Node, signal: Signal) -> Option<Amount> {
     let unsigned = |n: i64| u64::try_from(n).ok();
-    // The images lie beside the pods' directories, below the same data directory.
+    // The images of our own containerd lie below the same data directory; those of another runtime are not looked at.
     let disk = || Amount::of_file_system(&node.config.root_dir);
     match signal {
         Signal::Memory => Some(Amount {
@@ -428,7 +428,7 @@ async fn conditions(node: &Arc<Node>, before: &[NodeCondition]) -> Vec<NodeCondi
         let n = usize::from(!yes);
         (kind.to_owned(), yes, reason[n].to_owned(), message[n].to_owned())
     };
-    let met = |signals: &[Signal]| pressed(node, signals, |signal| amount(node, signal));
+    let met = |signals: &[Signal]| pressed(node, signals);
     let memory = ["KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"];
     let disk = met(&[Signal::NodeFs, Signal::NodeFsInodes, Signal::ImageFs, Signal::ImageFsInodes]);
     let (ready, message) = runtime_ready(node).await;
