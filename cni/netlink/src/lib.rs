@@ -4,6 +4,7 @@
 //!   namespaces, sysctls, nftables and conntrack. [`RealKernel`] speaks netlink; [`FakeKernel`] keeps the same
 //!   data types in memory.
 //! * [`nft`] is the model of one nftables table: pure data, a pure diff, and its wire form.
+//! * [`tables`] keeps a table as somebody wants it, whoever deletes it.
 //! * [`Ledger`] records every host object before it is made, and undoes exactly those.
 //!
 //! This crate knows nothing of Kubernetes, services or pods.
@@ -17,6 +18,7 @@ mod kernel;
 mod ledger;
 pub mod nft;
 mod real;
+pub mod tables;
 mod tunnel;
 mod undo;
 

@@ -59,11 +59,12 @@ fn family(name: &str) -> Result<Family> {
     match name {
         "ip" => Ok(Family::Ip),
         "ip6" => Ok(Family::Ip6),
+        "bridge" => Ok(Family::Bridge),
         other => Err(Error::new(
             "undo",
             format!("nftables family {other}"),
             ErrorKind::Unsupported,
-            "not one of ip, ip6",
+            "not one of ip, ip6, bridge",
         )),
     }
 }

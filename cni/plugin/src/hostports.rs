@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ipnetwork::IpNetwork;
 use knarr_netlink::nft::{
     Base, Chain, ChainKind, Data, Family, Field, FieldType, Hook, Key, Rule, Sense, Set, SetData, Side, Stmt,
     Table, Verdict, diff,
@@ -22,21 +21,6 @@ const HAIRPINS: &str = "hairpins";
 
 fn base(kind: ChainKind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
     Chain { base: Some(Base { kind, hook, priority }), rules }
-}
-
-/// Networks that masquerading leaves alone besides the cluster's own.
-fn multicast(family: Family) -> Option<IpNetwork> {
-    match family {
-        Family::Ip => "224.0.0.0/4".parse().ok(),
-        Family::Ip6 => "ff00::/8".parse().ok(),
-    }
-}
-
-fn loopback(family: Family) -> Option<IpNetwork> {
-    match family {
-        Family::Ip => "127.0.0.0/8".parse().ok(),
-        Family::Ip6 => "::1/128".parse().ok(),
-    }
 }
 
 /// The table without any container's elements.
@@ -59,7 +43,7 @@ fn skeleton(cfg: &Conflist, family: Family) -> Table {
     // IPv4 loopback is translated too, which the bridge's `route_localnet` allows; IPv6 has no such thing.
     let mut from_host: Vec<Stmt> = Vec::new();
     if family == Family::Ip6 {
-        from_host.extend(loopback(family).map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)));
+        from_host.extend(family.loopback().map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)));
     }
     from_host.extend([local(), jump()]);
     // Just before the service proxy: a host port wins over a node port of the same number.
@@ -72,18 +56,18 @@ fn skeleton(cfg: &Conflist, family: Family) -> Table {
         Stmt::Masquerade,
     ];
     let mut from_loopback = vec![Stmt::Translated(Sense::Is)];
-    from_loopback.extend(loopback(family).map(|n| Stmt::Address(Side::Source, Sense::Is, n)));
+    from_loopback.extend(family.loopback().map(|n| Stmt::Address(Side::Source, Sense::Is, n)));
     from_loopback.push(Stmt::Masquerade);
     // With `route_localnet` nothing else keeps pods from speaking to what listens on this host's loopback.
     let mut guard = vec![Stmt::FromInterface(cfg.bridge.clone())];
-    guard.extend(loopback(family).map(|n| Stmt::Address(Side::Destination, Sense::Is, n)));
+    guard.extend(family.loopback().map(|n| Stmt::Address(Side::Destination, Sense::Is, n)));
     guard.push(Stmt::Verdict(Verdict::Drop));
     t.chains.insert("guard".into(), base(ChainKind::Filter, Hook::Prerouting, -150, vec![guard.into()]));
     let mut outside = vec![
         Stmt::Address(Side::Source, Sense::Is, cfg.pod_cidr),
         Stmt::Address(Side::Destination, Sense::IsNot, cfg.cluster_cidr),
     ];
-    outside.extend(multicast(family).map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)));
+    outside.extend(family.multicast().map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n)));
     outside.push(Stmt::Masquerade);
     let postrouting = base(
         ChainKind::Nat,

@@ -8,12 +8,14 @@ pub mod cluster;
 pub mod informer;
 pub mod queue;
 pub mod recorder;
+mod selector;
 mod shelf;
 
 pub use cluster::ClusterConfig;
 pub use informer::{Cached, Event, Informers, Sink, Store};
 pub use queue::WorkQueue;
 pub use recorder::Recorder;
+pub use selector::selector_of;
 pub use shelf::Key;
 
 use knarr_machinery::UserInfo;

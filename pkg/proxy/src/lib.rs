@@ -14,28 +14,20 @@ mod sync;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use knarr_client::{Informers, Store};
+use knarr_client::Informers;
 use knarr_netlink::nft::Family;
-use knarr_netlink::{Kernel, Ledger, Netns, RealKernel};
-use tokio::sync::Notify;
+use knarr_netlink::tables::{Changes, Pace};
+use knarr_netlink::{Kernel, Ledger, RealKernel};
 use tokio_util::sync::CancellationToken;
 
 pub use model::{AffinitySeconds, Endpoint, Reach, ServicePort, services};
 pub use plan::TABLE;
 pub use plan::{Tables, plan};
 pub use sync::Synchronizer;
-
-/// Changes that come within this time go into one transaction.
-const GATHER: Duration = Duration::from_millis(20);
-/// Waiting time after a failed transaction, doubled up to [`RETRY_MOST`].
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-const RETRY_MOST: Duration = Duration::from_secs(30);
 
 /// Settings of the proxy.
 #[derive(Debug, Clone)]
@@ -73,11 +65,11 @@ pub async fn run_with(
 ) -> Result<(), Error> {
     let service_store = informers.of::<Service>();
     let slice_store = informers.of::<EndpointSlice>();
-    let changed = Arc::new(Changes::default());
-    let wake = changed.clone();
-    service_store.on_event(move |_| wake.notify.notify_one());
-    let wake = changed.clone();
-    slice_store.on_event(move |_| wake.notify.notify_one());
+    let changes = Arc::new(Changes::default());
+    let wake = changes.clone();
+    service_store.on_event(move |_| wake.wake());
+    let wake = changes.clone();
+    slice_store.on_event(move |_| wake.wake());
     let synced = async {
         service_store.synced().await;
         slice_store.synced().await;
@@ -85,74 +77,21 @@ pub async fn run_with(
     if shutdown.run_until_cancelled(synced).await.is_none() {
         return Ok(());
     }
-    let deleted = tokio::spawn(watch_tables(kernel.clone(), changed.clone(), shutdown.clone()));
-    let mut synchronizer = Synchronizer::new(cfg.clone(), kernel, Ledger::open(&cfg.ledger)?);
-    let ended = keep(&mut synchronizer, &cfg, &service_store, &slice_store, &changed, &shutdown).await;
-    deleted.abort();
-    ended
-}
-
-/// Wakes the proxy when somebody deletes its table (`nft flush ruleset`, a firewall that reloads).
-async fn watch_tables(kernel: Arc<dyn Kernel>, lost: Arc<Changes>, shutdown: CancellationToken) {
-    loop {
-        let gone = kernel.nft_table_deleted(&Netns::Host, Family::Ip, TABLE);
-        match shutdown.run_until_cancelled(gone).await {
-            None => return,
-            Some(Ok(())) => {
-                tracing::warn!(table = TABLE, "somebody deleted the service rules; putting them back");
-                lost.table_lost.store(true, Ordering::Release);
-                lost.notify.notify_one();
+    let mut synchronizer = Synchronizer::new(cfg.clone(), kernel.clone(), Ledger::open(&cfg.ledger)?);
+    let deleted = changes.watch_table(&*kernel, Family::Ip, TABLE, &shutdown);
+    let kept = async {
+        let mut pace = Pace::default();
+        loop {
+            if changes.take_lost() {
+                synchronizer.forget();
             }
-            Some(Err(e)) => tracing::warn!(error = %e, "a deletion of the service rules would go unnoticed"),
-        }
-        if shutdown.run_until_cancelled(tokio::time::sleep(RETRY_FIRST)).await.is_none() {
-            return;
-        }
-    }
-}
-
-/// What wakes the proxy.
-#[derive(Default)]
-struct Changes {
-    notify: Notify,
-    table_lost: AtomicBool,
-}
-
-async fn keep(
-    synchronizer: &mut Synchronizer,
-    cfg: &ProxyConfig,
-    service_store: &Store<Service>,
-    slice_store: &Store<EndpointSlice>,
-    changed: &Changes,
-    shutdown: &CancellationToken,
-) -> Result<(), Error> {
-    let mut retry = RETRY_FIRST;
-    loop {
-        if changed.table_lost.swap(false, Ordering::AcqRel) {
-            synchronizer.forget();
-        }
-        let wanted = services(&service_store.list(), &slice_store.list(), &cfg.node_name);
-        let again = match synchronizer.apply(wanted).await {
-            Ok(()) => {
-                retry = RETRY_FIRST;
-                None
+            let wanted = services(&service_store.list(), &slice_store.list(), &cfg.node_name);
+            let outcome = synchronizer.apply(wanted).await;
+            if !pace.wait(outcome, &changes, &shutdown).await {
+                return;
             }
-            Err(e) => {
-                tracing::warn!(error = %e, retry_seconds = retry.as_secs_f32(), "service rules not applied");
-                let wait = retry;
-                retry = (retry * 2).min(RETRY_MOST);
-                Some(wait)
-            }
-        };
-        let next = async {
-            match again {
-                Some(wait) => drop(tokio::time::timeout(wait, changed.notify.notified()).await),
-                None => changed.notify.notified().await,
-            }
-            tokio::time::sleep(GATHER).await;
-        };
-        if shutdown.run_until_cancelled(next).await.is_none() {
-            return Ok(());
         }
-    }
+    };
+    tokio::join!(kept, deleted);
+    Ok(())
 }

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use knarr_netlink::nft::{
     Base, Chain, ChainKind, Data, Family, Field, FieldType, Hook, Key, Rule, Sense, Set, SetData, Side, Stmt,
-    Table, Verdict,
+    Table, Verdict, name_of,
 };
 
 use crate::ProxyConfig;
@@ -35,8 +35,6 @@ const SERVICES: &str = "services";
 const CHECKS: &str = "checks";
 const UNUSED_PORTS: &str = "unused-ports";
 const REJECT: &str = "reject";
-/// Kernel names may be longer; this is long enough to read.
-const NAME_LIMIT: usize = 110;
 
 /// The tables for these service ports.
 pub fn plan(services: &[ServicePort], cfg: &ProxyConfig) -> Tables {
@@ -53,13 +51,6 @@ pub fn plan(services: &[ServicePort], cfg: &ProxyConfig) -> Tables {
         tables.insert(family, planner.table);
     }
     tables
-}
-
-fn loopback(family: Family) -> Option<IpNetwork> {
-    match family {
-        Family::Ip => "127.0.0.0/8".parse().ok(),
-        Family::Ip6 => "::1/128".parse().ok(),
-    }
 }
 
 fn base(kind: ChainKind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
@@ -79,7 +70,7 @@ fn node_port_destinations(family: Family, cfg: &ProxyConfig) -> Vec<Vec<Stmt>> {
     let local = Stmt::LocalAddress(Side::Destination, Sense::Is);
     let of_family = |n: &&IpNetwork| n.is_ipv4() == (family == Family::Ip);
     if cfg.node_port_addresses.is_empty() {
-        let not_loopback = loopback(family).map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n));
+        let not_loopback = family.loopback().map(|n| Stmt::Address(Side::Destination, Sense::IsNot, n));
         return vec![not_loopback.into_iter().chain([local]).collect()];
     }
     let networks = cfg.node_port_addresses.iter().filter(of_family);
@@ -156,17 +147,6 @@ fn skeleton(family: Family, cfg: &ProxyConfig) -> Table {
     t
 }
 
-/// Name of a service port's own chain or map: kind, digest, and the name for people, cut to a limit.
-fn name(kind: &str, service: &str) -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in service.bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    let mut out = format!("{kind}-{hash:016x}-{service}");
-    out.truncate(NAME_LIMIT);
-    out
-}
-
 struct Planner<'a> {
     family: Family,
     cfg: &'a ProxyConfig,
@@ -230,7 +210,7 @@ impl Planner<'_> {
             }
             return;
         };
-        let chain = name("external", &s.name);
+        let chain = name_of("external", &s.name);
         let mut rules: Vec<Rule> = Vec::new();
         if s.external == Reach::Cluster {
             rules.push(vec![Stmt::SetMark(MASQUERADE_MARK), Stmt::Verdict(goto(cluster))].into());
@@ -271,7 +251,7 @@ impl Planner<'_> {
         if s.external == Reach::Cluster || local.is_some() {
             return;
         }
-        let chain = name("drop", &s.name);
+        let chain = name_of("drop", &s.name);
         let mut rules: Vec<Rule> = Vec::new();
         for net in self.pod_networks() {
             rules.push(
@@ -297,7 +277,7 @@ impl Planner<'_> {
         if s.source_ranges.is_empty() || ips.is_empty() {
             return;
         }
-        let chain = name("firewall", &s.name);
+        let chain = name_of("firewall", &s.name);
         let v4 = self.family == Family::Ip;
         let mut rules: Vec<Rule> = Vec::new();
         for range in s.source_ranges.iter().filter(|r| r.is_ipv4() == v4) {
@@ -320,7 +300,7 @@ impl Planner<'_> {
 
     /// The chain that draws one of the endpoints, and its maps.
     fn endpoints(&mut self, kind: &str, s: &ServicePort, endpoints: &[&Endpoint]) -> String {
-        let chain = name(kind, &s.name);
+        let chain = name_of(kind, &s.name);
         let value = || SetData::Value(vec![FieldType::Address, FieldType::Port]);
         let mut map = Set::new(vec![FieldType::Number], value());
         for (i, e) in (0u32..).zip(endpoints) {
@@ -342,7 +322,7 @@ impl Planner<'_> {
         let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
         let mut draw = vec![Stmt::ResolveRandom(count, chain.clone())];
         if let Some(seconds) = s.affinity {
-            let memory = name(&format!("affinity-{kind}"), &s.name);
+            let memory = name_of(&format!("affinity-{kind}"), &s.name);
             let mut set = Set::new(vec![FieldType::Address], value());
             set.timeout_seconds = Some(seconds);
             self.table.sets.insert(memory.clone(), set);

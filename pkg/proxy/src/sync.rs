@@ -1,35 +1,34 @@
 //! From the plan to the kernel. Entry point: [`Synchronizer::apply`].
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use knarr_netlink::nft::{Data, Family, Op, Table, diff};
-use knarr_netlink::{Item, Kernel, Ledger, Netns, Result};
+use knarr_netlink::nft::{Data, Family, Op, Table};
+use knarr_netlink::tables::Tables;
+use knarr_netlink::{Kernel, Ledger, Netns, Result};
 
 use crate::ProxyConfig;
 use crate::conntrack::stale_flows;
 use crate::model::ServicePort;
-use crate::plan::{TABLE, Tables, plan};
+use crate::plan::{TABLE, plan};
 
 /// Holds what the kernel is known to have, and sends differences.
 pub struct Synchronizer {
     cfg: ProxyConfig,
     kernel: Arc<dyn Kernel>,
-    ledger: Ledger,
-    /// Tables as last committed; a family is missing when it must be read from the kernel first.
-    applied: BTreeMap<Family, Option<Table>>,
+    tables: Tables,
     services: Vec<ServicePort>,
 }
 
 impl Synchronizer {
     /// Nothing known yet: the first [`apply`](Self::apply) reads and adopts what is there.
     pub fn new(cfg: ProxyConfig, kernel: Arc<dyn Kernel>, ledger: Ledger) -> Self {
-        Self { cfg, kernel, ledger, applied: BTreeMap::new(), services: Vec::new() }
+        let tables = Tables::new(TABLE, kernel.clone(), ledger);
+        Self { cfg, kernel, tables, services: Vec::new() }
     }
 
-    /// Forgets what the kernel is believed to have: it is read again next time.
+    /// Somebody may have deleted the tables: the kernel is read again next time.
     pub fn forget(&mut self) {
-        self.applied.clear();
+        self.tables.forget();
     }
 
     /// Makes the kernel's tables what these service ports want, with one transaction per family that differs.
@@ -37,9 +36,10 @@ impl Synchronizer {
     pub async fn apply(&mut self, services: Vec<ServicePort>) -> Result<()> {
         let desired = plan(&services, &self.cfg);
         for family in [Family::Ip, Family::Ip6] {
-            if let Err(e) = self.family(family, &desired).await {
-                self.applied.remove(&family);
-                return Err(e);
+            let want = desired.get(&family);
+            let before = self.tables.apply(family, want).await?;
+            if let (Some(before), Some(want)) = (&before, want) {
+                self.forget_clients(family, before, want).await?;
             }
         }
         for flow in stale_flows(&self.services, &services) {
@@ -48,35 +48,6 @@ impl Synchronizer {
             }
         }
         self.services = services;
-        Ok(())
-    }
-
-    async fn family(&mut self, family: Family, desired: &Tables) -> Result<()> {
-        let current = match self.applied.get(&family) {
-            Some(known) => known.clone(),
-            None => self.kernel.nft_table(&Netns::Host, family, TABLE).await?,
-        };
-        let empty = Table::default();
-        let want = match desired.get(&family) {
-            Some(t) => t,
-            None if current.is_none() => {
-                self.applied.insert(family, None);
-                return Ok(());
-            }
-            None => &empty,
-        };
-        if current.is_none() {
-            self.ledger.record(&Item::nft_table(family, TABLE))?;
-        }
-        let ops = diff(current.as_ref(), want);
-        if !ops.is_empty() {
-            tracing::debug!(family = family.name(), operations = ops.len(), "service rules change");
-            self.kernel.nft_commit(&Netns::Host, family, TABLE, &ops).await?;
-        }
-        self.applied.insert(family, Some(want.clone()));
-        if let Some(current) = &current {
-            self.forget_clients(family, current, want).await?;
-        }
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! A pod with what the scheduler derives from it once. Pure.
 
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, PodStatus, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use knarr_client::selector_of;
 use knarr_machinery::labels::Selector;
 
 use crate::resources::{Resources, requests, weight};
@@ -88,15 +89,6 @@ impl Term {
 
 /// Labels to match.
 pub type Selectable = std::collections::BTreeMap<String, String>;
-
-/// A selector document; none selects nothing, and so does one that is malformed.
-pub fn selector_of(selector: Option<&LabelSelector>) -> Selector {
-    let Some(selector) = selector else { return Selector::nothing() };
-    serde_json::to_value(selector)
-        .map_err(|e| e.to_string())
-        .and_then(|value| Selector::from_label_selector(&value))
-        .unwrap_or_else(|_| Selector::nothing())
-}
 
 /// Whether a selector matches a pod's labels.
 pub fn matches(selector: &Selector, pod: &Pod) -> bool {

@@ -25,8 +25,8 @@ fn register(word: u32) -> Register {
 
 fn address_load(side: Side, family: Family, dreg: Register) -> Expr {
     let (offset, len) = match (family, side) {
-        (Family::Ip, Side::Source) => (12, 4),
-        (Family::Ip, Side::Destination) => (16, 4),
+        (Family::Ip | Family::Bridge, Side::Source) => (12, 4),
+        (Family::Ip | Family::Bridge, Side::Destination) => (16, 4),
         (Family::Ip6, Side::Source) => (8, 16),
         (Family::Ip6, Side::Destination) => (24, 16),
     };
@@ -139,27 +139,11 @@ fn append_stmt(stmt: &Stmt, family: Family, out: &mut Vec<Expr>) {
             out.push(Expr::Fib { dreg: reg, result: nl::FibResult::AddrType, flags });
             out.push(Expr::Cmp { sreg: reg, op: op(*sense), data: 2u32.to_ne_bytes().to_vec() });
         }
-        Stmt::FromInterface(name) => {
-            let mut data = name.clone().into_bytes();
-            data.resize(16, 0);
-            out.push(Expr::Meta { dreg: reg, key: nl::MetaKey::IifName });
-            out.push(Expr::Cmp { sreg: reg, op: CmpOp::Eq, data });
+        Stmt::FromInterface(_) | Stmt::Protocol(_) | Stmt::Port(_) | Stmt::Ports(..) => {
+            append_meta(stmt, out);
         }
-        Stmt::Protocol(p) => {
-            out.push(Expr::Meta { dreg: reg, key: nl::MetaKey::L4Proto });
-            out.push(Expr::Cmp { sreg: reg, op: CmpOp::Eq, data: vec![*p] });
-        }
-        Stmt::Port(p) => {
-            out.push(Expr::Payload { dreg: reg, base: PayloadBase::Transport, offset: 2, len: 2 });
-            out.push(Expr::Cmp { sreg: reg, op: CmpOp::Eq, data: p.to_be_bytes().to_vec() });
-        }
-        Stmt::NewConnection => {
-            out.push(Expr::Ct { dreg: reg, key: nl::CtKey::State });
-            bits(Sense::Is, 8, out);
-        }
-        Stmt::Translated(sense) => {
-            out.push(Expr::Ct { dreg: reg, key: nl::CtKey::Status });
-            bits(*sense, 1 << 5, out);
+        Stmt::NewConnection | Stmt::Related | Stmt::Reply | Stmt::Translated(_) => {
+            append_connection(stmt, out);
         }
         Stmt::Mark(sense, mask) => {
             out.push(Expr::Meta { dreg: reg, key: nl::MetaKey::Mark });
@@ -190,6 +174,60 @@ fn append_stmt(stmt: &Stmt, family: Family, out: &mut Vec<Expr>) {
             out.push(RawExpr::new("reject", data).into());
         }
         Stmt::Verdict(v) => out.push(verdict_expr(v)),
+    }
+}
+
+/// The statements about interface, protocol and port.
+fn append_meta(stmt: &Stmt, out: &mut Vec<Expr>) {
+    let reg = Register::R0;
+    let port = Expr::Payload { dreg: reg, base: PayloadBase::Transport, offset: 2, len: 2 };
+    let mut is = |load: Expr, tests: &[(CmpOp, Vec<u8>)]| {
+        out.push(load);
+        out.extend(tests.iter().map(|(op, data)| Expr::Cmp { sreg: reg, op: *op, data: data.clone() }));
+    };
+    match stmt {
+        Stmt::FromInterface(name) => {
+            let data = match name.strip_suffix('*') {
+                Some(beginning) => beginning.as_bytes().to_vec(),
+                None => {
+                    let mut whole = name.clone().into_bytes();
+                    whole.resize(16, 0);
+                    whole
+                }
+            };
+            is(Expr::Meta { dreg: reg, key: nl::MetaKey::IifName }, &[(CmpOp::Eq, data)]);
+        }
+        Stmt::Protocol(p) => {
+            is(Expr::Meta { dreg: reg, key: nl::MetaKey::L4Proto }, &[(CmpOp::Eq, vec![*p])])
+        }
+        Stmt::Port(p) => is(port, &[(CmpOp::Eq, p.to_be_bytes().to_vec())]),
+        Stmt::Ports(first, last) => {
+            // Network order: the kernel compares bytes.
+            let (first, last) = (first.to_be_bytes().to_vec(), last.to_be_bytes().to_vec());
+            is(port, &[(CmpOp::Gte, first), (CmpOp::Lte, last)]);
+        }
+        _ => {}
+    }
+}
+
+/// The statements about the tracked connection.
+fn append_connection(stmt: &Stmt, out: &mut Vec<Expr>) {
+    let reg = Register::R0;
+    let load = |key| Expr::Ct { dreg: reg, key };
+    match stmt {
+        Stmt::Reply => {
+            out.push(load(nl::CtKey::Direction));
+            out.push(Expr::Cmp { sreg: reg, op: CmpOp::Eq, data: vec![1] });
+        }
+        Stmt::NewConnection | Stmt::Related => {
+            out.push(load(nl::CtKey::State));
+            bits(Sense::Is, if *stmt == Stmt::Related { 4 } else { 8 }, out);
+        }
+        Stmt::Translated(sense) => {
+            out.push(load(nl::CtKey::Status));
+            bits(*sense, 1 << 5, out);
+        }
+        _ => {}
     }
 }
 

@@ -18,6 +18,9 @@ use ipnetwork::IpNetwork;
 
 pub use diff::{Op, diff};
 
+/// Kernel names may be longer; this is long enough to read.
+const NAME_LIMIT: usize = 110;
+
 /// Address family of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
@@ -25,6 +28,8 @@ pub enum Family {
     Ip,
     /// IPv6.
     Ip6,
+    /// Frames between the ports of a bridge. Addresses are IPv4's here.
+    Bridge,
 }
 
 impl Family {
@@ -33,11 +38,30 @@ impl Family {
         if addr.is_ipv4() { Self::Ip } else { Self::Ip6 }
     }
 
+    /// The addresses of every host itself; none where addresses are not known.
+    pub fn loopback(self) -> Option<IpNetwork> {
+        match self {
+            Self::Ip => "127.0.0.0/8".parse().ok(),
+            Self::Ip6 => "::1/128".parse().ok(),
+            Self::Bridge => None,
+        }
+    }
+
+    /// The addresses of groups; none where addresses are not known.
+    pub fn multicast(self) -> Option<IpNetwork> {
+        match self {
+            Self::Ip => "224.0.0.0/4".parse().ok(),
+            Self::Ip6 => "ff00::/8".parse().ok(),
+            Self::Bridge => None,
+        }
+    }
+
     /// As nft writes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ip => "ip",
             Self::Ip6 => "ip6",
+            Self::Bridge => "bridge",
         }
     }
 }
@@ -182,14 +206,20 @@ pub enum Stmt {
     Address(Side, Sense, IpNetwork),
     /// Type of the address is local to this host.
     LocalAddress(Side, Sense),
-    /// Came in through the named interface.
+    /// Came in through the named interface; with `*` at the end, through one whose name begins so.
     FromInterface(String),
     /// Transport protocol number.
     Protocol(u8),
     /// Destination port.
     Port(u16),
+    /// Destination port from the first to the last, both included.
+    Ports(u16, u16),
     /// Connection is in state new.
     NewConnection,
+    /// Packet goes against the direction in which its connection was opened.
+    Reply,
+    /// Packet is about another connection (an ICMP error, an expected data connection).
+    Related,
     /// Connection was translated (destination).
     Translated(Sense),
     /// All bits of the mark are set (or not).
@@ -233,6 +263,15 @@ pub enum Verdict {
     Jump(String),
     /// Continue in a chain.
     Goto(String),
+}
+
+/// Name of a chain or set that belongs to something with a name of its own: kind, digest, and the name for people,
+/// in characters that nft reads and cut to a limit.
+pub fn name_of(kind: &str, what: &str) -> String {
+    let readable =
+        what.chars().map(|c| if c.is_ascii_alphanumeric() || "-_./".contains(c) { c } else { '_' });
+    let head = format!("{kind}-{}-", text::fnv(what.bytes()));
+    head.chars().chain(readable).take(NAME_LIMIT).collect()
 }
 
 /// Type of a key or data field of a set.

@@ -4,15 +4,17 @@ use std::fmt;
 
 use super::{Field, Sense, Side, Stmt, Verdict};
 
-/// Digest of the statements' text: FNV-1a, 64 bits, hexadecimal.
-pub(super) fn digest(stmts: &[Stmt]) -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for stmt in stmts {
-        for byte in stmt.to_string().bytes().chain([b'\n']) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
+/// FNV-1a, 64 bits, hexadecimal.
+pub(super) fn fnv(bytes: impl Iterator<Item = u8>) -> String {
+    let start: u64 = 0xcbf2_9ce4_8422_2325;
+    let hash = bytes.fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
+}
+
+/// Digest of the statements' text.
+pub(super) fn digest(stmts: &[Stmt]) -> String {
+    let lines: String = stmts.iter().map(|stmt| format!("{stmt}\n")).collect();
+    fnv(lines.bytes())
 }
 
 fn not(s: Sense) -> &'static str {
@@ -62,6 +64,9 @@ impl fmt::Display for Stmt {
             Self::FromInterface(i) => write!(f, "iifname {i}"),
             Self::Protocol(p) => write!(f, "meta l4proto {p}"),
             Self::Port(p) => write!(f, "th dport {p}"),
+            Self::Ports(first, last) => write!(f, "th dport {first}-{last}"),
+            Self::Reply => f.write_str("ct direction reply"),
+            Self::Related => f.write_str("ct state related"),
             Self::NewConnection => f.write_str("ct state new"),
             Self::Translated(n) => write!(f, "ct status {}dnat", not(*n)),
             Self::Mark(n, m) => write!(f, "meta mark and {m:#x} {}{m:#x}", not(*n)),

@@ -33,7 +33,7 @@ const ELEMENTS_PER_MESSAGE: usize = 200;
 /// nft's own numbers of data types, so that `nft list` prints them well.
 fn type_id(t: FieldType, family: Family) -> u32 {
     match (t, family) {
-        (FieldType::Address, Family::Ip) => 7,
+        (FieldType::Address, Family::Ip | Family::Bridge) => 7,
         (FieldType::Address, Family::Ip6) => 8,
         (FieldType::Protocol, _) => 12,
         (FieldType::Port, _) => 13,
@@ -44,7 +44,7 @@ fn type_id(t: FieldType, family: Family) -> u32 {
 pub(super) fn width(t: FieldType, family: Family) -> u32 {
     match (t, family) {
         (FieldType::Address, Family::Ip6) => 16,
-        (FieldType::Address, Family::Ip) | (FieldType::Number, _) => 4,
+        (FieldType::Address, Family::Ip | Family::Bridge) | (FieldType::Number, _) => 4,
         (FieldType::Protocol, _) => 1,
         (FieldType::Port, _) => 2,
     }
@@ -75,6 +75,7 @@ pub(crate) fn nl_family(family: Family) -> nl::Family {
     match family {
         Family::Ip => nl::Family::Ip,
         Family::Ip6 => nl::Family::Ip6,
+        Family::Bridge => nl::Family::Bridge,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::{Pod, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+use knarr_client::selector_of;
 use knarr_machinery::labels::Selector;
 
 use super::node_affinity::fits;
@@ -11,7 +12,7 @@ use super::taint_toleration::untolerated;
 use super::{Change, Plugin, Prepared, admits_all};
 use crate::cache::NodeInfo;
 use crate::cycle::{Cycle, MAX_SCORE, Refusal};
-use crate::pod::{PodInfo, matches, selector_of};
+use crate::pod::{PodInfo, matches};
 
 /// Table row.
 pub const PLUGIN: Plugin = Plugin {
