@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use knarr_addons::join_roles::PROXY_USER;
-use knarr_addons::roles::DNS_USER;
+use knarr_addons::roles::{DNS_USER, POLICY_USER};
 use knarr_agent::balancer::Balancer;
 use knarr_agent::certificates::{self, Kept, Wanted};
 use knarr_agent::join::{self, Joining, Membership};
@@ -185,7 +185,11 @@ async fn start(
     let (client, tls) = node_identity(&agent, joining.as_ref(), &first).await?;
     let component =
         |name: &'static str, user: &'static str| component(agent.clone(), client.clone(), name, user);
-    let (proxy, dns) = tokio::try_join!(component("kube-proxy", PROXY_USER), component("dns", DNS_USER))?;
+    let (proxy, dns, policies) = tokio::try_join!(
+        component("kube-proxy", PROXY_USER),
+        component("dns", DNS_USER),
+        component("network-policy", POLICY_USER)
+    )?;
     let servers = follow_servers(&agent, &balancer, proxy.clone(), membership_file);
     let allow = follow_addresses(&agent, client.clone());
     let shutdown = agent.process.shutdown.clone();
@@ -200,7 +204,7 @@ async fn start(
         host: agent.host.clone(),
         node_name: agent.node_name.clone(),
         node_ip: agent.node_ip,
-        clients: Clients { kubelet: client, proxy, dns, addons: None },
+        clients: Clients { kubelet: client, proxy, dns, policies, addons: None },
         serving_tls,
     });
     node::start(&node).await

@@ -1,5 +1,6 @@
-//! The node half of a server or agent: container runtime, images, network, proxy, DNS and kubelet.
+//! The node half of a server or agent: container runtime, images, network, proxy, DNS, network policies and kubelet.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,11 +9,12 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::StreamExt;
 use ipnetwork::IpNetwork;
-use k8s_openapi::api::core::v1::Node as NodeObject;
+use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use knarr_agent::containerd::Containerd;
 use knarr_agent::registries::Registries;
 use knarr_config::Config;
 use knarr_cri::Runtime;
+use knarr_kubelet::Isolation;
 use knarr_netlink::{Kernel, RealKernel};
 use knarr_overlay::OverlayConfig;
 use knarr_plugin::Conflist;
@@ -26,6 +28,8 @@ use crate::process::Process;
 const RUNTIME_LIMIT: Duration = Duration::from_secs(30);
 /// Where the kubelet keeps the containers' logs, as log collectors expect.
 const LOG_DIR: &str = "/var/log/pods";
+/// The bridge of the node's pods.
+const BRIDGE: &str = "knarr0";
 /// Port of the cluster DNS.
 const DNS_PORT: u16 = 53;
 /// Name of the configuration file for the runtime.
@@ -39,6 +43,8 @@ pub struct Clients {
     pub proxy: kube::Client,
     /// The cluster DNS.
     pub dns: kube::Client,
+    /// Network policies.
+    pub policies: kube::Client,
     /// Keeper of the objects of add-ons; on servers only.
     pub addons: Option<kube::Client>,
 }
@@ -108,7 +114,8 @@ pub async fn start(node: &Arc<Node>) -> anyhow::Result<()> {
     );
     let network = node.clone();
     process.spawn("network", async move { run_network(&network).await });
-    let kubelet = kubelet_config(node)?;
+    let mut kubelet = kubelet_config(node)?;
+    kubelet.isolation = network_policies(node).await?;
     let client = node.clients.kubelet.clone();
     process.spawn("kubelet", knarr_kubelet::run(kubelet, client, runtime, process.shutdown.clone()));
     if let Some(client) = node.clients.addons.clone() {
@@ -169,6 +176,35 @@ fn kubelet_config(node: &Node) -> anyhow::Result<knarr_kubelet::KubeletConfig> {
     Ok(kubelet)
 }
 
+/// The gate that network policies put in front of pods.
+struct Gate(knarr_policy::Gate);
+
+#[async_trait::async_trait]
+impl Isolation for Gate {
+    async fn isolate(&self, pod: &Pod, addresses: &BTreeSet<IpAddr>) -> Result<(), String> {
+        self.0.pass(pod, addresses).await.map_err(|e| e.to_string())
+    }
+}
+
+/// Starts what enforces network policies; without them, takes back what an earlier run with them left.
+async fn network_policies(node: &Node) -> anyhow::Result<Option<Arc<dyn Isolation>>> {
+    let config = knarr_policy::PolicyConfig {
+        node_name: node.node_name.clone(),
+        bridge: BRIDGE.to_string(),
+        ports: format!("{}*", knarr_plugin::PORT_PREFIX),
+        ledger: node.host.ledger.clone(),
+    };
+    if node.config.is_disabled("network-policy") {
+        knarr_policy::remove(&config, &RealKernel).await?;
+        return Ok(None);
+    }
+    let policies = knarr_policy::NetworkPolicies::new(config);
+    let gate = Gate(policies.gate());
+    let (client, shutdown) = (node.clients.policies.clone(), node.process.shutdown.clone());
+    node.process.spawn("network policies", policies.run(client, shutdown));
+    Ok(Some(Arc::new(gate)))
+}
+
 /// Waits for the node's range of pod addresses, then puts bridge, CNI configuration, DNS and proxy in place.
 async fn run_network(node: &Arc<Node>) -> anyhow::Result<()> {
     let (config, host) = (&node.config, &node.host);
@@ -189,7 +225,7 @@ async fn run_network(node: &Arc<Node>) -> anyhow::Result<()> {
         pod_cidr,
         cluster_cidr: config.cluster_cidr,
         service_cidr: Some(config.service_cidr),
-        bridge: "knarr0".to_string(),
+        bridge: BRIDGE.to_string(),
         mtu: Some(mtu),
         state_dir: host.ipam.clone(),
         ledger: host.ledger.clone(),

@@ -206,6 +206,7 @@ fn own_node(wiring: &Arc<Wiring>) -> anyhow::Result<Node> {
             kubelet: wiring.client(&format!("system:node:{}", wiring.node_name), &["system:nodes"]),
             proxy: wiring.client(knarr_addons::join_roles::PROXY_USER, &[]),
             dns: wiring.client(knarr_addons::roles::DNS_USER, &[]),
+            policies: wiring.client(knarr_addons::roles::POLICY_USER, &[]),
             addons: Some(wiring.client(knarr_addons::roles::ADDONS_USER, &[])),
         },
         serving_tls: Arc::new(move || tls.clone()),

@@ -27,6 +27,7 @@ pub const LEVELS: &[(&str, &str, u8)] = &[
     ("knarr-volumes", "pkg/volumes", 3),
     ("knarr-controllers", "pkg/controllers", 3),
     ("knarr-scheduler", "pkg/scheduler", 3),
+    ("knarr-policy", "pkg/policy", 3),
     ("knarr-proxy", "pkg/proxy", 3),
     ("knarr-dns", "pkg/dns", 3),
     ("knarr-addons", "pkg/addons", 3),
@@ -46,6 +47,7 @@ const TESTS: &[(&str, &str)] = &[
     ("knarr-e2e", "tests/e2e"),
     ("knarr-golden", "api-compat/golden"),
     ("knarr-harness", "tests/harness"),
+    ("knarr-netns", "tests/netns"),
 ];
 
 /// Edges that may not be, whatever the levels say: (from, to, why).
@@ -56,6 +58,8 @@ const DENY: &[(&str, &str, &str)] = &[
     ("knarr-scheduler", "knarr-datastore", "components reach state through a client"),
     ("knarr-kubelet", "knarr-registry", "components reach state through a client"),
     ("knarr-kubelet", "knarr-datastore", "components reach state through a client"),
+    ("knarr-policy", "knarr-registry", "components reach state through a client"),
+    ("knarr-policy", "knarr-datastore", "components reach state through a client"),
     ("knarr-proxy", "knarr-registry", "components reach state through a client"),
     ("knarr-proxy", "knarr-datastore", "components reach state through a client"),
     ("knarr-dns", "knarr-registry", "components reach state through a client"),

@@ -12,37 +12,13 @@ use knarr_netlink::{
     AddressOptions, BridgeSpec, Kernel, Learning, Ledger, LinkChange, Netns, Offload, RealKernel, Route,
     RouteScope, VethSpec, VxlanSpec,
 };
+use knarr_netns::{inside, on_a_host_of_its_own};
 use knarr_overlay::{Here, Node, Plan, backend, converge, plan, underlay};
 use knarr_plugin::{Conflist, conflist};
 use serde_json::{Value, json};
 
 /// Bytes of the big answer: more than fits into any one packet or buffer.
 const BIG: usize = 3_000_000;
-
-/// Runs the test on a thread of its own in a fresh network namespace, where the bridge between the nodes is.
-fn in_a_bed_of_its_own<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("NOT RUN: needs root");
-        return;
-    }
-    let worker = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
-    });
-    worker.join().unwrap();
-}
-
-fn inside<T: Send>(ns: &Path, f: impl FnOnce() -> T + Send) -> T {
-    let file = std::fs::File::open(ns).unwrap();
-    std::thread::scope(|s| {
-        s.spawn(move || {
-            nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            f()
-        })
-        .join()
-        .unwrap()
-    })
-}
 
 /// As [`inside`], for a future.
 fn run_inside<T: Send, F: Future<Output = T>>(ns: &Path, f: impl FnOnce() -> F + Send) -> T {
@@ -204,7 +180,7 @@ fn together(a: &(PathBuf, String), b: &(PathBuf, String)) {
 
 #[test]
 fn pods_of_different_nodes_through_a_tunnel() {
-    in_a_bed_of_its_own(|| async {
+    on_a_host_of_its_own(|| async {
         let dir = bed().await;
         let (one, two) = (Host::new(dir.path(), 1).await, Host::new(dir.path(), 2).await);
         let (a, b) = (one.pod("a").await, two.pod("b").await);
@@ -277,7 +253,7 @@ fn pods_of_different_nodes_through_a_tunnel() {
 
 #[test]
 fn leftovers_are_replaced_and_backends_change() {
-    in_a_bed_of_its_own(|| async {
+    on_a_host_of_its_own(|| async {
         let dir = bed().await;
         let (one, two) = (Host::new(dir.path(), 1).await, Host::new(dir.path(), 2).await);
         let (a, b) = (one.pod("a").await, two.pod("b").await);
@@ -341,7 +317,7 @@ fn leftovers_are_replaced_and_backends_change() {
 
 #[test]
 fn a_link_of_another_kind_is_refused_and_changes_are_told() {
-    in_a_bed_of_its_own(|| async {
+    on_a_host_of_its_own(|| async {
         let dir = bed().await;
         let one = Host::new(dir.path(), 1).await;
         one.kernel(|k| async move {

@@ -20,7 +20,7 @@ fn host_link(owner: &Owner) -> String {
     for byte in owner.container.bytes().chain([0]).chain(owner.interface.bytes()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
-    format!("kn{:012x}", hash >> 16)
+    format!("{}{:012x}", crate::PORT_PREFIX, hash >> 16)
 }
 
 fn store(conf: &NetConf) -> Outcome<Store> {

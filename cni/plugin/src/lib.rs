@@ -29,6 +29,9 @@ use protocol::{Invocation, SUPPORTED_VERSIONS};
 /// File name of the executable in the CNI binary directory, and the plugin's type.
 pub const EXECUTABLE: &str = "knarr-cni";
 
+/// How the names of the host's ends of pods' links begin.
+pub const PORT_PREFIX: &str = "kn";
+
 /// The executable: reads the environment and standard input, answers on standard output. The exit code is 0, or
 /// 1 after an error document.
 pub fn main() -> i32 {

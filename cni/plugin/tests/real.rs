@@ -12,33 +12,9 @@ use knarr_netlink::nft::Family;
 use knarr_netlink::{
     AddressOptions, Kernel, Ledger, LinkChange, Netns, RealKernel, Route, RouteScope, VethSpec,
 };
+use knarr_netns::{inside, on_a_host_of_its_own};
 use knarr_plugin::{Conflist, conflist};
 use serde_json::{Value, json};
-
-/// Runs the test on a thread of its own in a fresh network namespace that plays the host.
-fn on_a_host_of_its_own<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("NOT RUN: needs root");
-        return;
-    }
-    let worker = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
-    });
-    worker.join().unwrap();
-}
-
-fn inside<T: Send>(ns: &Path, f: impl FnOnce() -> T + Send) -> T {
-    let file = std::fs::File::open(ns).unwrap();
-    std::thread::scope(|s| {
-        s.spawn(move || {
-            nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            f()
-        })
-        .join()
-        .unwrap()
-    })
-}
 
 /// Answers every connection with the address it came from.
 fn serve(listener: TcpListener) {

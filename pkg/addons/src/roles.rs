@@ -8,6 +8,8 @@ use serde_json::json;
 
 /// User of the cluster DNS.
 pub const DNS_USER: &str = "system:knarr:dns";
+/// User of network policies.
+pub const POLICY_USER: &str = "system:knarr:network-policy";
 /// User that keeps the objects of built-in add-ons.
 pub const ADDONS_USER: &str = "system:knarr:addons";
 
@@ -20,6 +22,10 @@ pub async fn ensure(client: &Client) -> Result<(), kube::Error> {
         {"apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
     ]);
+    let policy = json!([
+        {"apiGroups": [""], "resources": ["pods", "namespaces"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["get", "list", "watch"]},
+    ]);
     let addons = json!([
         {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "create", "patch", "update"]},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices", "endpointslices/restricted"],
@@ -28,7 +34,7 @@ pub async fn ensure(client: &Client) -> Result<(), kube::Error> {
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]},
         {"apiGroups": [""], "resources": ["nodes/stats", "nodes/proxy", "nodes/metrics"], "verbs": ["get"]},
     ]);
-    for (user, rules) in [(DNS_USER, dns), (ADDONS_USER, addons)] {
+    for (user, rules) in [(DNS_USER, dns), (POLICY_USER, policy), (ADDONS_USER, addons)] {
         let params = PatchParams::apply("knarr").force();
         let role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",

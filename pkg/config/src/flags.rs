@@ -65,7 +65,8 @@ impl Flag {
 }
 
 /// Components that `--disable` can leave out.
-pub const COMPONENTS: &[&str] = &["controllers", "dns", "kubelet", "metrics", "proxy", "scheduler"];
+pub const COMPONENTS: &[&str] =
+    &["controllers", "dns", "kubelet", "metrics", "network-policy", "proxy", "scheduler"];
 
 /// Values of `--flannel-backend`.
 pub const BACKENDS: &[&str] = &["none", "vxlan", "host-gw"];
@@ -183,7 +184,7 @@ pub const FLAGS: &[Flag] = &[
     list(
         "disable",
         "COMPONENT",
-        "leave components out: controllers, dns, kubelet, metrics, proxy, scheduler",
+        "leave components out: controllers, dns, kubelet, metrics, network-policy, proxy, scheduler",
         Shape::Many,
         |c, v| {
             if let Some(bad) = v.iter().find(|x| !COMPONENTS.contains(&x.as_str())) {

@@ -17,10 +17,10 @@ pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 /// What older clients ask.
 pub const LEGACY: &str = "kubernetes.io/legacy-unknown";
-/// Client certificates of the other parts of our node: proxy, DNS.
+/// Client certificates of the other parts of our node: proxy, DNS, network policies.
 pub const NODE_COMPONENT: &str = "knarr.io/node-component";
 /// Whom those may name.
-pub const COMPONENTS: &[&str] = &["system:knarr:dns", "system:kube-proxy"];
+pub const COMPONENTS: &[&str] = &["system:knarr:dns", "system:knarr:network-policy", "system:kube-proxy"];
 
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
@@ -208,6 +208,7 @@ pub(crate) mod tests {
         assert!(!check(&named, CLIENT_USAGES, kubelet_serving));
         assert!(!check(&node(&["system:nodes"]), SERVER_USAGES, kubelet_serving));
         assert!(check(&Leaf::client("system:kube-proxy", &[]), CLIENT_USAGES, node_component));
+        assert!(check(&Leaf::client("system:knarr:network-policy", &[]), CLIENT_USAGES, node_component));
         assert!(!check(
             &Leaf::client("system:kube-proxy", &["system:masters"]),
             CLIENT_USAGES,

@@ -45,6 +45,8 @@ pub struct KubeletConfig {
     pub serving_tls: Option<ServingTls>,
     /// Who may use the endpoint; without it the API server is asked.
     pub access: Option<Arc<dyn crate::Access>>,
+    /// Who keeps apart what NetworkPolicies forbid; without it nobody does.
+    pub isolation: Option<Arc<dyn crate::Isolation>>,
     /// A log is rotated when it has grown beyond this.
     pub log_max_bytes: u64,
     /// So many files of a log are kept.
@@ -77,6 +79,7 @@ impl KubeletConfig {
             listen: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 10250),
             serving_tls: None,
             access: None,
+            isolation: None,
             log_max_bytes: 10 << 20,
             log_max_files: 5,
             image_gc_high_percent: 85,

@@ -18,6 +18,7 @@ mod env;
 mod fit;
 mod hooks;
 mod images;
+mod isolation;
 pub mod logs;
 mod naming;
 mod node;
@@ -44,6 +45,7 @@ use knarr_volumes::{ApiSource, Volumes};
 use tokio_util::sync::CancellationToken;
 
 pub use config::{KubeletConfig, ServingTls};
+pub use isolation::Isolation;
 pub use server::auth::{Access, ApiAccess, Caller};
 
 /// Why the kubelet could not start or go on.

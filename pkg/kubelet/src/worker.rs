@@ -424,6 +424,9 @@ impl Worker {
         } else {
             observed.clone()
         };
+        if !plan.start.is_empty() {
+            self.isolate(pod, &fresh).await?;
+        }
         for name in &plan.start {
             if let Some(wait) = self.start(pod, &fresh, &sandbox, name).await {
                 held = Some(held.map_or(wait, |h| h.min(wait)));

@@ -47,6 +47,12 @@ struct World {
 
 impl World {
     fn start() -> Self {
+        let world = Self::new();
+        world.run(world.config());
+        world
+    }
+
+    fn new() -> Self {
         let world = Self {
             cgroups: Cgroups::new(),
             api: Api::new(),
@@ -55,7 +61,6 @@ impl World {
             stop: CancellationToken::new(),
         };
         world.runtime.add_image("demo:1");
-        world.run();
         world
     }
 
@@ -69,9 +74,8 @@ impl World {
         }
     }
 
-    fn run(&self) {
-        let (config, client, runtime, stop) =
-            (self.config(), self.api.client(), self.runtime.clone(), self.stop.clone());
+    fn run(&self, config: KubeletConfig) {
+        let (client, runtime, stop) = (self.api.client(), self.runtime.clone(), self.stop.clone());
         tokio::spawn(async move { knarr_kubelet::run(config, client, runtime, stop).await.unwrap() });
     }
 }
@@ -199,7 +203,7 @@ async fn a_restarted_kubelet_takes_over_without_touching_containers() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let before = world.runtime.calls();
     let again = World { stop: CancellationToken::new(), ..world };
-    again.run();
+    again.run(again.config());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(again.runtime.calls(), before);
     assert!(ready(again.api.get(&path).as_ref()));
@@ -409,5 +413,52 @@ async fn an_image_is_a_read_only_volume() {
     );
     let reason = |o: Option<&Value>| state(o)["state"]["waiting"]["reason"].as_str().unwrap_or("").to_owned();
     world.api.until(&path, "waiting for the image", |o| reason(o) == "ImagePullBackOff").await;
+    world.stop.cancel();
+}
+
+/// Says no until it is told otherwise.
+#[derive(Default)]
+struct Guard {
+    open: std::sync::atomic::AtomicBool,
+    asked: parking_lot::Mutex<Vec<String>>,
+}
+
+#[async_trait::async_trait]
+impl knarr_kubelet::Isolation for Guard {
+    async fn isolate(
+        &self,
+        pod: &k8s_openapi::api::core::v1::Pod,
+        addresses: &std::collections::BTreeSet<std::net::IpAddr>,
+    ) -> Result<(), String> {
+        let name = pod.metadata.name.as_deref().unwrap();
+        self.asked.lock().push(format!("{name} {addresses:?}"));
+        let open = self.open.load(std::sync::atomic::Ordering::Relaxed);
+        open.then_some(()).ok_or_else(|| "the guard sleeps".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn nothing_runs_in_a_pod_before_it_is_isolated() {
+    let (world, guard) = (World::new(), Arc::new(Guard::default()));
+    world.run(KubeletConfig { isolation: Some(guard.clone()), ..world.config() });
+    let on_host = world.api.pod("h", spec(json!({"hostNetwork": true})));
+    world.api.until(&on_host, "ready without being asked for", ready).await;
+    let path = world.api.pod("p", spec(json!({})));
+    for _ in 0..400 {
+        if world.api.reasons().iter().any(|r| r.starts_with("NetworkNotReady:")) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let reasons = world.api.reasons();
+    let told = "NetworkNotReady: network is not ready: the guard sleeps";
+    assert!(reasons.iter().any(|r| r.starts_with(told)), "{reasons:?}");
+    let started = |calls: &[String]| calls.iter().filter(|c| c.starts_with("CreateContainer")).count();
+    assert_eq!(started(&world.runtime.calls()), 1, "only the other pod's: {:?}", world.runtime.calls());
+    guard.open.store(true, std::sync::atomic::Ordering::Relaxed);
+    let pod = world.api.until(&path, "ready", ready).await.unwrap();
+    let address = pod["status"]["podIP"].as_str().unwrap();
+    let asked = guard.asked.lock().clone();
+    assert!(asked.len() > 1 && asked.iter().all(|a| *a == format!("p {{{address}}}")), "{asked:?}");
     world.stop.cancel();
 }

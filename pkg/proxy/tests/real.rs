@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,64 +11,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use knarr_netlink::nft::{Family, diff};
-use knarr_netlink::{
-    AddressOptions, BridgeSpec, Kernel, Ledger, LinkChange, Netns, RealKernel, Route, RouteScope, VethSpec,
-};
+use knarr_netlink::{AddressOptions, Kernel, Ledger, Netns, RealKernel, Route, RouteScope};
+use knarr_netns::{Host, ask, inside, on_a_host_of_its_own, serve};
 use knarr_proxy::{ProxyConfig, ServicePort, Synchronizer, plan, services};
 use serde_json::{Value, json};
-
-fn on_a_host_of_its_own<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("NOT RUN: needs root");
-        return;
-    }
-    let worker = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
-    });
-    worker.join().unwrap();
-}
-
-fn inside<T: Send>(ns: &Path, f: impl FnOnce() -> T + Send) -> T {
-    let file = std::fs::File::open(ns).unwrap();
-    std::thread::scope(|s| {
-        s.spawn(move || {
-            nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            f()
-        })
-        .join()
-        .unwrap()
-    })
-}
-
-/// Answers every connection with its own name and the address the client came from.
-fn serve(name: &'static str, listener: TcpListener) {
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let peer = stream.peer_addr().unwrap().ip();
-            drop(stream.write_all(format!("{name} {peer}").as_bytes()));
-        }
-    });
-}
-
-fn serve_udp(name: &'static str, socket: UdpSocket) {
-    std::thread::spawn(move || {
-        let mut buf = [0; 64];
-        while let Ok((_, peer)) = socket.recv_from(&mut buf) {
-            socket.send_to(name.as_bytes(), peer).unwrap();
-        }
-    });
-}
-
-fn ask(to: &str) -> Result<String, std::io::ErrorKind> {
-    let to: SocketAddr = to.parse().unwrap();
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).map_err(|e| e.kind())?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).map_err(|e| e.kind())?;
-    Ok(text)
-}
 
 fn who(to: &str, times: usize) -> BTreeSet<String> {
     (0..times).map(|_| ask(to).unwrap().split(' ').next().unwrap().to_owned()).collect()
@@ -110,87 +55,19 @@ fn slice(service: &str, endpoints: &[(&str, &str)]) -> Value {
 }
 
 struct Bench {
-    dir: tempfile::TempDir,
-    kernel: RealKernel,
+    host: Host,
     sync: Synchronizer,
 }
 
 impl Bench {
-    /// A host with a bridge 10.42.0.1/24, pods .2 and .3 on it, and a neighbour "outside" at 192.168.77.1.
+    /// A host with the pods 10.42.0.2 and .3, and a neighbour who sends to services by way of it.
     async fn new() -> Self {
-        let (dir, k) = (tempfile::tempdir().unwrap(), RealKernel);
-        let cfg = config(dir.path());
+        let mut host = Host::new(&["10.43.0.0/16"]).await;
+        let cfg = config(host.dir());
         let ledger = Ledger::open(&cfg.ledger).unwrap();
         let sync = Synchronizer::new(cfg, Arc::new(RealKernel), ledger);
-        let b = Self { dir, kernel: k, sync };
-        let host = &Netns::Host;
-        k.change_link(host, "lo", &LinkChange::Up).await.unwrap();
-        k.set_sysctl(host, "net/ipv4/ip_forward", "1").await.unwrap();
-        k.add_bridge(host, &BridgeSpec { name: "br0".into(), mac: [2, 0, 0, 0, 0, 9], mtu: None })
-            .await
-            .unwrap();
-        k.add_address(host, "br0", "10.42.0.1/24".parse().unwrap(), AddressOptions::default()).await.unwrap();
-        k.change_link(host, "br0", &LinkChange::Up).await.unwrap();
-        for (name, address, gateway) in [
-            ("outside", "192.168.77.1/24", None),
-            ("p2", "10.42.0.2/32", Some("10.42.0.1")),
-            ("p3", "10.42.0.3/32", Some("10.42.0.1")),
-        ] {
-            let path = b.path(name);
-            let ns = Netns::Path(path.clone());
-            k.add_netns(&path).await.unwrap();
-            let veth = VethSpec {
-                name: format!("v{name}"),
-                peer_ns: ns.clone(),
-                peer_name: "eth0".into(),
-                peer_mac: None,
-                mtu: None,
-            };
-            k.add_veth(host, &veth).await.unwrap();
-            k.change_link(host, &veth.name, &LinkChange::Up).await.unwrap();
-            k.change_link(&ns, "lo", &LinkChange::Up).await.unwrap();
-            k.add_address(&ns, "eth0", address.parse().unwrap(), AddressOptions::default()).await.unwrap();
-            k.change_link(&ns, "eth0", &LinkChange::Up).await.unwrap();
-            let (device, source) = (Some("eth0".to_owned()), None);
-            if let Some(gw) = gateway {
-                k.change_link(host, &veth.name, &LinkChange::Master("br0".into())).await.unwrap();
-                k.change_link(host, &veth.name, &LinkChange::Hairpin).await.unwrap();
-                let gw: std::net::IpAddr = gw.parse().unwrap();
-                let near = Route {
-                    destination: gw.into(),
-                    gateway: None,
-                    device: device.clone(),
-                    source,
-                    scope: RouteScope::Link,
-                };
-                k.replace_route(&ns, &near).await.unwrap();
-                let all = Route {
-                    destination: "0.0.0.0/0".parse().unwrap(),
-                    gateway: Some(gw),
-                    device,
-                    source,
-                    scope: RouteScope::Universe,
-                };
-                k.replace_route(&ns, &all).await.unwrap();
-            } else {
-                k.add_address(
-                    host,
-                    &veth.name,
-                    "192.168.77.2/24".parse().unwrap(),
-                    AddressOptions::default(),
-                )
-                .await
-                .unwrap();
-                let gateway = Some("192.168.77.2".parse().unwrap());
-                let services = Route {
-                    destination: "10.43.0.0/16".parse().unwrap(),
-                    gateway,
-                    device,
-                    source,
-                    scope: RouteScope::Universe,
-                };
-                k.replace_route(&ns, &services).await.unwrap();
-            }
+        for (pod, address) in [("p2", "10.42.0.2"), ("p3", "10.42.0.3")] {
+            host.pod(pod, address).await;
         }
         let services = Route {
             destination: "10.43.0.0/16".parse().unwrap(),
@@ -199,20 +76,16 @@ impl Bench {
             source: None,
             scope: RouteScope::Link,
         };
-        k.replace_route(host, &services).await.unwrap();
-        for pod in ["p2", "p3"] {
-            serve(pod, inside(&b.path(pod), || TcpListener::bind("0.0.0.0:8080").unwrap()));
-            serve_udp(pod, inside(&b.path(pod), || UdpSocket::bind("0.0.0.0:5353").unwrap()));
-        }
-        b
+        RealKernel.replace_route(&Netns::Host, &services).await.unwrap();
+        Self { host, sync }
     }
 
     fn path(&self, ns: &str) -> PathBuf {
-        self.dir.path().join(ns)
+        self.host.path(ns)
     }
 
     fn from(&self, ns: &str, to: &str) -> Result<String, std::io::ErrorKind> {
-        inside(&self.path(ns), || ask(to))
+        self.host.from(ns, to)
     }
 
     async fn apply(&mut self, objects: &[Value]) {
@@ -220,9 +93,7 @@ impl Bench {
     }
 
     async fn end(self) {
-        for ns in ["outside", "p2", "p3"] {
-            self.kernel.delete_netns(&self.path(ns)).await.unwrap();
-        }
+        self.host.end().await;
     }
 }
 
@@ -282,7 +153,7 @@ fn cluster_ip_node_port_and_removal() {
             );
         }
         b.apply(&[]).await;
-        let table = b.kernel.nft_table(&Netns::Host, Family::Ip, "knarr-proxy").await.unwrap().unwrap();
+        let table = RealKernel.nft_table(&Netns::Host, Family::Ip, "knarr-proxy").await.unwrap().unwrap();
         assert!(table.sets.values().all(|s| s.elements.is_empty()), "{table:?}");
         assert_eq!(table.sets.len(), 7);
         b.end().await;
@@ -381,8 +252,8 @@ fn a_table_found_at_start_is_adopted() {
         let objects = [svc2, slice("web", BOTH)];
         b.apply(&objects).await;
         assert_eq!(who("10.43.0.7:80", 3).len(), 1);
-        let found = b.kernel.nft_table(&Netns::Host, Family::Ip, "knarr-proxy").await.unwrap().unwrap();
-        let wanted = plan(&ports(&objects), &config(b.dir.path()));
+        let found = RealKernel.nft_table(&Netns::Host, Family::Ip, "knarr-proxy").await.unwrap().unwrap();
+        let wanted = plan(&ports(&objects), &config(b.host.dir()));
         assert_eq!(
             diff(Some(&found), &wanted[&Family::Ip]),
             vec![],
@@ -390,7 +261,7 @@ fn a_table_found_at_start_is_adopted() {
         );
         // A new process: the same objects change nothing, others are reached by difference.
         let ledger = Ledger::open(b.path("ledger")).unwrap();
-        let mut again = Synchronizer::new(config(b.dir.path()), Arc::new(RealKernel), ledger);
+        let mut again = Synchronizer::new(config(b.host.dir()), Arc::new(RealKernel), ledger);
         again.apply(ports(&[service("other", "10.43.0.8", json!({})), slice("other", BOTH)])).await.unwrap();
         assert!(ask("10.43.0.7:80").is_err(), "gone");
         assert_eq!(who("10.43.0.8:80", 20), names(&["p2", "p3"]));
@@ -424,7 +295,7 @@ fn two_thousand_services() {
         assert_eq!(who("10.43.4.235:80", 20), names(&["p3"]));
         let start = std::time::Instant::now();
         let ledger = Ledger::open(b.path("ledger")).unwrap();
-        let mut again = Synchronizer::new(config(b.dir.path()), Arc::new(RealKernel), ledger);
+        let mut again = Synchronizer::new(config(b.host.dir()), Arc::new(RealKernel), ledger);
         again.apply(ports(&many(BOTH))).await.unwrap();
         println!("adopting 2000 services: {:?}", start.elapsed());
         b.apply(&[]).await;
@@ -437,7 +308,7 @@ fn two_thousand_services() {
 fn an_ipv6_service() {
     on_a_host_of_its_own(|| async {
         let mut b = Bench::new().await;
-        let k = b.kernel;
+        let k = RealKernel;
         let (p2, p3) = (Netns::Path(b.path("p2")), Netns::Path(b.path("p3")));
         k.set_sysctl(&Netns::Host, "net/ipv6/conf/all/forwarding", "1").await.unwrap();
         k.add_address(&Netns::Host, "br0", "fd42::1/64".parse().unwrap(), AddressOptions::default())
@@ -447,7 +318,7 @@ fn an_ipv6_service() {
             k.add_address(ns, "eth0", address.parse().unwrap(), AddressOptions::default()).await.unwrap();
         }
         for pod in ["p2", "p3"] {
-            serve(pod, inside(&b.path(pod), || TcpListener::bind("[::]:8081").unwrap()));
+            serve(pod.to_owned(), inside(&b.path(pod), || TcpListener::bind("[::]:8081").unwrap()));
         }
         let route = Route {
             destination: "fd43::/64".parse().unwrap(),

@@ -35,6 +35,7 @@ pub fn directives(level: Level) -> String {
         "knarr_overlay",
         "knarr_pki",
         "knarr_plugin",
+        "knarr_policy",
         "knarr_proxy",
         "knarr_registry",
         "knarr_scheduler",

@@ -1,6 +1,6 @@
 # Stories of several nodes, on the test bed of ../nodes.sh. Needs ../lib.sh and ../nodes.sh.
 # `nodes_stories [STORY...]` makes the bed, tells them in this order, and takes the bed apart.
-nodes_all="joined pods services dns tunnel cut server_restart agent_restart delete_node uninstall"
+nodes_all="joined pods services dns policies tunnel cut server_restart agent_restart delete_node uninstall"
 node_image=knarr.local/test/node:1
 
 k() { bed_kubectl "$@"; }
@@ -37,6 +37,7 @@ spec:
   containers:
   - name: web
     image: $node_image
+    ports: [{name: http, containerPort: 80}]
     command:
     - sh
     - -c
@@ -132,6 +133,108 @@ nodes_dns() {
         check "short names on node$n" within 10 is "web-1 web-2" seen 12 in_pod "client-$n" wget -qO- http://web/name
         check "the API's name on node$n" within 10 says "10.43.0.1" in_pod "client-$n" nslookup kubernetes.default.svc.cluster.local
     done
+}
+
+# What pods may: policy NAME SPEC, in the default namespace.
+policy() {
+    k apply -f - >/dev/null <<Y
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: $1}
+spec: $2
+Y
+}
+# In a pod, without much patience: what is dropped is not answered.
+brief() {
+    local namespace=default
+    [ "$1" != -n ] || { namespace=$2 && shift 2; }
+    k -n "$namespace" exec "$1" -- timeout 2 "${@:2}"
+}
+tables() { bed_exec "$1" nft list tables; }
+
+nodes_policies() {
+    local one two n
+    one=$(pod_ip web-1) two=$(pod_ip web-2)
+    check "no table without a policy" fails says knarr-policy tables 1
+    policy closed "{podSelector: {matchLabels: {app: web}}}"
+    for n in 1 2; do
+        check "closed to pods of node$n" within 10 fails brief "client-$n" wget -qO- "http://$one/name"
+        check "and those of the other node to them" within 10 fails brief "client-$n" wget -qO- "http://$two/name"
+        check "also by way of a service" fails brief "client-$n" wget -qO- http://web/name
+        check "what an isolated pod of node$n opens is answered" brief "web-$n" nslookup kubernetes.default.svc.cluster.local 10.43.0.10
+        check "node$n reaches its own pod" is "web-$n" get_on "$n" "http://$(pod_ip "web-$n")/name"
+    done
+    check "but not the other's" fails get_on 1 "http://$two/name"
+    check "probes go on" is "true true" k get pods web-1 web-2 -o jsonpath='{.items[*].status.containerStatuses[*].ready}'
+
+    policy clients "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: http}]}]}"
+    for n in 1 2; do
+        check "clients are let in on node$n" within 10 is "web-1 web-2" seen 12 brief "client-$n" wget -qO- http://web/name
+        check "others are not" fails brief "web-$n" wget -qO- "http://$(pod_ip "web-$((3 - n))")/name"
+        check "a pod reaches itself" is "web-$n" brief "web-$n" wget -qO- "http://$(pod_ip "web-$n")/name"
+    done
+    k create namespace friends >/dev/null
+    k -n friends run guest --image "$node_image" --labels app=client --overrides '{"spec": {"nodeSelector": {"kubernetes.io/hostname": "node2"}, "terminationGracePeriodSeconds": 1}}' --command -- sleep 100000 >/dev/null
+    k -n friends wait --for=condition=Ready pod/guest --timeout=60s >/dev/null
+    guest() { brief -n friends guest "$@"; }
+    check "a pod of another namespace is not let in" fails guest wget -qO- "http://$one/name"
+    policy friends "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{namespaceSelector: {matchLabels: {kind: friend}}}]}]}"
+    check "nor while its namespace lacks the label" fails guest wget -qO- "http://$one/name"
+    k label namespace friends kind=friend >/dev/null
+    check "with the label it is" within 10 is web-1 guest wget -qO- "http://$one/name"
+    k label namespace friends kind- >/dev/null
+    check "and without it not any more" within 10 fails guest wget -qO- "http://$one/name"
+
+    local port
+    port=$(k get service web-local -o jsonpath='{.spec.ports[0].nodePort}')
+    check "closed to the world outside" fails get "http://10.99.0.2:$port/name"
+    policy outside "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{ipBlock: {cidr: 10.99.0.0/24, except: [10.99.0.1/32]}}]}]}"
+    check "open to a network of it" within 10 is web-2 get "http://10.99.0.2:$port/name"
+    check "but not to who is left out" fails get_on 1 "http://$two/name"
+
+    policy egress "{podSelector: {matchLabels: {app: client}}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {name: web-1}}}], ports: [{port: 80}]}]}"
+    for n in 1 2; do
+        check "client-$n may only go to web-1" within 10 fails brief "client-$n" wget -qO- "http://$two/name"
+        check "which answers" is web-1 brief "client-$n" wget -qO- "http://$one/name"
+        check "and to its own node, where names resolve" brief "client-$n" nslookup web.default.svc.cluster.local
+        check "not to the world outside" fails brief "client-$n" ping -c 1 -W 1 10.99.0.254
+    done
+
+    k apply -f - >/dev/null <<Y
+apiVersion: batch/v1
+kind: Job
+metadata: {name: early}
+spec:
+  completions: 12
+  parallelism: 6
+  template:
+    metadata: {labels: {app: client, job: early}}
+    spec:
+      restartPolicy: Never
+      tolerations: [{operator: Exists}]
+      containers: [{name: early, image: $node_image, command: [sh, -c, "for i in 1 2 3; do nc -w 1 $two 80 </dev/null 2>/dev/null && echo reached || echo kept; done"]}]
+Y
+    check "a job of isolated pods ends" k wait --for=condition=Complete job/early --timeout=90s
+    check "none of them got through, not even at first" is kept bash -c "bed_kubectl logs -l job=early --tail=-1 | sort -u"
+    k delete job early >/dev/null
+    check "what is allowed would have" is reached brief client-1 sh -c "nc -w 1 $one 80 </dev/null && echo reached"
+
+    bed_kill 2
+    check "policies hold while the agent is away" fails brief web-1 wget -qO- "http://$two/name"
+    bed_start 2
+    check "start it again" within 60 is "client-2" k exec client-2 -- hostname
+    check "and when it is back" fails brief client-2 wget -qO- "http://$two/name"
+
+    k delete networkpolicy --all >/dev/null
+    for n in 1 2; do
+        check "without policies all is open on node$n" within 10 is "web-1 web-2" seen 12 brief "client-$n" wget -qO- http://web/name
+        check "and no table is left" within 10 fails says knarr-policy tables "$n"
+    done
+    k delete namespace friends --wait=false >/dev/null
+    # For the stories to come: one that lets everything through.
+    policy open "{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{}], egress: [{}]}"
+    check "a policy that allows everything" within 10 says knarr-policy tables 2
+    check "does" is "web-1 web-2" seen 12 brief client-2 wget -qO- http://web/name
 }
 
 nodes_tunnel() {
