@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the stock clients that the tests drive: kubectl 1.37 and 1.27, helm 3, helm 4, cnitool, crane (a registry and its client).
-# Usage: build.sh DIR     puts kubectl, kubectl-1.27, helm3, helm4, cnitool, crane into DIR; does nothing for those that are there.
+# Builds the stock clients that the tests drive: kubectl 1.37 and 1.27, helm 3, helm 4, cnitool, crane (a registry and its client),
+# and our own registry-front (TLS and a password in front of a registry).
+# Usage: build.sh DIR     puts kubectl, kubectl-1.27, helm3, helm4, cnitool, crane, registry-front into DIR; does nothing for those that are there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?usage: build.sh DIR}
@@ -25,3 +26,4 @@ for triple in "helm3 helm helm.sh/helm/v3/cmd/helm@v3.22.0" "helm4 helm helm.sh/
     mv "$scratch/$program" "$out/$name"
     rmdir "$scratch"
 done
+[ -x "$out/registry-front" ] || (cd "$here/registry-front" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$out/registry-front" .)

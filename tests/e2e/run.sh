@@ -10,7 +10,7 @@ export KNARR_TEST_WORK=$work
 . "$here/lib.sh"
 . "$here/machine.sh"
 
-for tool in kubectl kubectl-1.27 helm3 helm4 crane; do
+for tool in kubectl kubectl-1.27 helm3 helm4 crane registry-front; do
     command -v "$tool" >/dev/null || { echo "end to end: $tool is missing: run tests/clients/build.sh"; exit 1; }
 done
 if [ -z "${KNARR_BIN:-}" ]; then

@@ -293,6 +293,23 @@ mod tests {
     }
 
     #[test]
+    fn pressure_taints() {
+        let pressed = |kind: &str, status: &str| {
+            let conditions = json!([{"type": "Ready", "status": "True"}, {"type": kind, "status": status}]);
+            let node = json!({"metadata": {"name": "n"}, "status": {"conditions": conditions}});
+            keys(&serde_json::from_value(node).unwrap())
+        };
+        for (kind, taint) in [
+            ("MemoryPressure", "memory-pressure:NoSchedule"),
+            ("DiskPressure", "disk-pressure:NoSchedule"),
+            ("PIDPressure", "pid-pressure:NoSchedule"),
+        ] {
+            assert_eq!(pressed(kind, "True"), Some(vec![taint.to_owned()]));
+            assert_eq!(pressed(kind, "False"), None);
+        }
+    }
+
+    #[test]
     fn silence() {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let mut n = node(Some("True"), false, json!([]));

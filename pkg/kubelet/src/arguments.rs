@@ -143,13 +143,7 @@ pub fn apply(config: &mut KubeletConfig, arguments: &[String]) -> Result<(), Str
             .unwrap_or(argument)
             .split_once('=')
             .ok_or_else(|| format!("{argument:?} is not of the form name=value"))?;
-        let Some((_, set)) = ARGUMENTS.iter().find(|(known, _)| *known == name) else {
-            let known: Vec<&str> = ARGUMENTS.iter().map(|(known, _)| *known).collect();
-            return Err(format!(
-                "{name:?} is not a flag of the kubelet that is supported: {}",
-                known.join(", ")
-            ));
-        };
+        let set = find(ARGUMENTS, name, "not a flag of the kubelet that is supported:")?;
         set(config, value).map_err(|detail| format!("{name}: {detail}"))?;
     }
     if config.image_gc_low_percent >= config.image_gc_high_percent {
@@ -161,14 +155,18 @@ pub fn apply(config: &mut KubeletConfig, arguments: &[String]) -> Result<(), Str
     Ok(())
 }
 
+/// The row of this name; `complaint` introduces the names that there are.
+fn find<'a, T>(table: &'a [(&str, T)], name: &str, complaint: &str) -> Result<&'a T, String> {
+    table.iter().find(|(known, _)| *known == name).map(|(_, row)| row).ok_or_else(|| {
+        let known: Vec<&str> = table.iter().map(|(known, _)| *known).collect();
+        format!("{name:?} is {complaint} {}", known.join(", "))
+    })
+}
+
 fn threshold(text: &str) -> Result<Threshold, String> {
     let (name, limit) =
         text.split_once('<').ok_or_else(|| format!("{text:?} is not of the form signal<limit"))?;
-    let signal =
-        SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal).ok_or_else(|| {
-            let known: Vec<&str> = SIGNALS.iter().map(|(known, _)| *known).collect();
-            format!("{name:?} is not one of {}", known.join(", "))
-        })?;
+    let signal = *find(SIGNALS, name, "not one of")?;
     let limit = match limit.strip_suffix('%') {
         Some(share) => {
             let share = share.parse().ok().filter(|share| (0.0..=100.0).contains(share));

@@ -462,3 +462,38 @@ async fn nothing_runs_in_a_pod_before_it_is_isolated() {
     assert!(asked.len() > 1 && asked.iter().all(|a| *a == format!("p {{{address}}}")), "{asked:?}");
     world.stop.cancel();
 }
+
+#[tokio::test]
+async fn a_node_with_too_little_left_says_so() {
+    let condition = |o: Option<&Value>, kind: &str| {
+        let all = o.map(|o| o["status"]["conditions"].clone()).unwrap_or_default();
+        let found = all.as_array().into_iter().flatten().find(|c| c["type"] == kind).cloned();
+        found.map(|c| format!("{} {}: {}", c["status"], c["reason"], c["message"]).replace('"', ""))
+    };
+    for (short_of, wanted) in [
+        ("nodefs.available", "DiskPressure True KubeletHasDiskPressure: kubelet has disk pressure"),
+        ("imagefs.available", "DiskPressure True KubeletHasDiskPressure: kubelet has disk pressure"),
+        (
+            "memory.available",
+            "MemoryPressure True KubeletHasInsufficientMemory: kubelet has insufficient memory available",
+        ),
+        (
+            "pid.available",
+            "PIDPressure True KubeletHasInsufficientPID: kubelet has insufficient PID available",
+        ),
+        ("none", "DiskPressure False KubeletHasNoDiskPressure: kubelet has no disk pressure"),
+        ("none", "MemoryPressure False KubeletHasSufficientMemory: kubelet has sufficient memory available"),
+    ] {
+        let world = World::new();
+        let mut config = KubeletConfig { eviction_hard: Vec::new(), ..world.config() };
+        if short_of != "none" {
+            let argument = format!("eviction-hard={short_of}<1Ei");
+            knarr_kubelet::arguments::apply(&mut config, &[argument]).unwrap();
+        }
+        world.run(config);
+        let (kind, wanted) = wanted.split_once(' ').unwrap();
+        let told = |o: Option<&Value>| condition(o, kind).as_deref() == Some(wanted);
+        world.api.until("/api/v1/nodes/n1", &format!("{kind} for {short_of}"), told).await;
+        world.stop.cancel();
+    }
+}
