@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,11 @@ use crate::kernel::{Kernel, Netns};
 use crate::ledger::{Item, Ledger};
 use crate::nft::{Family, Table, diff};
 
-/// Changes that come within this time go into one transaction.
+/// Changes that come within this time go into one transaction; or within [`REST`] times what the last one took, so
+/// that much to do does not take the whole machine.
 const GATHER: Duration = Duration::from_millis(20);
+const GATHER_MOST: Duration = Duration::from_secs(1);
+const REST: u32 = 4;
 /// Waiting time after a failed transaction, doubled up to [`RETRY_MOST`].
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(30);
@@ -138,15 +141,22 @@ impl Changes {
 /// When to decide again.
 pub struct Pace {
     retry: Duration,
+    /// When the attempt began.
+    begun: Instant,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { retry: RETRY_FIRST }
+        Self { retry: RETRY_FIRST, begun: Instant::now() }
     }
 }
 
 impl Pace {
+    /// An attempt begins.
+    pub fn begin(&mut self) {
+        self.begun = Instant::now();
+    }
+
     /// After an attempt: waits for the next change, or for the time of the next try, and then a little longer for
     /// changes that come together. Failures are logged. False at shutdown.
     pub async fn wait(
@@ -155,6 +165,7 @@ impl Pace {
         changes: &Changes,
         shutdown: &CancellationToken,
     ) -> bool {
+        let gather = (self.begun.elapsed() * REST).clamp(GATHER, GATHER_MOST);
         let again = match outcome {
             Ok(()) => {
                 self.retry = RETRY_FIRST;
@@ -172,7 +183,7 @@ impl Pace {
                 Some(wait) => drop(tokio::time::timeout(wait, changes.notify.notified()).await),
                 None => changes.notify.notified().await,
             }
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(gather).await;
         };
         shutdown.run_until_cancelled(next).await.is_some()
     }

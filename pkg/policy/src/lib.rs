@@ -113,6 +113,7 @@ impl NetworkPolicies {
                 if shared.changes.take_lost() {
                     tables.forget();
                 }
+                pace.begin();
                 let outcome = apply(shared, &self.cfg, &mut tables).await;
                 if !pace.wait(outcome, &shared.changes, &shutdown).await {
                     return;

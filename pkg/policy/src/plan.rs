@@ -82,7 +82,8 @@ pub fn plan(cluster: &Cluster, cfg: &PolicyConfig) -> BTreeMap<Family, Table> {
     let mut tables = BTreeMap::new();
     for family in [Family::Ip, Family::Ip6] {
         let node = cfg.node_name.as_str();
-        let mut planner = Planner { cluster, node, family, table: skeleton(&cfg.bridge) };
+        let mut planner =
+            Planner { cluster, node, family, table: skeleton(&cfg.bridge), selections: BTreeMap::new() };
         let mut isolated = false;
         for ((namespace, _), pod) in &cluster.pods {
             if pod.node == node {
@@ -152,6 +153,8 @@ struct Planner<'a> {
     node: &'a str,
     family: Family,
     table: Table,
+    /// What the sets of selected pods are of, by name of the set.
+    selections: BTreeMap<String, String>,
 }
 
 impl<'a> Planner<'a> {
@@ -254,8 +257,7 @@ impl<'a> Planner<'a> {
                 let cluster = self.cluster;
                 let selected = cluster.namespaces.iter().filter(|(_, labels)| namespaces.matches(labels));
                 let selected: Vec<&str> = selected.map(|(name, _)| name.as_str()).collect();
-                // The policy's namespace is part of the name: nobody else can find a text of the same digest.
-                let text = format!("{namespace} [{}] {}", text_of(namespaces), text_of(pods));
+                let text = format!("[{}] {}", text_of(namespaces), text_of(pods));
                 Some(in_set(self.pods_of(&selected, &text, pods)))
             }
             Peer::Block(network, except) => {
@@ -272,10 +274,10 @@ impl<'a> Planner<'a> {
 
     /// The set of the addresses of selected pods, which all rules that say `text` share.
     fn pods_of(&mut self, namespaces: &[&str], text: &str, selector: &Selector) -> String {
-        let name = name_of("pods", text);
-        if self.table.sets.contains_key(&name) {
-            return name;
-        }
+        let name = match self.name_for(text) {
+            Ok(known) => return known,
+            Err(new) => new,
+        };
         let cluster = self.cluster;
         let mut set = Set::new(vec![FieldType::Address], SetData::None);
         for pod in namespaces.iter().flat_map(|namespace| cluster.pods_of(namespace)) {
@@ -285,6 +287,23 @@ impl<'a> Planner<'a> {
         }
         self.table.sets.insert(name.clone(), set);
         name
+    }
+
+    /// The name of the set for `text`: of one that is there, or (`Err`) a new one. Whoever finds a text of the same
+    /// digest as another's gets a set of his own.
+    fn name_for(&mut self, text: &str) -> Result<String, String> {
+        let mut salted = text.to_owned();
+        loop {
+            let name = name_of("pods", &salted);
+            match self.selections.get(&name) {
+                None => {
+                    self.selections.insert(name.clone(), text.to_owned());
+                    return Err(name);
+                }
+                Some(known) if known == text => return Ok(name),
+                Some(_) => salted.push('+'),
+            }
+        }
     }
 
     /// Rules that accept what goes to these ports.
@@ -636,16 +655,34 @@ mod tests {
     }
 
     #[test]
-    fn selectors_of_other_namespaces_share_no_set() {
-        let peers = json!([{"namespaceSelector": {}, "podSelector": {}}]);
-        let spec = json!({"podSelector": {}, "ingress": [{"from": peers}]});
-        let mut cluster = cluster(std::slice::from_ref(&spec));
-        let object = serde_json::from_value(json!({"spec": spec})).unwrap();
-        cluster.policies.insert(("b".into(), "p".into()), policy(&object).unwrap());
-        for pod in cluster.pods.values_mut() {
-            "n1".clone_into(&mut pod.node);
-        }
-        let table = planned(&cluster, "n1").unwrap();
-        assert_eq!(table.sets.keys().filter(|name| name.starts_with("pods-")).count(), 2);
+    fn rules_that_select_the_same_share_a_set() {
+        let selected = |from: Value| {
+            let spec = json!({"podSelector": {}, "ingress": [{"from": from}]});
+            let mut cluster = cluster(std::slice::from_ref(&spec));
+            let object = serde_json::from_value(json!({"spec": spec})).unwrap();
+            cluster.policies.insert(("b".into(), "p".into()), policy(&object).unwrap());
+            for pod in cluster.pods.values_mut() {
+                "n1".clone_into(&mut pod.node);
+            }
+            let table = planned(&cluster, "n1").unwrap();
+            table.sets.keys().filter(|name| name.starts_with("pods-")).count()
+        };
+        assert_eq!(selected(json!([{"namespaceSelector": {}, "podSelector": {}}])), 1, "whoever asks");
+        assert_eq!(selected(json!([{"podSelector": {}}])), 2, "each namespace has its own pods");
+    }
+
+    #[test]
+    fn texts_of_the_same_digest_share_nothing() {
+        let cluster = cluster(&[]);
+        let mut planner = Planner {
+            cluster: &cluster,
+            node: "n1",
+            family: Family::Ip,
+            table: Table::default(),
+            selections: [(name_of("pods", "mine"), "another's".to_owned())].into(),
+        };
+        let name = planner.name_for("mine").unwrap_err();
+        assert_ne!(name, name_of("pods", "mine"));
+        assert_eq!(planner.name_for("mine"), Ok(name));
     }
 }

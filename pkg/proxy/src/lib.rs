@@ -85,6 +85,7 @@ pub async fn run_with(
             if changes.take_lost() {
                 synchronizer.forget();
             }
+            pace.begin();
             let wanted = services(&service_store.list(), &slice_store.list(), &cfg.node_name);
             let outcome = synchronizer.apply(wanted).await;
             if !pace.wait(outcome, &changes, &shutdown).await {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::obj;
 use crate::patch::Patch;
 use crate::registry::{Outcome, Registry, WriteContext};
-use crate::update::Change;
+use crate::update::{Change, check_uid};
 
 impl Registry {
     /// The scale of an object.
@@ -72,14 +72,13 @@ impl Registry {
         let edit = |old: &Value| {
             let scale = make(&to_scale(&paths, old))?;
             check_scale(w, &scale)?;
+            check_uid(w, obj::uid(&scale), old)?;
             let mut object = old.clone();
             let replicas = scale.pointer("/spec/replicas").cloned().unwrap_or_else(|| json!(0));
             obj::set_at(&mut object, &paths.spec_replicas, replicas);
-            for field in ["resourceVersion", "uid"] {
-                let given = obj::meta_str(&scale, field);
-                if !given.is_empty() {
-                    obj::set_meta(&mut object, field, given);
-                }
+            let given = obj::resource_version(&scale);
+            if !given.is_empty() {
+                obj::set_meta(&mut object, "resourceVersion", given);
             }
             Ok(object)
         };

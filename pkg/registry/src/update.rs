@@ -282,18 +282,17 @@ fn check_versions(
     } else if given != obj::resource_version(old) && given != "0" {
         return Err(ApiError::modified(&w.resource(), w.name));
     }
-    let uid = obj::uid(object);
-    if matches!(change, Change::Replace(_)) && !uid.is_empty() && uid != obj::uid(old) {
-        return Err(ApiError::conflict(
-            &w.resource(),
-            w.name,
-            &format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                obj::uid(old)
-            ),
-        ));
+    if matches!(change, Change::Replace(_)) { check_uid(w, obj::uid(object), old) } else { Ok(()) }
+}
+
+/// A UID that is given must be the object's.
+pub(crate) fn check_uid(w: &WriteContext<'_>, given: &str, old: &Value) -> Result<(), ApiError> {
+    let uid = obj::uid(old);
+    if given.is_empty() || given == uid {
+        return Ok(());
     }
-    Ok(())
+    let text = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {uid}");
+    Err(ApiError::conflict(&w.resource(), w.name, &text))
 }
 
 /// Clients cannot change what the system sets.

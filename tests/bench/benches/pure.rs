@@ -11,6 +11,8 @@ use knarr_machinery::gvk::GroupVersionResource;
 use knarr_machinery::labels::Selector;
 use knarr_machinery::quantity::Quantity;
 use knarr_machinery::{apply, patch, strategic};
+use knarr_policy::PolicyConfig;
+use knarr_policy::model::{self, Cluster};
 use knarr_registry::codec;
 use knarr_scheduler::cache::Cache;
 use knarr_scheduler::cycle;
@@ -135,5 +137,53 @@ fn scheduling(c: &mut Criterion) {
     }
 }
 
-criterion_group!(pure, documents, patches, small, scheduling);
+/// A hundred namespaces of a hundred pods, of which a hundred run on node n0: one of each namespace. In each
+/// namespace a policy for all pods, one for those of a tier, and one that lets other namespaces in.
+fn isolation(c: &mut Criterion) {
+    let mut cluster = Cluster::default();
+    let policies = [
+        json!({"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]}),
+        json!({"podSelector": {"matchLabels": {"tier": "web"}}, "ingress": [{"ports": [{"port": "web"}]}]}),
+        json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [
+            {"to": [{"namespaceSelector": {"matchLabels": {"shared": "yes"}}}]}, {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}]}),
+    ];
+    for namespace in 0..100u8 {
+        let name = format!("ns{namespace}");
+        let shared = if namespace % 20 == 0 { "yes" } else { "no" };
+        cluster.namespaces.insert(name.clone(), [("shared".to_owned(), shared.to_owned())].into());
+        for (i, spec) in policies.iter().enumerate() {
+            let object = serde_json::from_value(json!({"spec": spec})).unwrap();
+            cluster.policies.insert((name.clone(), format!("p{i}")), model::policy(&object).unwrap());
+        }
+        for number in 0..100u8 {
+            let mut object = pod(&format!("pod-{number}"));
+            object["spec"]["nodeName"] = json!(format!("n{number}"));
+            object["status"]["podIP"] = json!(format!("10.42.{number}.{namespace}"));
+            let object = serde_json::from_value(object).unwrap();
+            let facts = model::pod(&object, model::addresses(&object)).unwrap();
+            cluster.pods.insert((name.clone(), format!("pod-{number}")), facts);
+        }
+    }
+    let text = |s: &str| s.to_owned();
+    let config = PolicyConfig {
+        node_name: text("n0"),
+        bridge: text("knarr0"),
+        ports: text("kn*"),
+        ledger: "ledger".into(),
+    };
+    let before = knarr_policy::plan(&cluster, &config);
+    c.bench_function("network policies: rules of a node's 100 pods among 10,000, 300 policies", |b| {
+        b.iter(|| knarr_policy::plan(black_box(&cluster), &config));
+    });
+    cluster.pods.remove(&("ns7".to_owned(), "pod-9".to_owned()));
+    let after = knarr_policy::plan(&cluster, &config);
+    c.bench_function("network policies: what to change for one pod", |b| {
+        b.iter(|| {
+            let ops = |family| knarr_netlink::nft::diff(before.get(family), black_box(&after[family]));
+            after.keys().map(ops).map(|ops| ops.len()).sum::<usize>()
+        });
+    });
+}
+
+criterion_group!(pure, documents, patches, small, scheduling, isolation);
 criterion_main!(pure);

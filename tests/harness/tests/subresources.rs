@@ -57,8 +57,12 @@ async fn status_generation_and_scale() {
         s.patch(&format!("{path}/scale"), "merge", &json!({"spec": {"replicas": 0}})).await.expect(200);
     assert_eq!(patched["spec"], json!({}));
     assert_eq!(s.get(&path).await.expect(200)["spec"]["replicas"], 0);
-    wanted["spec"]["replicas"] = (-1).into();
     wanted["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let mut another = wanted.clone();
+    another["metadata"]["uid"] = "another".into();
+    let refused = s.put(&format!("{path}/scale"), &another).await.message(409);
+    assert!(refused.contains("UID in precondition: another"), "{refused}");
+    wanted["spec"]["replicas"] = (-1).into();
     assert!(
         s.put(&format!("{path}/scale"), &wanted)
             .await
