@@ -184,6 +184,10 @@ impl Isolation for Gate {
     async fn isolate(&self, pod: &Pod, addresses: &BTreeSet<IpAddr>) -> Result<(), String> {
         self.0.pass(pod, addresses).await.map_err(|e| e.to_string())
     }
+
+    fn release(&self, uid: &str) {
+        self.0.release(uid);
+    }
 }
 
 /// Starts what enforces network policies; without them, takes back what an earlier run with them left.

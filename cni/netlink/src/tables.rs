@@ -39,6 +39,11 @@ impl Tables {
         Self { name, kernel, ledger, applied: BTreeMap::new() }
     }
 
+    /// What the kernel has of a family is not certain: it is read again next time.
+    pub fn doubt(&mut self, family: Family) {
+        self.applied.remove(&family);
+    }
+
     /// Somebody may have deleted a table: the kernel is read again next time.
     pub fn forget(&mut self) {
         if self.applied.values().any(Option::is_some) {
@@ -129,10 +134,14 @@ impl Changes {
                 }
                 Some(Err(error)) => {
                     tracing::warn!(table = name, %error, "a deletion of the table would go unnoticed");
+                    let pause = tokio::time::sleep(RETRY_FIRST);
+                    if shutdown.run_until_cancelled(pause).await.is_none() {
+                        return;
+                    }
+                    // It may have been deleted meanwhile.
+                    self.lost.store(true, Ordering::Release);
+                    self.wake();
                 }
-            }
-            if shutdown.run_until_cancelled(tokio::time::sleep(RETRY_FIRST)).await.is_none() {
-                return;
             }
         }
     }

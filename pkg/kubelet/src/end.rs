@@ -155,6 +155,7 @@ impl Worker {
         if let Err(error) = self.clean_up(pod, &observed, update).await {
             return self.failed_sync(pod, "cleaning up after the pod", &error);
         }
+        self.release();
         self.retry = RETRY;
         self.settled = true;
         if update.gone {

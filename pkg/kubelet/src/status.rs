@@ -58,6 +58,39 @@ fn now(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
+/// Whether a pod of this phase has run its course.
+pub fn is_last(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+/// What the API was told of how a pod is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    phase: Option<String>,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+impl Told {
+    /// From a status.
+    pub fn of(status: &PodStatus) -> Self {
+        let (phase, reason, message) = (&status.phase, &status.reason, &status.message);
+        Self { phase: phase.clone(), reason: reason.clone(), message: message.clone() }
+    }
+
+    /// The status as it is to be told: that a pod has run its course only when nothing runs in it any more. Until
+    /// then it is as it was, but not ready.
+    pub fn held_back(&self, status: &PodStatus, observed: &Observed) -> PodStatus {
+        let over = matches!(self.phase.as_deref(), None | Some("Succeeded" | "Failed"));
+        let runs = observed.instances.iter().any(|i| i.state == State::Running);
+        if over || !runs || !is_last(status) {
+            return status.clone();
+        }
+        let Self { phase, reason, message } = self.clone();
+        PodStatus { phase, reason, message, ..status.clone() }
+    }
+}
+
 /// The status to report, given the one reported before.
 pub fn compute(
     pod: &Pod,
@@ -443,6 +476,26 @@ mod tests {
     use super::*;
     use crate::observed::Sandbox;
     use serde_json::json;
+
+    #[test]
+    fn the_last_phase_is_told_when_nothing_runs_any_more() {
+        let status = |phase: &str, reason: Option<&str>| PodStatus {
+            phase: Some(phase.into()),
+            reason: reason.map(Into::into),
+            ..PodStatus::default()
+        };
+        let check = |before: &str, now: &PodStatus, observed: &Observed, expected: (&str, Option<&str>)| {
+            let told = Told::of(&status(before, None)).held_back(now, observed);
+            assert_eq!((told.phase.as_deref(), told.reason.as_deref()), (Some(expected.0), expected.1));
+        };
+        let (running, exited) = (seen(State::Running, 0), seen(State::Exited, 1));
+        let late = status("Failed", Some("DeadlineExceeded"));
+        check("Running", &late, &running, ("Running", None));
+        check("Running", &late, &exited, ("Failed", Some("DeadlineExceeded")));
+        check("Running", &status("Succeeded", None), &running, ("Running", None));
+        check("Failed", &late, &running, ("Failed", Some("DeadlineExceeded")));
+        check("Pending", &status("Running", None), &running, ("Running", None));
+    }
 
     fn pod(policy: &str) -> Pod {
         serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}]}})).unwrap()

@@ -36,7 +36,7 @@ use crate::{
     resize,
     resources::{self, PodLimits},
     spec::{self, Role},
-    status::{self, Inputs, Waiting},
+    status::{self, Inputs, Told, Waiting},
     status_writer::StatusWriter,
 };
 
@@ -128,6 +128,10 @@ pub struct Worker {
     pub(crate) resize_pending: Option<(&'static str, String)>,
     /// Why what is promised is not in force.
     pub(crate) resize_error: Option<String>,
+    /// Policies are in force for its sandbox.
+    pub(crate) isolated: bool,
+    /// Phase, reason and message as they were told last, which a phase that is the last waits behind.
+    pub(crate) told: Told,
     /// A resize was promised and its end is to be told.
     pub(crate) resizing: bool,
     /// What the pod's cgroup was given last, if that is known.
@@ -142,6 +146,7 @@ pub(crate) enum Next {
     Done,
 }
 
+const OVERDUE: &str = "Pod was active on the node longer than the specified deadline";
 pub(crate) const RETRY: Duration = Duration::from_millis(500);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
@@ -155,7 +160,8 @@ impl Worker {
         view: Arc<Mutex<View>>,
     ) -> Self {
         let status = updates.borrow().pod.status.clone().unwrap_or_default();
-        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let over = status::is_last(&status);
+        let told = Told::of(&status);
         view.lock().status = status;
         Self {
             probes: Probes::new(wake.clone()),
@@ -177,6 +183,8 @@ impl Worker {
             resize_pending: None,
             resize_error: None,
             resizing: false,
+            isolated: false,
+            told,
             limits: None,
             retry: RETRY,
         }
@@ -228,7 +236,7 @@ impl Worker {
 
     /// Computes and reports the status; gives it.
     pub(crate) fn report(
-        &self,
+        &mut self,
         pod: &Pod,
         observed: &Observed,
         terminating: bool,
@@ -250,11 +258,13 @@ impl Worker {
         let before = self.view.lock().status.clone();
         let status = status::compute(pod, observed, &inputs, &before, Timestamp::now());
         self.view.lock().status = status.clone();
-        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        let told = self.told.held_back(&status, observed);
+        self.told = Told::of(&told);
+        if status::is_last(&told) {
             // Before anybody reads it: the scheduler gives its room away at once.
             self.node.allocations.release(&self.uid);
         }
-        self.node.status.set(pod, status.clone());
+        self.node.status.set(pod, told);
         status
     }
 
@@ -277,20 +287,11 @@ impl Worker {
         if let Some(left) = self.deadline(pod)
             && left.is_zero()
         {
-            self.failed = Some((
-                "DeadlineExceeded".into(),
-                "Pod was active on the node longer than the specified deadline".into(),
-            ));
-            node.event(
-                pod,
-                None,
-                "Normal",
-                "DeadlineExceeded",
-                "Pod was active on the node longer than the specified deadline",
-            );
+            self.failed = Some(("DeadlineExceeded".into(), OVERDUE.into()));
+            node.event(pod, None, "Normal", "DeadlineExceeded", OVERDUE);
         }
         let status = self.report(pod, &observed, false, false);
-        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        if status::is_last(&status) {
             self.over = true;
             self.wake.notify_one();
             return Next::Wait(None);
@@ -309,7 +310,7 @@ impl Worker {
             Ok(now) => {
                 self.probes.keep(&node, pod, &now);
                 let status = self.report(pod, &now, false, false);
-                if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+                if status::is_last(&status) {
                     self.over = true;
                     self.wake.notify_one();
                 } else if waited.is_none() && now != observed {
@@ -424,7 +425,8 @@ impl Worker {
         } else {
             observed.clone()
         };
-        if !plan.start.is_empty() {
+        // Once at least for a pod that was taken over from the run before.
+        if !plan.start.is_empty() || !self.isolated {
             self.isolate(pod, &fresh).await?;
         }
         for name in &plan.start {

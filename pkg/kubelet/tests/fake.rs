@@ -421,6 +421,7 @@ async fn an_image_is_a_read_only_volume() {
 struct Guard {
     open: std::sync::atomic::AtomicBool,
     asked: parking_lot::Mutex<Vec<String>>,
+    released: parking_lot::Mutex<Vec<String>>,
 }
 
 #[async_trait::async_trait]
@@ -434,6 +435,10 @@ impl knarr_kubelet::Isolation for Guard {
         self.asked.lock().push(format!("{name} {addresses:?}"));
         let open = self.open.load(std::sync::atomic::Ordering::Relaxed);
         open.then_some(()).ok_or_else(|| "the guard sleeps".to_owned())
+    }
+
+    fn release(&self, uid: &str) {
+        self.released.lock().push(uid.to_owned());
     }
 }
 
@@ -460,7 +465,25 @@ async fn nothing_runs_in_a_pod_before_it_is_isolated() {
     let address = pod["status"]["podIP"].as_str().unwrap();
     let asked = guard.asked.lock().clone();
     assert!(asked.len() > 1 && asked.iter().all(|a| *a == format!("p {{{address}}}")), "{asked:?}");
+    // The next run asks for what it takes over, though it starts nothing.
+    let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
     world.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    guard.asked.lock().clear();
+    let again = World { stop: CancellationToken::new(), ..world };
+    again.run(KubeletConfig { isolation: Some(guard.clone()), ..again.config() });
+    let asked_again = || guard.asked.lock().iter().any(|a| *a == format!("p {{{address}}}"));
+    for _ in 0..400 {
+        if asked_again() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(asked_again() && guard.released.lock().is_empty(), "{:?}", guard.released.lock());
+    again.api.delete_gracefully(&path, 1);
+    again.api.until(&path, "gone", |o| o.is_none()).await;
+    assert!(guard.released.lock().contains(&uid), "{:?}", guard.released.lock());
+    again.stop.cancel();
 }
 
 #[tokio::test]

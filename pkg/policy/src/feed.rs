@@ -14,16 +14,11 @@ use tokio::sync::watch;
 
 use crate::model::{self, Cluster, Labels};
 
-/// A pod's addresses as the kubelet told them, and its UID.
-type Early = (String, BTreeSet<IpAddr>);
-
 #[derive(Default)]
 struct State {
     cluster: Cluster,
     /// Goes up whenever something that counts changes.
     generation: u64,
-    /// Pods of this node whose addresses the API does not have yet.
-    early: BTreeMap<Key, Early>,
 }
 
 /// Which kinds have been listed whole.
@@ -119,23 +114,34 @@ impl Shared {
         !self.state.lock().cluster.policies.is_empty()
     }
 
-    /// A pod of this node that got its addresses just now. Gives the generation that isolates it, or `None` if no
-    /// policy selects it.
-    pub(crate) fn early(&self, pod: &Pod, addresses: &BTreeSet<IpAddr>) -> Option<u64> {
-        let key = key_of(pod);
+    /// Which list is still awaited.
+    pub(crate) fn awaits(&self) -> &'static str {
+        let known = *self.known.borrow();
+        match known {
+            Known { policies: false, .. } => "the list of policies",
+            Known { pods: false, .. } | Known { namespaces: false, .. } => "the list of pods and namespaces",
+            _ => "the rules",
+        }
+    }
+
+    /// A pod of this node has these addresses. Gives the generation that isolates it, or `None` if no policy selects
+    /// it.
+    pub(crate) fn admit(&self, pod: &Pod, addresses: &BTreeSet<IpAddr>) -> Option<u64> {
+        let namespace = pod.namespace().unwrap_or_default();
         let mut facts = model::pod(pod, addresses.clone())?;
         facts.node.clone_from(&self.node);
         let mut selected = false;
         let generation = self.edit(|state| {
-            selected = state.cluster.policies_of(&key.0, &facts.labels).next().is_some();
-            let known = state.cluster.pods.get(&key);
-            if !selected || known.is_some_and(|k| k.uid == facts.uid && k.addresses == facts.addresses) {
-                return false;
-            }
-            state.early.insert(key.clone(), (facts.uid.clone(), facts.addresses.clone()));
-            set(&mut state.cluster.pods, key, Some(facts))
+            selected = state.cluster.policies_of(&namespace, &facts.labels).next().is_some();
+            let (uid, local) = (facts.uid.clone(), (namespace.clone(), facts));
+            set(&mut state.cluster.local, uid, Some(local))
         });
         selected.then_some(generation)
+    }
+
+    /// Nothing of a pod of this node is left.
+    pub(crate) fn release(&self, uid: &str) {
+        self.edit(|state| state.cluster.local.remove(uid).is_some());
     }
 
     pub(crate) fn policies(self: &Arc<Self>) -> Arc<Policies> {
@@ -161,7 +167,7 @@ impl Sink<NetworkPolicy> for Policies {
 
     fn apply(&self, object: NetworkPolicy) {
         let policy = model::policy(&object);
-        self.0.edit(|state| set(&mut state.cluster.policies, key_of(&object), policy));
+        self.0.edit(|state| set(&mut state.cluster.policies, key_of(&object), Some(policy)));
     }
 
     fn remove(&self, key: &Key, _last: Option<NetworkPolicy>) {
@@ -199,60 +205,27 @@ impl Sink<Namespace> for Namespaces {
 /// Keeps what counts of pods.
 pub(crate) struct Pods(Arc<Shared>);
 
-/// How a pod came to be known.
-#[derive(PartialEq)]
-enum By {
-    List,
-    Event,
-}
-
-impl Pods {
-    fn put(&self, object: &Pod, by: &By) {
-        let (key, told) = (key_of(object), model::addresses(object));
-        let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        self.0.edit(|state| {
-            let mut facts = model::pod(object, told.clone());
-            match state.early.get(&key) {
-                // The kubelet knows the addresses before the API does.
-                Some((early, addresses)) if early == uid && *addresses != told => {
-                    facts = model::pod(object, addresses.clone());
-                    if facts.is_none() {
-                        state.early.remove(&key);
-                    }
-                }
-                // Of a pod that had the name before; the one that the kubelet told of is still to come.
-                Some((early, _)) if early != uid && *by == By::Event => return false,
-                Some(_) => drop(state.early.remove(&key)),
-                None => {}
-            }
-            set(&mut state.cluster.pods, key, facts)
-        });
-    }
-}
-
 impl Sink<Pod> for Pods {
     fn keys(&self) -> BTreeSet<Key> {
         self.0.state.lock().cluster.pods.keys().cloned().collect()
     }
 
     fn apply(&self, object: Pod) {
-        self.put(&object, &By::Event);
-    }
-
-    fn listed(&self, object: Pod) {
-        self.put(&object, &By::List);
-    }
-
-    fn remove(&self, key: &Key, last: Option<Pod>) {
-        let gone = last.and_then(|pod| pod.metadata.uid);
+        let facts = model::pod(&object, model::addresses(&object));
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
         self.0.edit(|state| {
-            let other = |(early, _): &Early| gone.as_ref().is_some_and(|uid| uid != early);
-            if state.early.get(key).is_some_and(other) {
-                return false;
+            let mut relabelled = false;
+            if let Some((_, local)) = state.cluster.local.get_mut(uid) {
+                let labels = object.metadata.labels.clone().unwrap_or_default();
+                relabelled = local.labels != labels;
+                local.labels = labels;
             }
-            state.early.remove(key);
-            state.cluster.pods.remove(key).is_some()
+            set(&mut state.cluster.pods, key_of(&object), facts) || relabelled
         });
+    }
+
+    fn remove(&self, key: &Key, _last: Option<Pod>) {
+        self.0.edit(|state| state.cluster.pods.remove(key).is_some());
     }
 
     fn complete(&self) {

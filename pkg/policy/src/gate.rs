@@ -24,26 +24,25 @@ impl Gate {
         Self { shared }
     }
 
-    /// Waits until the policies that select the pod are in force for it; at once if there are none. `addresses` are
-    /// the pod's, which the API need not know yet.
+    /// Waits until the policies that select the pod are in force for it; not if there are none. `addresses` are the
+    /// pod's, which the API need not know yet. They count until [`release`](Self::release).
     ///
     /// # Errors
     /// [`Error::Late`] after 30 seconds.
     pub async fn pass(&self, pod: &Pod, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
-        let mut waiting_for = "the list of policies";
         let isolated = async {
             self.shared.policies_known().await;
-            if !self.shared.has_policies() {
-                return;
-            }
-            waiting_for = "the list of pods and namespaces";
-            self.shared.all_known().await;
-            waiting_for = "the pod's rules";
-            if let Some(generation) = self.shared.early(pod, addresses) {
+            if let Some(generation) = self.shared.admit(pod, addresses) {
                 self.shared.in_force(generation).await;
             }
         };
         let late = tokio::time::timeout(PATIENCE, isolated).await;
-        late.map_err(|_| Error::Late { seconds: PATIENCE.as_secs(), waiting_for })
+        late.map_err(|_| Error::Late { seconds: PATIENCE.as_secs(), waiting_for: self.shared.awaits() })
+    }
+
+    /// Nothing of the pod with this UID is left: its rules may go. Until then they stay, even if the API says that the
+    /// pod has ended or is gone.
+    pub fn release(&self, uid: &str) {
+        self.shared.release(uid);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Entry points: [`NetworkPolicies::run`], which keeps the rules of this node's pods, and [`Gate`], where the kubelet asks before it
 //! starts a pod's containers, so that a pod is isolated from its first instant. [`model`] is what counts of the API
-//! objects, [`plan`] the pure decision what the table should be. As long as there is no policy in the cluster, pods
-//! and namespaces are not watched and no table is there.
+//! objects, [`plan`] the pure decision what the table should be. Before there is a policy in the cluster, pods and
+//! namespaces are not watched; where none selects a pod, no table is there.
 //!
 //! Semantics: <https://kubernetes.io/docs/concepts/services-networking/network-policies/>. Pods on the host's
 //! network are neither isolated nor selected as peers. What is not allowed is dropped without an answer.
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use knarr_client::Informers;
 use knarr_netlink::nft::Family;
 use knarr_netlink::tables::{Pace, Tables};
-use knarr_netlink::{Kernel, Ledger, RealKernel, tables};
+use knarr_netlink::{ErrorKind, Kernel, Ledger, RealKernel, tables};
 use tokio_util::sync::CancellationToken;
 
 use feed::Shared;
@@ -98,7 +98,8 @@ impl NetworkPolicies {
         if shutdown.run_until_cancelled(shared.policies_known()).await.is_none() {
             return Ok(());
         }
-        let deleted = shared.changes.watch_table(&*kernel, Family::Ip, TABLE, &shutdown);
+        let watch = |family| shared.changes.watch_table(&*kernel, family, TABLE, &shutdown);
+        let deleted = async { tokio::join!(watch(Family::Ip), watch(Family::Ip6), watch(Family::Bridge)) };
         let kept = async {
             let (mut pace, mut fed) = (Pace::default(), false);
             loop {
@@ -130,9 +131,12 @@ async fn apply(shared: &Shared, cfg: &PolicyConfig, tables: &mut Tables) -> knar
     for family in [Family::Ip, Family::Ip6] {
         tables.apply(family, wanted.get(&family)).await?;
     }
-    // Not every kernel filters bridges. Rules hold without, but for pods that make frames of their own.
-    if let Err(error) = tables.apply(Family::Bridge, wanted.get(&Family::Bridge)).await {
-        tracing::warn!(%error, "a pod may evade network policies by frames to pods of the same node");
+    match tables.apply(Family::Bridge, wanted.get(&Family::Bridge)).await {
+        // Not every kernel filters bridges. Rules hold without, but for pods that make frames of their own.
+        Err(error) if error.kind == ErrorKind::Unsupported => {
+            tracing::warn!(%error, "a pod may evade network policies by frames to pods of the same node");
+        }
+        done => drop(done?),
     }
     shared.applied(generation);
     Ok(())

@@ -84,6 +84,9 @@ pub struct Cluster {
     pub pods: BTreeMap<Key, PodFacts>,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<String, Labels>,
+    /// Pods of this node that the kubelet told of, by UID, with their namespaces: from before their first container
+    /// runs until nothing of them is left, whatever the API says of them meanwhile.
+    pub local: BTreeMap<String, (String, PodFacts)>,
 }
 
 impl Cluster {
@@ -91,6 +94,17 @@ impl Cluster {
     pub fn pods_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a PodFacts> {
         let from = (namespace.to_owned(), String::new());
         self.pods.range(from..).take_while(move |((ns, _), _)| ns == namespace).map(|(_, pod)| pod)
+    }
+
+    /// The pods that a node isolates, with their namespaces. Where the kubelet and the API tell of the same pod or
+    /// address, the kubelet is right.
+    pub fn pods_on<'a>(&'a self, node: &'a str) -> Vec<(&'a str, &'a PodFacts)> {
+        let taken: BTreeSet<IpAddr> =
+            self.local.values().flat_map(|(_, pod)| pod.addresses.iter().copied()).collect();
+        let told = self.pods.iter().filter(|(_, pod)| pod.node == node && !self.local.contains_key(&pod.uid));
+        let told = told.filter(|(_, pod)| pod.addresses.is_disjoint(&taken));
+        let told = told.map(|((namespace, _), pod)| (namespace.as_str(), pod));
+        told.chain(self.local.values().map(|(namespace, pod)| (namespace.as_str(), pod))).collect()
     }
 
     /// The policies that isolate a pod in some direction.
@@ -114,9 +128,10 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
     }
 }
 
-/// A policy; `None` without a specification.
-pub fn policy(object: &NetworkPolicy) -> Option<Policy> {
-    let spec = object.spec.as_ref()?;
+/// A policy. Without a specification it is as with an empty one.
+pub fn policy(object: &NetworkPolicy) -> Policy {
+    let empty = NetworkPolicySpec::default();
+    let spec = object.spec.as_ref().unwrap_or(&empty);
     let everything = Selector::everything;
     let rule = |peers: Option<&Vec<NetworkPolicyPeer>>, ports: Option<&Vec<NetworkPolicyPort>>| Rule {
         peers: peers.filter(|l| !l.is_empty()).map(|l| l.iter().filter_map(peer).collect()),
@@ -125,11 +140,11 @@ pub fn policy(object: &NetworkPolicy) -> Option<Policy> {
     let ingress = spec.ingress.iter().flatten().map(|r| rule(r.from.as_ref(), r.ports.as_ref()));
     let egress = spec.egress.iter().flatten().map(|r| rule(r.to.as_ref(), r.ports.as_ref()));
     let (incoming, outgoing) = directions(spec);
-    Some(Policy {
+    Policy {
         selects: spec.pod_selector.as_ref().map_or_else(everything, |s| selector_of(Some(s))),
         ingress: incoming.then(|| ingress.collect()),
         egress: outgoing.then(|| egress.collect()),
-    })
+    }
 }
 
 /// Whether a policy isolates incoming and outgoing traffic. Without a word on it: incoming always, outgoing if

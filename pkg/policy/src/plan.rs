@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use knarr_client::Key as Name;
 use knarr_machinery::labels::Selector;
 use knarr_netlink::nft::{
@@ -79,16 +80,13 @@ impl Direction {
 
 /// The tables for the pods of a node, by family; none if no policy selects one of them.
 pub fn plan(cluster: &Cluster, cfg: &PolicyConfig) -> BTreeMap<Family, Table> {
-    let mut tables = BTreeMap::new();
+    let (mut tables, own) = (BTreeMap::new(), cluster.pods_on(&cfg.node_name));
     for family in [Family::Ip, Family::Ip6] {
-        let node = cfg.node_name.as_str();
         let mut planner =
-            Planner { cluster, node, family, table: skeleton(&cfg.bridge), selections: BTreeMap::new() };
+            Planner { cluster, own: &own, family, table: skeleton(&cfg.bridge), selections: BTreeMap::new() };
         let mut isolated = false;
-        for ((namespace, _), pod) in &cluster.pods {
-            if pod.node == node {
-                isolated |= planner.pod(namespace, pod);
-            }
+        for (namespace, pod) in &own {
+            isolated |= planner.pod(namespace, pod);
         }
         if isolated {
             tables.insert(family, planner.table);
@@ -150,7 +148,8 @@ fn skeleton(bridge: &str) -> Table {
 
 struct Planner<'a> {
     cluster: &'a Cluster,
-    node: &'a str,
+    /// This node's pods, with their namespaces.
+    own: &'a [(&'a str, &'a PodFacts)],
     family: Family,
     table: Table,
     /// What the sets of selected pods are of, by name of the set.
@@ -233,11 +232,21 @@ impl<'a> Planner<'a> {
                 out.push(vec![Stmt::Verdict(allowed)].into());
                 continue;
             };
-            for peer in peers {
-                if let Some(mut when) = self.peer(direction, namespace, peer) {
-                    when.push(Stmt::Verdict(allowed.clone()));
-                    out.push(when.into());
-                }
+            for (j, peer) in peers.iter().enumerate() {
+                let Some(mut when) = self.peer(direction, namespace, peer) else { continue };
+                when.push(Stmt::Verdict(match peer {
+                    Peer::Block(_, except) if !except.is_empty() => {
+                        let kind = format!("block-{}-{i}-{j}", direction.name());
+                        self.block(
+                            direction,
+                            name_of(&kind, &format!("{namespace}/{name}")),
+                            except,
+                            &allowed,
+                        )
+                    }
+                    _ => allowed.clone(),
+                }));
+                out.push(when.into());
             }
         }
         self.table.chains.insert(chain.clone(), Chain { base: None, rules: out });
@@ -260,16 +269,29 @@ impl<'a> Planner<'a> {
                 let text = format!("[{}] {}", text_of(namespaces), text_of(pods));
                 Some(in_set(self.pods_of(&selected, &text, pods)))
             }
-            Peer::Block(network, except) => {
-                if Family::of(network.network()) != self.family {
-                    return None;
-                }
-                let outside = except.iter().filter(|n| Family::of(n.network()) == self.family);
-                let mut when = vec![Stmt::Address(side, Sense::Is, *network)];
-                when.extend(outside.map(|n| Stmt::Address(side, Sense::IsNot, *n)));
-                Some(when)
+            Peer::Block(network, _) => {
+                let fits = Family::of(network.network()) == self.family;
+                fits.then(|| vec![Stmt::Address(side, Sense::Is, *network)])
             }
         }
+    }
+
+    /// The chain that lets through what is in none of these networks. A rule each: the kernel takes no long ones.
+    fn block(
+        &mut self,
+        direction: Direction,
+        chain: String,
+        except: &[IpNetwork],
+        allowed: &Verdict,
+    ) -> Verdict {
+        let (_, side) = direction.peer();
+        let outside = except.iter().filter(|n| Family::of(n.network()) == self.family);
+        let back = || Stmt::Verdict(Verdict::Return);
+        let mut rules: Vec<Rule> =
+            outside.map(|n| vec![Stmt::Address(side, Sense::Is, *n), back()].into()).collect();
+        rules.push(vec![Stmt::Verdict(allowed.clone())].into());
+        self.table.chains.insert(chain.clone(), Chain { base: None, rules });
+        Verdict::Jump(chain)
     }
 
     /// The set of the addresses of selected pods, which all rules that say `text` share.
@@ -334,9 +356,11 @@ impl<'a> Planner<'a> {
         }
         let key = vec![FieldType::Address, FieldType::Protocol, FieldType::Port];
         let mut set = Set::new(key, SetData::None);
-        let (cluster, node) = (self.cluster, self.node);
-        let destination = |pod: &&PodFacts| direction == Direction::Egress || pod.node == node;
-        for pod in cluster.pods.values().filter(destination) {
+        let pods: Vec<&PodFacts> = match direction {
+            Direction::Ingress => self.own.iter().map(|(_, pod)| *pod).collect(),
+            Direction::Egress => self.cluster.pods.values().collect(),
+        };
+        for pod in pods {
             let called = pod.ports.iter().filter(|(n, p, _)| n == name && *p == protocol);
             let numbers: BTreeSet<u16> = called.map(|(_, _, number)| *number).collect();
             for (ip, number) in self.of_family(pod).flat_map(|ip| numbers.iter().map(move |n| (ip, *n))) {
@@ -452,8 +476,9 @@ mod tests {
         add("a", "host", "n1", "192.168.1.1", json!({"spec": {"hostNetwork": true}}));
         add("a", "done", "n1", "10.42.0.9", json!({"status": {"phase": "Succeeded"}}));
         for (i, spec) in policies.iter().enumerate() {
-            let object = serde_json::from_value(json!({"spec": spec})).unwrap();
-            cluster.policies.insert(("a".into(), format!("p{i}")), policy(&object).unwrap());
+            let object = if spec.is_null() { json!({}) } else { json!({"spec": spec}) };
+            let object = serde_json::from_value(object).unwrap();
+            cluster.policies.insert(("a".into(), format!("p{i}")), policy(&object));
         }
         for (name, team) in [("a", "red"), ("b", "blue")] {
             cluster.namespaces.insert(name.into(), [("team".to_owned(), team.to_owned())].into());
@@ -548,6 +573,7 @@ mod tests {
             &["far>web"],
         );
         check(&[json!({})], &["web>far"], &["far>web"]);
+        check(&[Value::Null], &["web>far"], &["far>web"]);
     }
 
     #[test]
@@ -576,6 +602,13 @@ mod tests {
             )],
             &["10.42.0.7>web", "far>web"],
             &["db>web", "other>web", "out>web"],
+        );
+        let block = json!([{"ipBlock": {"cidr": "10.42.0.0/16", "except": ["10.42.1.0/24"]}}]);
+        let ports = json!([{"port": 80}]);
+        check(
+            &[json!({"podSelector": {}, "ingress": [{"from": block, "ports": ports}]})],
+            &["db>web:tcp/80"],
+            &["db>web:tcp/81", "far>web:tcp/80", "out>web:tcp/80"],
         );
         check(&[ingress(json!([{"ipBlock": {"cidr": "2001:db8::/32"}}]))], &[], &["out>web"]);
         check(&[ingress(json!([{}]))], &[], &["out>web", "db>web"]);
@@ -660,7 +693,7 @@ mod tests {
             let spec = json!({"podSelector": {}, "ingress": [{"from": from}]});
             let mut cluster = cluster(std::slice::from_ref(&spec));
             let object = serde_json::from_value(json!({"spec": spec})).unwrap();
-            cluster.policies.insert(("b".into(), "p".into()), policy(&object).unwrap());
+            cluster.policies.insert(("b".into(), "p".into()), policy(&object));
             for pod in cluster.pods.values_mut() {
                 "n1".clone_into(&mut pod.node);
             }
@@ -676,7 +709,7 @@ mod tests {
         let cluster = cluster(&[]);
         let mut planner = Planner {
             cluster: &cluster,
-            node: "n1",
+            own: &[],
             family: Family::Ip,
             table: Table::default(),
             selections: [(name_of("pods", "mine"), "another's".to_owned())].into(),

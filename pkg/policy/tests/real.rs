@@ -54,7 +54,7 @@ impl Bench {
         self.cluster.policies.clear();
         for (i, spec) in specs.iter().enumerate() {
             let object = serde_json::from_value(json!({"spec": spec})).unwrap();
-            self.cluster.policies.insert(("a".into(), format!("p{i}")), policy(&object).unwrap());
+            self.cluster.policies.insert(("a".into(), format!("p{i}")), policy(&object));
         }
         let tables = plan(&self.cluster, &self.config);
         for family in [Family::Ip, Family::Bridge] {
@@ -135,6 +135,11 @@ fn ports_networks_and_what_is_sent() {
         b.apply(&[from(json!({"cidr": "192.168.0.0/16"}))]).await;
         assert!(b.reaches("outside", "10.42.0.2") && !b.reaches("p3", "10.42.0.2"));
         b.apply(&[from(json!({"cidr": "0.0.0.0/0", "except": [format!("{OUTSIDE}/32")]}))]).await;
+        assert!(!b.reaches("outside", "10.42.0.2") && b.reaches("p3", "10.42.0.2"));
+        // More than the kernel takes in one rule.
+        let many: Vec<String> =
+            (0..200).map(|i| format!("172.16.{i}.0/24")).chain([format!("{OUTSIDE}/32")]).collect();
+        b.apply(&[from(json!({"cidr": "0.0.0.0/0", "except": many}))]).await;
         assert!(!b.reaches("outside", "10.42.0.2") && b.reaches("p3", "10.42.0.2"));
         let to = json!({"podSelector": {"matchLabels": {"app": "p3"}}, "policyTypes": ["Egress"],
             "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "p2"}}}], "ports": [{"port": "web"}]}]});

@@ -154,12 +154,16 @@ async fn a_pod_is_isolated_before_the_api_knows_its_address() {
     })
     .await;
     assert!(isolates(b.table().await.as_ref(), "10.42.0.4"), "and the kubelet's address still holds");
-    b.tell("new", "10.42.0.5").await;
-    b.tell("new", "10.42.0.4").await;
-    b.tell("new", "10.42.0.6").await;
-    b.until("the API's word counts once it agreed", |t| isolates(t, "10.42.0.6")).await;
+    // Until the kubelet says that nothing is left, the rules stay, whatever the API says.
+    let over = json!({"status": {"phase": "Failed"}});
+    b.server.patch("/api/v1/namespaces/default/pods/new/status", "merge", &over).await.expect(200);
     b.server.delete("/api/v1/namespaces/default/pods/new?gracePeriodSeconds=0").await.expect(200);
-    b.until("gone", |t| !isolates(t, "10.42.0.6")).await;
+    b.pod("last", "n1", Some("10.42.0.8")).await;
+    b.policy("last", json!({"podSelector": {"matchLabels": {"app": "last"}}})).await;
+    b.until("what came later is known", |t| isolates(t, "10.42.0.8")).await;
+    assert!(isolates(b.table().await.as_ref(), "10.42.0.4"));
+    b.gate.release(new.metadata.uid.as_deref().unwrap());
+    b.until("gone", |t| !isolates(t, "10.42.0.4")).await;
     b.shutdown.cancel();
 }
 

@@ -39,7 +39,11 @@ impl Synchronizer {
             let want = desired.get(&family);
             let before = self.tables.apply(family, want).await?;
             if let (Some(before), Some(want)) = (&before, want) {
-                self.forget_clients(family, before, want).await?;
+                let forgotten = self.forget_clients(family, before, want).await;
+                if forgotten.is_err() {
+                    self.tables.doubt(family);
+                }
+                forgotten?;
             }
         }
         for flow in stale_flows(&self.services, &services) {

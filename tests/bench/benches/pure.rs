@@ -153,7 +153,7 @@ fn isolation(c: &mut Criterion) {
         cluster.namespaces.insert(name.clone(), [("shared".to_owned(), shared.to_owned())].into());
         for (i, spec) in policies.iter().enumerate() {
             let object = serde_json::from_value(json!({"spec": spec})).unwrap();
-            cluster.policies.insert((name.clone(), format!("p{i}")), model::policy(&object).unwrap());
+            cluster.policies.insert((name.clone(), format!("p{i}")), model::policy(&object));
         }
         for number in 0..100u8 {
             let mut object = pod(&format!("pod-{number}"));
