@@ -215,6 +215,8 @@ spec:
       containers: [{name: early, image: $node_image, command: [sh, -c, "for i in 1 2 3; do nc -w 1 10.99.0.1 6443 </dev/null 2>/dev/null && echo reached || echo kept; done"]}]
 Y
     check "a job of isolated pods ends" k wait --for=condition=Complete job/early --timeout=90s
+    # (That the rules are there before a container starts is shown by pkg/policy/tests/run.rs and the kubelet's tests; here it would
+    # take a slow machine to see them come late.)
     check "none of them got through, not even at first" is kept bash -c "bed_kubectl logs -l job=early --tail=-1 | sort -u"
     k delete job early >/dev/null
     check "others of that node get there" is reached brief web-2 sh -c "nc -w 1 10.99.0.1 6443 </dev/null && echo reached"
