@@ -10,7 +10,7 @@ use std::{
 
 use futures::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::{Error, Event, EventKind, EventStream, Failure, FsMount, Runtime, archive, v1};
@@ -38,17 +38,19 @@ struct State {
     answers: HashMap<String, v1::ExecSyncResponse>,
     failures: HashMap<&'static str, String>,
     calls: Vec<String>,
+    held: HashSet<&'static str>,
 }
 
 /// The fake runtime. Containers run until told to [`exit`](Self::exit) or stopped.
 pub struct Fake {
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
+    released: Notify,
 }
 
 impl Default for Fake {
     fn default() -> Self {
-        Self { state: Mutex::default(), events: broadcast::channel(1024).0 }
+        Self { state: Mutex::default(), events: broadcast::channel(1024).0, released: Notify::new() }
     }
 }
 
@@ -242,6 +244,7 @@ impl Runtime for Fake {
             .unwrap_or_default()
             .name;
         self.begin("StartContainer", &name)?;
+        self.held("StartContainer").await;
         {
             let mut state = self.state.lock();
             let container = state.containers.get_mut(id).ok_or_else(|| unknown("StartContainer", id))?;

@@ -122,6 +122,7 @@ impl Worker {
     /// The pod is to end, or has: stop, report, clean up, and remove the object.
     pub(crate) async fn end(&mut self, update: &Update) -> Next {
         let pod = &update.pod;
+        self.calls_ended().await;
         let observed = match self.observe().await {
             Ok(observed) => observed,
             Err(error) => return self.failed_sync(pod, "observing", &error),

@@ -8,6 +8,7 @@ mod allocation;
 pub mod arguments;
 mod arrivals;
 mod backoff;
+mod calls;
 mod cgroup;
 mod collect;
 mod config;

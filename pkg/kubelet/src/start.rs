@@ -112,9 +112,9 @@ impl Worker {
         };
         let config = container::prepare(&wanted, &node.config)
             .map_err(|e| Refusal::new("CreateContainerConfigError", e))?;
-        let id = node
-            .runtime
-            .create_container(sandbox, config, sandbox_config)
+        let (runtime, sandbox) = (node.runtime.clone(), sandbox.to_owned());
+        let id = self
+            .whole(async move { runtime.create_container(&sandbox, config, sandbox_config).await })
             .await
             .map_err(|e| Refusal::new("CreateContainerError", e.message))?;
         node.owners.lock().insert(id.clone(), self.uid.clone());
@@ -123,7 +123,10 @@ impl Worker {
             node.allocations.set_actuated(&self.uid, name, &resources);
         }
         node.event(pod, Some(name), "Normal", "Created", &format!("Created container: {name}"));
-        node.runtime.start_container(&id).await.map_err(|e| Refusal::new("RunContainerError", e.message))?;
+        let (runtime, started) = (node.runtime.clone(), id.clone());
+        self.whole(async move { runtime.start_container(&started).await })
+            .await
+            .map_err(|e| Refusal::new("RunContainerError", e.message))?;
         node.event(pod, Some(name), "Normal", "Started", &format!("Started container {name}"));
         self.post_start(pod, unit, &id, pod_ips.first().map(String::as_str).unwrap_or_default()).await
     }

@@ -10,10 +10,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    core::v1::{Node as NodeObject, Pod, PodStatus, Service},
-    node::v1::RuntimeClass,
-};
+use k8s_openapi::api::core::v1::{Node as NodeObject, Pod, PodStatus, Service};
 use knarr_client::{informer::Store, recorder::Recorder};
 use knarr_cri::Runtime;
 use knarr_volumes::{SetUp, Source, Volumes};
@@ -128,6 +125,8 @@ pub struct Worker {
     pub(crate) resize_pending: Option<(&'static str, String)>,
     /// Why what is promised is not in force.
     pub(crate) resize_error: Option<String>,
+    /// Held by a call to the runtime that is under way.
+    pub(crate) calls: Arc<tokio::sync::Mutex<()>>,
     /// Policies are in force for its sandbox.
     pub(crate) isolated: bool,
     /// Phase, reason and message as they were told last, which a phase that is the last waits behind.
@@ -183,6 +182,7 @@ impl Worker {
             resize_pending: None,
             resize_error: None,
             resizing: false,
+            calls: Arc::default(),
             isolated: false,
             told,
             limits: None,
@@ -480,20 +480,10 @@ impl Worker {
             return Err(failed(format!("{field} is not supported by this node")));
         }
         let handler = self.handler(pod).await.map_err(failed)?;
-        let id = node.runtime.run_pod_sandbox(config, &handler).await.map_err(|e| failed(e.to_string()))?;
+        let runtime = node.runtime.clone();
+        let made = self.whole(async move { runtime.run_pod_sandbox(config, &handler).await }).await;
+        let id = made.map_err(|e| failed(e.to_string()))?;
         node.owners.lock().insert(id.clone(), self.uid.clone());
         Ok(id)
-    }
-
-    /// The runtime's name of the pod's runtime class.
-    async fn handler(&self, pod: &Pod) -> Result<String, String> {
-        let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).filter(|c| !c.is_empty());
-        let Some(class) = class else { return Ok(String::new()) };
-        let api: kube::Api<RuntimeClass> = kube::Api::all(self.node.client.clone());
-        match api.get_opt(class).await {
-            Ok(Some(found)) => Ok(found.handler),
-            Ok(None) => Err(format!("RuntimeClass {class:?} not found")),
-            Err(error) => Err(format!("RuntimeClass {class:?}: {error}")),
-        }
     }
 }

@@ -520,3 +520,27 @@ async fn a_node_with_too_little_left_says_so() {
         world.stop.cancel();
     }
 }
+
+#[tokio::test]
+async fn a_start_that_is_under_way_is_not_given_up_when_the_pod_goes() {
+    let world = World::start();
+    world.runtime.hold("StartContainer");
+    let path = world.api.pod("p", spec(json!({})));
+    let begun = || world.runtime.calls().iter().any(|c| c == "StartContainer c");
+    for _ in 0..400 {
+        if begun() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(begun());
+    world.api.delete_gracefully(&path, 1);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.runtime.release();
+    world.api.until(&path, "gone", |o| o.is_none()).await;
+    let calls = world.runtime.calls();
+    assert!(!calls.iter().any(|c| c.starts_with("given up")), "{calls:?}");
+    let at = |what: &str| calls.iter().position(|c| c.starts_with(what));
+    assert!(at("StopContainer").is_some() && at("StartContainer") < at("StopContainer"), "{calls:?}");
+    world.stop.cancel();
+}

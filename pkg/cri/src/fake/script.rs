@@ -38,6 +38,17 @@ impl Fake {
         self.state.lock().failures.insert(operation, message.to_owned());
     }
 
+    /// Lets calls of this operation (`StartContainer`) wait until [`release`](Self::release).
+    pub fn hold(&self, operation: &'static str) {
+        self.state.lock().held.insert(operation);
+    }
+
+    /// Lets all calls go on.
+    pub fn release(&self) {
+        self.state.lock().held.clear();
+        self.released.notify_waiters();
+    }
+
     /// All calls that changed something, as `Operation object`.
     pub fn calls(&self) -> Vec<String> {
         self.state.lock().calls.clone()
@@ -81,5 +92,29 @@ impl Fake {
             .filter(|s| s.config.metadata.as_ref().is_some_and(|m| m.name == pod))
             .max_by_key(|s| s.status.created_at);
         newest.map(|s| s.config.clone())
+    }
+}
+
+/// Writes down that a call was given up, unless it is told that it was not.
+struct Watched<'a>(&'a Fake, &'static str);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().calls.push(format!("given up: {}", self.1));
+    }
+}
+
+impl Fake {
+    /// Waits while the operation is held.
+    pub(super) async fn held(&self, operation: &'static str) {
+        let watched = Watched(self, operation);
+        loop {
+            let released = self.released.notified();
+            if !self.state.lock().held.contains(operation) {
+                break;
+            }
+            released.await;
+        }
+        std::mem::forget(watched);
     }
 }
