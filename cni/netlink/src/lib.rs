@@ -4,7 +4,7 @@
 //!   namespaces, sysctls, nftables and conntrack. [`RealKernel`] speaks netlink; [`FakeKernel`] keeps the same
 //!   data types in memory.
 //! * [`nft`] is the model of one nftables table: pure data, a pure diff, and its wire form.
-//! * [`tables`] keeps a table as somebody wants it, whoever deletes it.
+//! * [`keep`] is the pace of those who keep something in the kernel as it should be; [`tables`] does that for a table.
 //! * [`Ledger`] records every host object before it is made, and undoes exactly those.
 //!
 //! This crate knows nothing of Kubernetes, services or pods.
@@ -14,6 +14,7 @@ mod error;
 mod ethtool;
 mod fake;
 mod fake_nft;
+pub mod keep;
 mod kernel;
 mod ledger;
 pub mod nft;

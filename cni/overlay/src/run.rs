@@ -3,16 +3,15 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use knarr_client::{Informers, Recorder, Store};
+use knarr_netlink::keep::{Changes, Pace, RETRY_FIRST};
 use knarr_netlink::{Kernel, Ledger, Netns, NetworkInterest};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -21,9 +20,6 @@ use crate::{Backend, Error, Here, Node, Problem, annotations, backend, plan, pre
 
 /// Changes that come within this time are looked at together.
 const GATHER: Duration = Duration::from_millis(100);
-/// Waiting time after a failure, doubled up to [`RETRY_MOST`].
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-const RETRY_MOST: Duration = Duration::from_secs(30);
 /// The least MTU that IPv6 allows; IPv4 could do with less, but nobody's network has less.
 const LEAST_MTU: u32 = 1280;
 /// Field manager and event source.
@@ -97,7 +93,7 @@ pub async fn run_with(
     let nodes = informers.of::<ApiNode>();
     let changes = Arc::new(Changes::default());
     let wake = changes.clone();
-    nodes.on_event(move |_| wake.notify.notify_one());
+    nodes.on_event(move |_| wake.wake());
     if shutdown.run_until_cancelled(nodes.synced()).await.is_none() {
         return Ok(());
     }
@@ -113,40 +109,17 @@ pub async fn run_with(
         told: Vec::new(),
         cfg,
     };
-    let mut retry = RETRY_FIRST;
+    let mut pace = Pace::new(GATHER, "overlay not as it should be");
     loop {
-        let wait = match overlay.round(&changes, &shutdown).await {
-            Ok(()) => {
-                retry = RETRY_FIRST;
-                None
-            }
-            Err(error) => {
-                tracing::warn!(%error, retry_seconds = retry.as_secs_f32(), "overlay not as it should be");
-                // Whatever was done before the failure must be looked at again.
-                changes.kernel.store(true, Ordering::Release);
-                let wait = retry;
-                retry = (retry * 2).min(RETRY_MOST);
-                Some(wait)
-            }
-        };
-        let next = async {
-            match wait {
-                Some(wait) => drop(tokio::time::timeout(wait, changes.notify.notified()).await),
-                None => changes.notify.notified().await,
-            }
-            tokio::time::sleep(GATHER).await;
-        };
-        if shutdown.run_until_cancelled(next).await.is_none() {
+        let outcome = overlay.round(&changes, &shutdown).await;
+        if outcome.is_err() {
+            // Whatever was done before the failure must be looked at again.
+            changes.doubt();
+        }
+        if !pace.wait(outcome, &changes, &shutdown).await {
             return Ok(());
         }
     }
-}
-
-/// What wakes the overlay.
-#[derive(Default)]
-struct Changes {
-    notify: Notify,
-    kernel: AtomicBool,
 }
 
 /// Why a round was not all it should have been.
@@ -183,7 +156,7 @@ impl Overlay {
         changes: &Arc<Changes>,
         shutdown: &CancellationToken,
     ) -> Result<(), RoundError> {
-        let kernel_changed = changes.kernel.swap(false, Ordering::AcqRel);
+        let kernel_changed = changes.take_lost();
         let peers = self.peers();
         let me = Node {
             name: self.cfg.node_name.clone(),
@@ -266,10 +239,7 @@ async fn watch(
     changes: Arc<Changes>,
     shutdown: CancellationToken,
 ) {
-    let changed = || {
-        changes.kernel.store(true, Ordering::Release);
-        changes.notify.notify_one();
-    };
+    let changed = || changes.lose();
     loop {
         let watching = kernel.watch_network(&Netns::Host, &interest, &changed);
         match shutdown.run_until_cancelled(watching).await {

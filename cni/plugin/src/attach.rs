@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use knarr_ipam::{Owner, Store};
+use knarr_netlink::nft::fnv;
 use knarr_netlink::{AddressOptions, Item, Kernel, Ledger, LinkChange, Netns, Route, RouteScope, VethSpec};
 use serde_json::json;
 
@@ -16,10 +17,7 @@ type Outcome<T> = std::result::Result<T, CniError>;
 
 /// Name of the host's end of a container's veth pair: the same for the same attachment.
 fn host_link(owner: &Owner) -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in owner.container.bytes().chain([0]).chain(owner.interface.bytes()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
+    let hash = fnv(owner.container.bytes().chain([0]).chain(owner.interface.bytes()));
     format!("{}{:012x}", crate::PORT_PREFIX, hash >> 16)
 }
 

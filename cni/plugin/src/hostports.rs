@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use knarr_netlink::nft::{
     Base, Chain, ChainKind, Data, Family, Field, FieldType, Hook, Key, Rule, Sense, Set, SetData, Side, Stmt,
-    Table, Verdict, diff,
+    Table, Verdict, diff, transport,
 };
 use knarr_netlink::{ConntrackFlow, Error, ErrorKind, Item, Kernel, Ledger, Netns, Result};
 
@@ -151,15 +151,10 @@ pub(crate) async fn ensure(kernel: &dyn Kernel, cfg: &Conflist, ledger: &Ledger)
 }
 
 fn protocol_number(m: &PortMapping) -> Result<u8> {
-    match m.protocol.to_ascii_lowercase().as_str() {
-        "tcp" => Ok(6),
-        "udp" => Ok(17),
-        "sctp" => Ok(132),
-        other => {
-            let detail = format!("protocol {other:?} is not one of tcp, udp, sctp");
-            Err(Error::new("map host port", m.host_port.to_string(), ErrorKind::Unsupported, detail))
-        }
-    }
+    transport(&m.protocol.to_ascii_uppercase()).ok_or_else(|| {
+        let detail = format!("protocol {:?} is not one of tcp, udp, sctp", m.protocol.to_ascii_lowercase());
+        Error::new("map host port", m.host_port.to_string(), ErrorKind::Unsupported, detail)
+    })
 }
 
 fn insert(t: &mut Table, set: &str, key: Key, data: Data) {

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     fit::{self, Claim, Refusal, Used},
     resources::same_compute,
+    status::is_last,
 };
 
 const FILE: &str = "allocation.json";
@@ -137,8 +138,7 @@ impl Allocations {
 
     /// A pod as the API has it, before its worker: what was promised to it counts from now on.
     pub fn seen(&self, pod: &Pod) {
-        let over =
-            matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let over = pod.status.as_ref().is_some_and(is_last);
         let mut held = self.held.lock();
         if over {
             held.remove(uid_of(pod));

@@ -2,7 +2,6 @@
 
 use std::{future::Future, time::Duration};
 
-use k8s_openapi::api::{core::v1::Pod, node::v1::RuntimeClass};
 use knarr_cri::{Error, Failure};
 
 use crate::worker::Worker;
@@ -30,18 +29,6 @@ impl Worker {
     pub(crate) async fn calls_ended(&self) {
         if tokio::time::timeout(PATIENCE, self.calls.lock()).await.is_err() {
             tracing::warn!(pod = %self.uid, "the runtime has not answered for {} s", PATIENCE.as_secs());
-        }
-    }
-
-    /// The runtime's name of the pod's runtime class.
-    pub(crate) async fn handler(&self, pod: &Pod) -> Result<String, String> {
-        let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).filter(|c| !c.is_empty());
-        let Some(class) = class else { return Ok(String::new()) };
-        let api: kube::Api<RuntimeClass> = kube::Api::all(self.node.client.clone());
-        match api.get_opt(class).await {
-            Ok(Some(found)) => Ok(found.handler),
-            Ok(None) => Err(format!("RuntimeClass {class:?} not found")),
-            Err(error) => Err(format!("RuntimeClass {class:?}: {error}")),
         }
     }
 }

@@ -30,6 +30,7 @@ mod probes;
 mod refs;
 mod resize;
 mod resources;
+mod sandbox;
 mod server;
 mod spec;
 mod start;

@@ -58,7 +58,7 @@ fn now(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
-/// Whether a pod of this phase has run its course.
+/// Whether a pod of this status has run its course.
 pub fn is_last(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }

@@ -24,14 +24,14 @@ use crate::{
     allocation::Allocations,
     backoff::Backoff,
     cgroup::Tree,
-    container, decide,
+    decide,
     fit::Refusal,
     observed::{Ended, Observed},
     own::Own,
     probes::Probes,
     refs::Refs,
     resize,
-    resources::{self, PodLimits},
+    resources::PodLimits,
     spec::{self, Role},
     status::{self, Inputs, Told, Waiting},
     status_writer::StatusWriter,
@@ -456,34 +456,5 @@ impl Worker {
                 Err(("setting up volumes", all.join("; ")))
             }
         }
-    }
-
-    async fn create_sandbox(
-        &mut self,
-        pod: &Arc<Pod>,
-        attempt: u32,
-    ) -> Result<String, (&'static str, String)> {
-        let node = self.node.clone();
-        let failed = |message: String| {
-            let text = format!("Failed to create pod sandbox: {message}");
-            node.event(pod, None, "Warning", "FailedCreatePodSandBox", &text);
-            ("creating the sandbox", message)
-        };
-        let path = resources::cgroup(pod, &node.config.cgroup_root);
-        let limits = resources::of_pod(pod);
-        node.cgroups.ensure(&path, &limits).map_err(|e| failed(format!("cgroup {path}: {e}")))?;
-        self.limits = Some(limits);
-        let logs = container::log_dir(&node.config, pod);
-        std::fs::create_dir_all(&logs).map_err(|e| failed(format!("{}: {e}", logs.display())))?;
-        let config = container::sandbox(pod, attempt, &node.config);
-        if let Some(field) = spec::unsupported(pod) {
-            return Err(failed(format!("{field} is not supported by this node")));
-        }
-        let handler = self.handler(pod).await.map_err(failed)?;
-        let runtime = node.runtime.clone();
-        let made = self.whole(async move { runtime.run_pod_sandbox(config, &handler).await }).await;
-        let id = made.map_err(|e| failed(e.to_string()))?;
-        node.owners.lock().insert(id.clone(), self.uid.clone());
-        Ok(id)
     }
 }

@@ -86,6 +86,16 @@ fn spec(extra: Value) -> Value {
     spec
 }
 
+/// Waits until it is so, or long enough for the assertion after it to tell.
+async fn until(so: impl Fn() -> bool) {
+    for _ in 0..400 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 fn state(object: Option<&Value>) -> Value {
     object.map(|o| o["status"]["containerStatuses"][0].clone()).unwrap_or_default()
 }
@@ -449,12 +459,7 @@ async fn nothing_runs_in_a_pod_before_it_is_isolated() {
     let on_host = world.api.pod("h", spec(json!({"hostNetwork": true})));
     world.api.until(&on_host, "ready without being asked for", ready).await;
     let path = world.api.pod("p", spec(json!({})));
-    for _ in 0..400 {
-        if world.api.reasons().iter().any(|r| r.starts_with("NetworkNotReady:")) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(|| world.api.reasons().iter().any(|r| r.starts_with("NetworkNotReady:"))).await;
     let reasons = world.api.reasons();
     let told = "NetworkNotReady: network is not ready: the guard sleeps";
     assert!(reasons.iter().any(|r| r.starts_with(told)), "{reasons:?}");
@@ -473,12 +478,7 @@ async fn nothing_runs_in_a_pod_before_it_is_isolated() {
     let again = World { stop: CancellationToken::new(), ..world };
     again.run(KubeletConfig { isolation: Some(guard.clone()), ..again.config() });
     let asked_again = || guard.asked.lock().iter().any(|a| *a == format!("p {{{address}}}"));
-    for _ in 0..400 {
-        if asked_again() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(asked_again).await;
     assert!(asked_again() && guard.released.lock().is_empty(), "{:?}", guard.released.lock());
     again.api.delete_gracefully(&path, 1);
     again.api.until(&path, "gone", |o| o.is_none()).await;
@@ -527,12 +527,7 @@ async fn a_start_that_is_under_way_is_not_given_up_when_the_pod_goes() {
     world.runtime.hold("StartContainer");
     let path = world.api.pod("p", spec(json!({})));
     let begun = || world.runtime.calls().iter().any(|c| c == "StartContainer c");
-    for _ in 0..400 {
-        if begun() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(begun).await;
     assert!(begun());
     world.api.delete_gracefully(&path, 1);
     tokio::time::sleep(Duration::from_millis(300)).await;

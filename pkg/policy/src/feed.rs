@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use knarr_client::{Key, Sink};
-use knarr_netlink::tables::Changes;
+use knarr_netlink::keep::Changes;
 use kube::{Resource, ResourceExt};
 use parking_lot::Mutex;
 use tokio::sync::watch;

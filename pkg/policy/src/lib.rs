@@ -16,16 +16,21 @@ mod plan;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use knarr_client::Informers;
-use knarr_netlink::nft::Family;
-use knarr_netlink::tables::{Pace, Tables};
+use knarr_netlink::keep::Pace;
+use knarr_netlink::nft::{Family, Table};
+use knarr_netlink::tables::Tables;
 use knarr_netlink::{ErrorKind, Kernel, Ledger, RealKernel, tables};
 use tokio_util::sync::CancellationToken;
 
 use feed::Shared;
 pub use gate::Gate;
 pub use plan::{TABLE, plan};
+
+/// Changes that come within this time go into one transaction.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Settings.
 #[derive(Debug, Clone)]
@@ -93,15 +98,18 @@ impl NetworkPolicies {
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         let shared = &self.shared;
-        let mut tables = Tables::new(TABLE, kernel.clone(), Ledger::open(&self.cfg.ledger)?);
+        let mut own = Own {
+            tables: Tables::new(TABLE, kernel.clone(), Ledger::open(&self.cfg.ledger)?),
+            guarded: true,
+        };
         informers.feed(shared.policies());
         if shutdown.run_until_cancelled(shared.policies_known()).await.is_none() {
             return Ok(());
         }
-        let watch = |family| shared.changes.watch_table(&*kernel, family, TABLE, &shutdown);
+        let watch = |family| tables::watch(&shared.changes, &*kernel, family, TABLE, &shutdown);
         let deleted = async { tokio::join!(watch(Family::Ip), watch(Family::Ip6), watch(Family::Bridge)) };
         let kept = async {
-            let (mut pace, mut fed) = (Pace::default(), false);
+            let (mut pace, mut fed) = (Pace::new(GATHER, "network policies not applied"), false);
             loop {
                 if !fed && shared.has_policies() {
                     fed = true;
@@ -112,10 +120,10 @@ impl NetworkPolicies {
                     }
                 }
                 if shared.changes.take_lost() {
-                    tables.forget();
+                    own.tables.forget();
                 }
                 pace.begin();
-                let outcome = apply(shared, &self.cfg, &mut tables).await;
+                let outcome = own.apply(shared, &self.cfg).await;
                 if !pace.wait(outcome, &shared.changes, &shutdown).await {
                     return;
                 }
@@ -126,20 +134,37 @@ impl NetworkPolicies {
     }
 }
 
-async fn apply(shared: &Shared, cfg: &PolicyConfig, tables: &mut Tables) -> knarr_netlink::Result<()> {
-    let (generation, wanted) = shared.decide(|cluster| plan(cluster, cfg));
-    for family in [Family::Ip, Family::Ip6] {
-        tables.apply(family, wanted.get(&family)).await?;
-    }
-    match tables.apply(Family::Bridge, wanted.get(&Family::Bridge)).await {
-        // Not every kernel filters bridges. Rules hold without, but for pods that make frames of their own.
-        Err(error) if error.kind == ErrorKind::Unsupported => {
-            tracing::warn!(%error, "a pod may evade network policies by frames to pods of the same node");
+/// This node's tables.
+struct Own {
+    tables: Tables,
+    /// Whether the kernel filters bridges, as far as that is known.
+    guarded: bool,
+}
+
+impl Own {
+    async fn apply(&mut self, shared: &Shared, cfg: &PolicyConfig) -> knarr_netlink::Result<()> {
+        let (generation, wanted) = shared.decide(|cluster| plan(cluster, cfg));
+        for family in [Family::Ip, Family::Ip6] {
+            self.tables.apply(family, wanted.get(&family)).await?;
         }
-        done => drop(done?),
+        if self.guarded {
+            self.guard(wanted.get(&Family::Bridge)).await?;
+        }
+        shared.applied(generation);
+        Ok(())
     }
-    shared.applied(generation);
-    Ok(())
+
+    /// Not every kernel filters bridges. Rules hold without, but for pods that make frames of their own.
+    async fn guard(&mut self, wanted: Option<&Table>) -> knarr_netlink::Result<()> {
+        match self.tables.apply(Family::Bridge, wanted).await {
+            Err(error) if error.kind == ErrorKind::Unsupported => {
+                tracing::warn!(%error, "a pod may evade network policies by frames to pods of the same node");
+                self.guarded = false;
+                Ok(())
+            }
+            outcome => outcome.map(drop),
+        }
+    }
 }
 
 /// Deletes what an earlier run with policies left, for a node that runs without.

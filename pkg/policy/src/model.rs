@@ -11,6 +11,7 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use knarr_client::{Key, selector_of};
 use knarr_machinery::labels::Selector;
+use knarr_netlink::nft::transport;
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
@@ -120,12 +121,7 @@ impl Cluster {
 }
 
 fn protocol(name: Option<&str>) -> Option<Protocol> {
-    match name.unwrap_or("TCP") {
-        "TCP" => Some(6),
-        "UDP" => Some(17),
-        "SCTP" => Some(132),
-        _ => None,
-    }
+    transport(name.unwrap_or("TCP"))
 }
 
 /// A policy. Without a specification it is as with an empty one.

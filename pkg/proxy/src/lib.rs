@@ -14,20 +14,24 @@ mod sync;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use knarr_client::Informers;
+use knarr_netlink::keep::{Changes, Pace};
 use knarr_netlink::nft::Family;
-use knarr_netlink::tables::{Changes, Pace};
-use knarr_netlink::{Kernel, Ledger, RealKernel};
+use knarr_netlink::{Kernel, Ledger, RealKernel, tables};
 use tokio_util::sync::CancellationToken;
 
 pub use model::{AffinitySeconds, Endpoint, Reach, ServicePort, services};
 pub use plan::TABLE;
 pub use plan::{Tables, plan};
 pub use sync::Synchronizer;
+
+/// Changes that come within this time go into one transaction.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Settings of the proxy.
 #[derive(Debug, Clone)]
@@ -78,9 +82,9 @@ pub async fn run_with(
         return Ok(());
     }
     let mut synchronizer = Synchronizer::new(cfg.clone(), kernel.clone(), Ledger::open(&cfg.ledger)?);
-    let deleted = changes.watch_table(&*kernel, Family::Ip, TABLE, &shutdown);
+    let deleted = tables::watch(&changes, &*kernel, Family::Ip, TABLE, &shutdown);
     let kept = async {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(GATHER, "service rules not applied");
         loop {
             if changes.take_lost() {
                 synchronizer.forget();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use knarr_netlink::nft::transport;
 
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
@@ -85,12 +86,7 @@ impl ServicePort {
 }
 
 fn protocol(name: Option<&str>) -> Option<Protocol> {
-    match name.unwrap_or("TCP") {
-        "TCP" => Some(6),
-        "UDP" => Some(17),
-        "SCTP" => Some(132),
-        _ => None,
-    }
+    transport(name.unwrap_or("TCP"))
 }
 
 /// Name of a protocol number of ours.

@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 pub use diff::{Op, diff};
+pub use text::fnv;
 
 /// Kernel names may be longer; this is long enough to read.
 const NAME_LIMIT: usize = 110;
@@ -168,6 +169,16 @@ impl From<Vec<Stmt>> for Rule {
     }
 }
 
+/// The number of a transport protocol that has ports, by the name that the API has for it.
+pub fn transport(name: &str) -> Option<u8> {
+    match name {
+        "TCP" => Some(6),
+        "UDP" => Some(17),
+        "SCTP" => Some(132),
+        _ => None,
+    }
+}
+
 /// Source or destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -270,7 +281,7 @@ pub enum Verdict {
 pub fn name_of(kind: &str, what: &str) -> String {
     let readable =
         what.chars().map(|c| if c.is_ascii_alphanumeric() || "-_./".contains(c) { c } else { '_' });
-    let head = format!("{kind}-{}-", text::fnv(what.bytes()));
+    let head = format!("{kind}-{:016x}-", fnv(what.bytes()));
     head.chars().chain(readable).take(NAME_LIMIT).collect()
 }
 

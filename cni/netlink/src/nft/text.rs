@@ -4,17 +4,16 @@ use std::fmt;
 
 use super::{Field, Sense, Side, Stmt, Verdict};
 
-/// FNV-1a, 64 bits, hexadecimal.
-pub(super) fn fnv(bytes: impl Iterator<Item = u8>) -> String {
+/// FNV-1a, 64 bits.
+pub fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     let start: u64 = 0xcbf2_9ce4_8422_2325;
-    let hash = bytes.fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
+    bytes.fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Digest of the statements' text.
 pub(super) fn digest(stmts: &[Stmt]) -> String {
     let lines: String = stmts.iter().map(|stmt| format!("{stmt}\n")).collect();
-    fnv(lines.bytes())
+    format!("{:016x}", fnv(lines.bytes()))
 }
 
 fn not(s: Sense) -> &'static str {
